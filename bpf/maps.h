@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The layouts and maps that the programs share with the agent. Their TypeScript twins are in
+ * src/kernel/maps.ts; src/kernel/maps_test.ts compares the two through this object's BTF.
+ *
+ * Addresses are always 16 bytes in network byte order; IPv4 is held as ::ffff:a.b.c.d, so one key serves
+ * both families. Ports are in network byte order. Padding is explicit and zero: hash maps compare keys as
+ * raw bytes.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+struct address {
+	__be32 words[4];
+};
+
+/* An address and a port, as an application wrote them or as it should see them. */
+struct endpoint {
+	struct address address;
+	__be16 port;
+	__u16 padding;
+};
+
+/* One end of a TCP connection in one network namespace. The cookie is the kernel's 64-bit name of the
+ * namespace: never reused while the node runs, unlike its inode number. */
+struct socket_key {
+	__u64 netns_cookie;
+	struct endpoint endpoint;
+	__u32 padding;
+};
+
+/* An enrolled pod of this node. */
+struct pod {
+	struct address own[2]; /* its IPv4 and its IPv6 address; zero where it has none */
+	__be16 outbound_port;  /* of the outbound listener on the pod's loopback */
+	__u16 padding;
+};
+
+/* Where an application wanted to go before connect() was redirected. */
+struct dialled {
+	struct endpoint destination;
+	__u32 ipv4; /* 1: redirected to 127.0.0.1, 0: to ::1 */
+};
+
+/* Addresses of every enrolled pod in the cluster. Written by the agent, read by connect. The value says
+ * nothing: being there is the message. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct address);
+	__type(value, __u8);
+} peers SEC(".maps");
+
+/* Network namespace cookie to enrolled pod. Written by the agent once the pod's listeners are open, read by
+ * connect and getsockname. A pod whose programs are attached but that is missing here is held: its
+ * connections to peers are refused. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u64);
+	__type(value, struct pod);
+} pods SEC(".maps");
+
+/* What each redirected socket had dialled. Written by connect, read by sockops, getpeername and
+ * getsockname; freed by the kernel with the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, int);
+	__type(value, struct dialled);
+} dialled_sockets SEC(".maps");
+
+/* The application's end of a redirected connection to the destination it had dialled. Written by sockops
+ * when the source port is known, taken (read and deleted) by the outbound relay after accept(). LRU: what
+ * nobody took makes room; a connection whose entry is gone is closed by the relay. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct socket_key);
+	__type(value, struct endpoint);
+} flows SEC(".maps");
+
+/* The inbound relay's end of a connection to the local application to the client's own address. Written by
+ * the inbound relay before it connects and deleted when it closes; read by getpeername. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct socket_key);
+	__type(value, struct endpoint);
+} origins SEC(".maps");

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The programs of an enrolled pod, attached to the pod's cgroup. In the order a connection meets them:
+ *
+ *   connect4/6      the application calls connect(): a peer's address is replaced by the outbound listener's
+ *   sockops         the kernel has chosen the source port: note for the relay where the application was going
+ *   getsockname4/6  the application asks for its own address: the pod's, not loopback
+ *   getpeername4/6  either application asks for the other's address: the one it dialled, or the client's own
+ *                   (the kernel runs the same hook for accept(), net/ipv4/af_inet.c: inet_getname)
+ *
+ * The agent's own sockets belong to the agent's cgroup and never come here.
+ */
+#include "maps.h"
+
+#define AF_INET_MAPPED bpf_htonl(0x0000ffff) /* third word of ::ffff:a.b.c.d */
+#define LOOPBACK4 bpf_htonl(0x7f000001)
+#define SOCK_STREAM 1
+#define TCP 6
+#define MPTCP 262
+
+#define ALLOW 1
+
+/* One 32-bit access to a context field, as the verifier wants it: clang would merge neighbours into 64-bit
+ * ones or compute the field's offset. */
+#define WORD(field) (*(volatile __u32 *)&(field))
+
+static __always_inline struct address mapped(__be32 ipv4)
+{
+	return (struct address){ .words = { 0, 0, AF_INET_MAPPED, ipv4 } };
+}
+
+static __always_inline int is_mapped(const struct address *a)
+{
+	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == AF_INET_MAPPED;
+}
+
+static __always_inline int is_loopback(const struct address *a)
+{
+	if (is_mapped(a))
+		return (a->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == 0 && a->words[3] == bpf_htonl(1);
+}
+
+static __always_inline int same(const struct address *a, const struct address *b)
+{
+	return a->words[0] == b->words[0] && a->words[1] == b->words[1] && a->words[2] == b->words[2] &&
+	       a->words[3] == b->words[3];
+}
+
+static __always_inline struct address address6(const struct bpf_sock_addr *ctx)
+{
+	return (struct address){
+		.words = { WORD(ctx->user_ip6[0]), WORD(ctx->user_ip6[1]), WORD(ctx->user_ip6[2]),
+			   WORD(ctx->user_ip6[3]) }
+	};
+}
+
+static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	WORD(ctx->user_ip6[0]) = a->words[0];
+	WORD(ctx->user_ip6[1]) = a->words[1];
+	WORD(ctx->user_ip6[2]) = a->words[2];
+	WORD(ctx->user_ip6[3]) = a->words[3];
+}
+
+/* ---- connect ---------------------------------------------------------------------------------------- */
+
+enum route { PLAIN, REDIRECT, REFUSE };
+
+/* Decides one connect() to `to`; for REDIRECT and REFUSE, `port` is what to dial on loopback instead. */
+static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct address *to, __be16 *port)
+{
+	struct dialled now = {
+		.destination = { .address = *to, .port = (__be16)ctx->user_port },
+		.ipv4 = is_mapped(to),
+	};
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct dialled *kept;
+	struct pod *pod;
+
+	if (ctx->type != SOCK_STREAM || (ctx->protocol != TCP && ctx->protocol != MPTCP))
+		return PLAIN;
+
+	/* One socket may connect() several times: nothing of an earlier attempt may speak for this one. */
+	if (ctx->sk)
+		bpf_sk_storage_delete(&dialled_sockets, ctx->sk);
+
+	if (!bpf_map_lookup_elem(&peers, to))
+		return PLAIN;
+
+	/* Held, or a process of the pod that stands in a foreign namespace. Nobody can listen on port 0, so
+	 * the kernel answers ECONNREFUSED, which applications retry, where DENY would say EPERM. */
+	*port = 0;
+	pod = bpf_map_lookup_elem(&pods, &netns);
+	if (!pod)
+		return REFUSE;
+
+	if (same(to, &pod->own[0]) || same(to, &pod->own[1]))
+		return PLAIN;
+
+	if (!ctx->sk)
+		return REFUSE;
+	kept = bpf_sk_storage_get(&dialled_sockets, ctx->sk, &now, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept)
+		return REFUSE;
+	*port = pod->outbound_port;
+	return REDIRECT;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct address to = mapped(ctx->user_ip4);
+	__be16 port = 0;
+
+	if (route(ctx, &to, &port) == PLAIN)
+		return ALLOW;
+	ctx->user_ip4 = LOOPBACK4;
+	ctx->user_port = port;
+	return ALLOW;
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	/* JVMs and dual-stack sockets dial IPv4 as ::ffff:a.b.c.d: the same key as connect4's. */
+	struct address to = address6(ctx);
+	struct address loopback = { .words = { 0, 0, 0, bpf_htonl(1) } };
+	__be16 port = 0;
+
+	if (route(ctx, &to, &port) == PLAIN)
+		return ALLOW;
+	if (is_mapped(&to))
+		loopback = mapped(LOOPBACK4);
+	set_address6(ctx, &loopback);
+	ctx->user_port = port;
+	return ALLOW;
+}
+
+/* ---- sockops ---------------------------------------------------------------------------------------- */
+
+static __always_inline struct address local_address6(struct bpf_sock_ops *ops)
+{
+	return (struct address){ .words = { WORD(ops->local_ip6[0]), WORD(ops->local_ip6[1]),
+					    WORD(ops->local_ip6[2]), WORD(ops->local_ip6[3]) } };
+}
+
+SEC("sockops")
+int note_flow(struct bpf_sock_ops *ops)
+{
+	struct socket_key key = {};
+	struct dialled *dialled;
+
+	/* Runs before the SYN is sent, so the entry is there before the relay can accept(). */
+	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !ops->sk)
+		return ALLOW;
+	dialled = bpf_sk_storage_get(&dialled_sockets, ops->sk, 0, 0);
+	if (!dialled)
+		return ALLOW;
+
+	key.netns_cookie = bpf_get_netns_cookie(ops);
+	key.endpoint.address = local_address6(ops);
+	if (dialled->ipv4) /* also for an AF_INET6 socket that dials a mapped address */
+		key.endpoint.address = mapped(WORD(ops->local_ip4));
+	key.endpoint.port = bpf_htons((__u16)ops->local_port); /* the one field in host byte order */
+	/* A full map loses the entry, and the relay then closes the connection: fail closed. */
+	bpf_map_update_elem(&flows, &key, &dialled->destination, BPF_ANY);
+	return ALLOW;
+}
+
+/* ---- getpeername, accept ---------------------------------------------------------------------------- */
+
+/* Fills `seen` with the peer that the application should see, or returns 0: the real one is right. */
+static __always_inline int visible_peer(struct bpf_sock_addr *ctx, const struct address *real,
+					struct endpoint *seen)
+{
+	struct socket_key key = {};
+	struct dialled *dialled;
+	struct endpoint *client;
+
+	if (ctx->sk) {
+		dialled = bpf_sk_storage_get(&dialled_sockets, ctx->sk, 0, 0);
+		if (dialled) {
+			*seen = dialled->destination;
+			return 1;
+		}
+	}
+	key.netns_cookie = bpf_get_netns_cookie(ctx);
+	key.endpoint.address = *real;
+	key.endpoint.port = (__be16)ctx->user_port;
+	client = bpf_map_lookup_elem(&origins, &key);
+	if (!client)
+		return 0;
+	*seen = *client;
+	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct address real = mapped(ctx->user_ip4);
+	struct endpoint seen;
+
+	if (visible_peer(ctx, &real, &seen)) {
+		ctx->user_ip4 = seen.address.words[3];
+		ctx->user_port = seen.port;
+	}
+	return ALLOW;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct address real = address6(ctx);
+	struct endpoint seen;
+
+	if (visible_peer(ctx, &real, &seen)) {
+		set_address6(ctx, &seen.address);
+		ctx->user_port = seen.port;
+	}
+	return ALLOW;
+}
+
+/* ---- getsockname ------------------------------------------------------------------------------------ */
+
+/* The pod's own address for a redirected socket whose real one is loopback, else NULL. */
+static __always_inline const struct address *visible_self(struct bpf_sock_addr *ctx, const struct address *real)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct dialled *dialled;
+	struct pod *pod;
+
+	if (!ctx->sk || !is_loopback(real))
+		return 0;
+	dialled = bpf_sk_storage_get(&dialled_sockets, ctx->sk, 0, 0);
+	if (!dialled)
+		return 0;
+	pod = bpf_map_lookup_elem(&pods, &netns);
+	if (!pod)
+		return 0;
+	return dialled->ipv4 ? &pod->own[0] : &pod->own[1];
+}
+
+SEC("cgroup/getsockname4")
+int getsockname4(struct bpf_sock_addr *ctx)
+{
+	struct address real = mapped(ctx->user_ip4);
+	const struct address *own = visible_self(ctx, &real);
+
+	if (own)
+		ctx->user_ip4 = own->words[3];
+	return ALLOW;
+}
+
+SEC("cgroup/getsockname6")
+int getsockname6(struct bpf_sock_addr *ctx)
+{
+	struct address real = address6(ctx);
+	const struct address *own = visible_self(ctx, &real);
+
+	if (own)
+		set_address6(ctx, own);
+	return ALLOW;
+}
+
+/* The helpers used here are offered to GPL-compatible programs only (include/linux/license.h). */
+char _license[] SEC("license") = "GPL";

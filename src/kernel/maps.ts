@@ -1,0 +1,86 @@
+/**
+ * The TypeScript twins of bpf/maps.h: which maps there are and how their keys and values lie in memory.
+ * maps_test.ts compares every number here with the compiled object's BTF.
+ */
+import { BpfMap } from "../native/bpf_map.ts";
+import type { Endpoint } from "../native/socket_address.ts";
+
+/** Offsets and sizes in bytes, by struct and field. */
+export const LAYOUT = {
+  address: { size: 16 },
+  endpoint: { size: 20, address: 0, port: 16 },
+  socket_key: { size: 32, netns_cookie: 0, endpoint: 8 },
+  pod: { size: 36, own: 0, outbound_port: 32 },
+} as const;
+
+/** Name, key and value of every map that the agent reads or writes. */
+export const MAPS = {
+  peers: { key: "address", value: 1 },
+  pods: { key: 8, value: "pod" },
+  flows: { key: "socket_key", value: "endpoint" },
+  origins: { key: "socket_key", value: "endpoint" },
+} as const;
+
+/** Pinned like the others, but used by the programs only. */
+export const SOCKET_STORAGE = "dialled_sockets";
+
+export type MapName = keyof typeof MAPS;
+
+/** A map of this node's object, by its open descriptor. */
+export function openMap(name: MapName, descriptor: number): BpfMap {
+  const { key, value } = MAPS[name];
+  return new BpfMap(name, descriptor, sizeOf(key), sizeOf(value));
+}
+
+function sizeOf(type: number | keyof typeof LAYOUT): number {
+  return typeof type === "number" ? type : LAYOUT[type].size;
+}
+
+/** The value that says "is a peer". */
+export const PRESENT = Uint8Array.of(1);
+
+/** `struct socket_key`. */
+export function encodeSocketKey(cookie: bigint, endpoint: Endpoint): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.socket_key.size);
+  new DataView(bytes.buffer).setBigUint64(LAYOUT.socket_key.netns_cookie, cookie, true);
+  bytes.set(encodeEndpoint(endpoint), LAYOUT.socket_key.endpoint);
+  return bytes;
+}
+
+/** The cookie of a `struct socket_key`. */
+export function cookieOf(key: Uint8Array<ArrayBuffer>): bigint {
+  return new DataView(key.buffer).getBigUint64(LAYOUT.socket_key.netns_cookie, true);
+}
+
+/** `struct endpoint`. */
+export function encodeEndpoint({ address, port }: Endpoint): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.endpoint.size);
+  bytes.set(address, LAYOUT.endpoint.address);
+  new DataView(bytes.buffer).setUint16(LAYOUT.endpoint.port, port);
+  return bytes;
+}
+
+export function decodeEndpoint(bytes: Uint8Array<ArrayBuffer>): Endpoint {
+  return {
+    address: bytes.slice(LAYOUT.endpoint.address, LAYOUT.endpoint.address + LAYOUT.address.size),
+    port: new DataView(bytes.buffer).getUint16(LAYOUT.endpoint.port),
+  };
+}
+
+/** A key of the `pods` map. */
+export function encodeCookie(cookie: bigint): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new BigUint64Array([cookie]).buffer);
+}
+
+/** `struct pod`; an address that the pod does not have is undefined. */
+export function encodePod(pod: {
+  ipv4: Uint8Array | undefined;
+  ipv6: Uint8Array | undefined;
+  outboundPort: number;
+}): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.pod.size);
+  if (pod.ipv4) bytes.set(pod.ipv4, LAYOUT.pod.own);
+  if (pod.ipv6) bytes.set(pod.ipv6, LAYOUT.pod.own + LAYOUT.address.size);
+  new DataView(bytes.buffer).setUint16(LAYOUT.pod.outbound_port, pod.outboundPort);
+  return bytes;
+}

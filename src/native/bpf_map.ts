@@ -1,0 +1,62 @@
+import { ENOENT, SystemError } from "./errno.ts";
+import { libbpf } from "./libbpf.ts";
+
+/** A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts). */
+export class BpfMap {
+  constructor(
+    readonly name: string,
+    readonly descriptor: number,
+    readonly keySize: number,
+    readonly valueSize: number,
+  ) {}
+
+  set(key: Uint8Array<ArrayBuffer>, value: Uint8Array<ArrayBuffer>): void {
+    const result = libbpf.bpf_map_update_elem(this.descriptor, key, value, BPF_ANY);
+    if (result < 0) throw new SystemError("bpf_map_update_elem", -result, `map ${this.name}`);
+  }
+
+  /** Removes a key; one that is not there is no error. */
+  delete(key: Uint8Array<ArrayBuffer>): void {
+    const result = libbpf.bpf_map_delete_elem(this.descriptor, key);
+    if (result < 0 && result !== -ENOENT) {
+      throw new SystemError("bpf_map_delete_elem", -result, `map ${this.name}`);
+    }
+  }
+
+  get(key: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
+    return this.#lookup("bpf_map_lookup_elem", key);
+  }
+
+  /** Reads a key and removes it in one step (hash maps: Linux 5.14). */
+  take(key: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
+    return this.#lookup("bpf_map_lookup_and_delete_elem", key);
+  }
+
+  /** All keys, as they are at some time during the call. */
+  keys(): Uint8Array<ArrayBuffer>[] {
+    const keys: Uint8Array<ArrayBuffer>[] = [];
+    // A key that does not exist starts from the beginning; so does an all-zero one, which nobody stores.
+    let previous = new Uint8Array(this.keySize);
+    for (;;) {
+      const next = new Uint8Array(this.keySize);
+      const result = libbpf.bpf_map_get_next_key(this.descriptor, previous, next);
+      if (result === -ENOENT) return keys;
+      if (result < 0) throw new SystemError("bpf_map_get_next_key", -result, `map ${this.name}`);
+      keys.push(next);
+      previous = next;
+    }
+  }
+
+  #lookup(
+    call: "bpf_map_lookup_elem" | "bpf_map_lookup_and_delete_elem",
+    key: Uint8Array<ArrayBuffer>,
+  ): Uint8Array<ArrayBuffer> | undefined {
+    const value = new Uint8Array(this.valueSize);
+    const result = libbpf[call](this.descriptor, key, value);
+    if (result === 0) return value;
+    if (result === -ENOENT) return undefined;
+    throw new SystemError(call, -result, `map ${this.name}`);
+  }
+}
+
+const BPF_ANY = 0n;

@@ -1,0 +1,99 @@
+import { errno, SystemError } from "./errno.ts";
+import { libbpf } from "./libbpf.ts";
+import { cString, libc } from "./libc.ts";
+
+/** A compiled eBPF object, loaded into the kernel. */
+export class BpfObject implements Disposable {
+  readonly #pointer: Deno.PointerObject;
+
+  /**
+   * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when they already
+   * exist. Throws a SystemError; the verifier's or libbpf's own words then go to stderr.
+   */
+  constructor(readonly file: string, maps: readonly string[], pinDirectory: string) {
+    try {
+      this.#pointer = load(file, maps, pinDirectory);
+    } catch {
+      // Once more, aloud: without libbpf's messages nobody can tell what the verifier disliked.
+      libbpf.libbpf_set_print(printToStderr);
+      try {
+        this.#pointer = load(file, maps, pinDirectory);
+      } finally {
+        libbpf.libbpf_set_print(null);
+      }
+    }
+  }
+
+  /** The descriptor of a map, valid until the object is disposed of. */
+  map(name: string): number {
+    const map = libbpf.bpf_object__find_map_by_name(this.#pointer, cString(name));
+    return found(map === null ? -errno() : libbpf.bpf_map__fd(map), `map ${name}`, this.file);
+  }
+
+  /** The descriptor of a program, valid until the object is disposed of. */
+  program(name: string): number {
+    const program = libbpf.bpf_object__find_program_by_name(this.#pointer, cString(name));
+    const descriptor = program === null ? -errno() : libbpf.bpf_program__fd(program);
+    return found(descriptor, `program ${name}`, this.file);
+  }
+
+  [Symbol.dispose](): void {
+    libbpf.bpf_object__close(this.#pointer);
+  }
+}
+
+function load(file: string, maps: readonly string[], pinDirectory: string): Deno.PointerObject {
+  const object = libbpf.bpf_object__open_file(cString(file), null);
+  if (object === null) throw new SystemError("bpf_object__open_file", errno(), file);
+  for (const name of maps) {
+    const map = libbpf.bpf_object__find_map_by_name(object, cString(name));
+    libbpf.bpf_map__set_pin_path(map, cString(`${pinDirectory}/${name}`));
+  }
+  const result = libbpf.bpf_object__load(object);
+  if (result < 0) {
+    libbpf.bpf_object__close(object);
+    throw new SystemError("bpf_object__load", -result, file);
+  }
+  return object;
+}
+
+function found(descriptor: number, what: string, file: string): number {
+  if (descriptor < 0) throw new SystemError("bpf_object__find", -descriptor, `${what} in ${file}`);
+  return descriptor;
+}
+
+/** An attached program: gone with its last descriptor and its pin. */
+export class BpfLink implements Disposable {
+  private constructor(readonly descriptor: number) {}
+
+  /** Attaches a program to an open cgroup. */
+  static attach(program: number, cgroup: number, attachType: number, about: string): BpfLink {
+    const descriptor = libbpf.bpf_link_create(program, cgroup, attachType, null);
+    if (descriptor < 0) throw new SystemError("bpf_link_create", -descriptor, about);
+    return new BpfLink(descriptor);
+  }
+
+  /** Opens a pinned link, or undefined when there is none. */
+  static open(path: string): BpfLink | undefined {
+    const descriptor = libbpf.bpf_obj_get(cString(path));
+    return descriptor < 0 ? undefined : new BpfLink(descriptor);
+  }
+
+  pin(path: string): void {
+    const result = libbpf.bpf_obj_pin(this.descriptor, cString(path));
+    if (result < 0) throw new SystemError("bpf_obj_pin", -result, path);
+  }
+
+  /** Puts another program in the attached one's place, with no moment between the two. */
+  replace(program: number, about: string): void {
+    const result = libbpf.bpf_link_update(this.descriptor, program, null);
+    if (result < 0) throw new SystemError("bpf_link_update", -result, about);
+  }
+
+  [Symbol.dispose](): void {
+    libc.close(this.descriptor);
+  }
+}
+
+/** libbpf's own printer; it is silent but for failures, whose lines would break a JSON log. */
+const printToStderr = libbpf.libbpf_set_print(null);

@@ -1,0 +1,51 @@
+import { constants } from "node:os";
+import { libc } from "./libc.ts";
+
+// SAFETY: __errno_location() is valid and constant for the calling thread's life (errno(3)); each worker
+// evaluates this module on its own thread.
+const location = libc.__errno_location();
+if (location === null) throw new Error("libc: __errno_location() returned NULL");
+const view = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
+
+const names = new Map<number, string>(
+  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+);
+
+/** The calling thread's errno. Right only on the line after the failing call: any Deno call may overwrite it. */
+export function errno(): number {
+  return view[0] ?? 0;
+}
+
+/** The symbol of an errno number, such as `ECONNREFUSED`. */
+export function errnoName(number: number): string {
+  return names.get(number) ?? `errno ${number}`;
+}
+
+/** A system or library call that failed: which call, on what, and why. */
+export class SystemError extends Error {
+  constructor(readonly call: string, readonly errno: number, about: string) {
+    super(`${call} failed with ${errnoName(errno)}: ${about}`);
+    this.name = "SystemError";
+  }
+}
+
+/** `result` of a libc call that reports failure as -1, or a thrown {@link SystemError}. */
+export function checked(result: number, call: string, about: string): number {
+  if (result === -1) throw new SystemError(call, errno(), about);
+  return result;
+}
+
+export const EAGAIN = constants.errno.EAGAIN;
+export const EADDRINUSE = constants.errno.EADDRINUSE;
+export const ECONNREFUSED = constants.errno.ECONNREFUSED;
+export const ECONNRESET = constants.errno.ECONNRESET;
+export const EINPROGRESS = constants.errno.EINPROGRESS;
+export const EINTR = constants.errno.EINTR;
+export const EMFILE = constants.errno.EMFILE;
+export const ENFILE = constants.errno.ENFILE;
+export const ENOBUFS = constants.errno.ENOBUFS;
+export const ENOENT = constants.errno.ENOENT;
+export const ENOMEM = constants.errno.ENOMEM;
+export const EPERM = constants.errno.EPERM;
+export const EPIPE = constants.errno.EPIPE;
+export const ETIMEDOUT = constants.errno.ETIMEDOUT;

@@ -1,0 +1,68 @@
+/** libcrypto's calls, the half of OpenSSL 3 below TLS; conventions as in libssl.ts. */
+const crypto = Deno.dlopen("libcrypto.so.3", {
+  // const char *OpenSSL_version(int type);
+  OpenSSL_version: { parameters: ["i32"], result: "pointer" },
+  // unsigned long ERR_get_error(void);
+  ERR_get_error: { parameters: [], result: "u64" },
+  // const char *ERR_reason_error_string(unsigned long e);
+  ERR_reason_error_string: { parameters: ["u64"], result: "pointer" },
+
+  // BIO *BIO_new(const BIO_METHOD *type);
+  BIO_new: { parameters: ["pointer"], result: "pointer" },
+  // const BIO_METHOD *BIO_s_mem(void);
+  BIO_s_mem: { parameters: [], result: "pointer" },
+  // int BIO_up_ref(BIO *bio);
+  BIO_up_ref: { parameters: ["pointer"], result: "i32" },
+  // long BIO_ctrl(BIO *bio, int cmd, long larg, void *parg);
+  BIO_ctrl: { parameters: ["pointer", "i32", "i64", "buffer"], result: "i64" },
+  // size_t BIO_ctrl_pending(BIO *bio);
+  // Taken as i32, which spares a bigint a call: no buffer here is larger than a few hundred KiB.
+  BIO_ctrl_pending: { parameters: ["pointer"], result: "i32" },
+
+  // X509 *d2i_X509(X509 **px, const unsigned char **in, long len);
+  d2i_X509: { parameters: ["pointer", "buffer", "i64"], result: "pointer" },
+  // void X509_free(X509 *cert);
+  X509_free: { parameters: ["pointer"], result: "void" },
+  // int X509_STORE_add_cert(X509_STORE *store, X509 *cert);
+  // Takes a reference of its own.
+  X509_STORE_add_cert: { parameters: ["pointer", "pointer"], result: "i32" },
+  // int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *param, unsigned long flags);
+  X509_VERIFY_PARAM_set_flags: { parameters: ["pointer", "u64"], result: "i32" },
+  // const char *X509_verify_cert_error_string(long n);
+  X509_verify_cert_error_string: { parameters: ["i64"], result: "pointer" },
+
+  // void *X509_get_ext_d2i(const X509 *cert, int nid, int *crit, int *idx);
+  // The caller frees the result by its type; `crit` gets -1 for absent, -2 for more than one.
+  X509_get_ext_d2i: { parameters: ["pointer", "i32", "buffer", "pointer"], result: "pointer" },
+  // uint32_t X509_get_extension_flags(X509 *cert);
+  X509_get_extension_flags: { parameters: ["pointer"], result: "u32" },
+  // uint32_t X509_get_key_usage(X509 *cert);
+  X509_get_key_usage: { parameters: ["pointer"], result: "u32" },
+  // uint32_t X509_get_extended_key_usage(X509 *cert);
+  X509_get_extended_key_usage: { parameters: ["pointer"], result: "u32" },
+  // int X509_get_ext_by_NID(const X509 *cert, int nid, int lastpos);
+  X509_get_ext_by_NID: { parameters: ["pointer", "i32", "i32"], result: "i32" },
+  // X509_EXTENSION *X509_get_ext(const X509 *cert, int loc);
+  X509_get_ext: { parameters: ["pointer", "i32"], result: "pointer" },
+  // int X509_EXTENSION_get_critical(const X509_EXTENSION *ex);
+  X509_EXTENSION_get_critical: { parameters: ["pointer"], result: "i32" },
+  // X509_NAME *X509_get_subject_name(const X509 *cert);
+  X509_get_subject_name: { parameters: ["pointer"], result: "pointer" },
+  // int X509_NAME_entry_count(const X509_NAME *name);
+  X509_NAME_entry_count: { parameters: ["pointer"], result: "i32" },
+
+  // int OPENSSL_sk_num(const OPENSSL_STACK *stack);
+  OPENSSL_sk_num: { parameters: ["pointer"], result: "i32" },
+  // void *OPENSSL_sk_value(const OPENSSL_STACK *stack, int index);
+  OPENSSL_sk_value: { parameters: ["pointer", "i32"], result: "pointer" },
+  // void GENERAL_NAMES_free(GENERAL_NAMES *names);
+  GENERAL_NAMES_free: { parameters: ["pointer"], result: "void" },
+  // void *GENERAL_NAME_get0_value(const GENERAL_NAME *name, int *ptype);
+  GENERAL_NAME_get0_value: { parameters: ["pointer", "buffer"], result: "pointer" },
+  // int ASN1_STRING_length(const ASN1_STRING *text);
+  ASN1_STRING_length: { parameters: ["pointer"], result: "i32" },
+  // const unsigned char *ASN1_STRING_get0_data(const ASN1_STRING *text);
+  ASN1_STRING_get0_data: { parameters: ["pointer"], result: "pointer" },
+});
+
+export const libcrypto = crypto.symbols;

@@ -1,0 +1,200 @@
+import { formatAddress } from "../addresses.ts";
+import { checked, EINPROGRESS, errno } from "./errno.ts";
+import { libc } from "./libc.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  decodeSocketAddress,
+  encodeSocketAddress,
+  type Endpoint,
+  isIpv4,
+  SOCKADDR_SIZE,
+} from "./socket_address.ts";
+
+/**
+ * A TCP socket: non-blocking, close-on-exec, TCP_NODELAY. It belongs to the network namespace in which its
+ * thread stood when it was made (or to its listener's), and has one owner, who disposes of it.
+ */
+export class Socket implements Disposable {
+  #open = true;
+
+  /** Takes over `descriptor`. */
+  constructor(readonly descriptor: number) {}
+
+  /** A new socket of the address's family, in the calling thread's namespace. */
+  static forAddress(address: Uint8Array): Socket {
+    const family = isIpv4(address) ? AF_INET : AF_INET6;
+    const descriptor = checked(
+      libc.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+      "socket",
+      "making a TCP socket",
+    );
+    const socket = new Socket(descriptor);
+    socket.setOption(IPPROTO_TCP, TCP_NODELAY, 1);
+    return socket;
+  }
+
+  /** Binds to an address; port 0 lets the kernel choose. Throws a SystemError (EADDRINUSE, …). */
+  bind(endpoint: Endpoint): void {
+    const bytes = encodeSocketAddress(endpoint);
+    checked(libc.bind(this.descriptor, bytes, bytes.length), "bind", text(endpoint));
+  }
+
+  /** A listener's socket, to be bound: several of one owner may share the address (SO_REUSEPORT). */
+  reusable(): this {
+    this.setOption(SOL_SOCKET, SO_REUSEADDR, 1);
+    this.setOption(SOL_SOCKET, SO_REUSEPORT, 1);
+    if (this.#family() === AF_INET6) this.setOption(IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    return this;
+  }
+
+  listen(): void {
+    // The kernel caps the backlog at net.core.somaxconn.
+    checked(libc.listen(this.descriptor, 4096), "listen", text(this.localEndpoint()));
+  }
+
+  /**
+   * Starts to connect: 0 when it is under way or done (writable, or an error pending, tells), else the errno
+   * with which it failed at once.
+   */
+  connect(endpoint: Endpoint): number {
+    const bytes = encodeSocketAddress(endpoint);
+    if (libc.connect(this.descriptor, bytes, bytes.length) === 0) return 0;
+    const code = errno();
+    return code === EINPROGRESS ? 0 : code;
+  }
+
+  /** The next waiting connection and its peer, or the errno: EAGAIN when none waits, EMFILE, … */
+  accept(): { socket: Socket; peer: Endpoint } | number {
+    acceptedLength[0] = SOCKADDR_SIZE;
+    const descriptor = libc.accept4(
+      this.descriptor,
+      acceptedAddress,
+      acceptedLengthBytes,
+      SOCK_NONBLOCK | SOCK_CLOEXEC,
+    );
+    if (descriptor === -1) return errno();
+    const socket = new Socket(descriptor);
+    socket.setOption(IPPROTO_TCP, TCP_NODELAY, 1);
+    return { socket, peer: decodeSocketAddress(acceptedAddress) };
+  }
+
+  localEndpoint(): Endpoint {
+    const bytes = new Uint8Array(SOCKADDR_SIZE);
+    checked(
+      libc.getsockname(this.descriptor, bytes, lengthOf(SOCKADDR_SIZE)),
+      "getsockname",
+      `socket ${this.descriptor}`,
+    );
+    return decodeSocketAddress(bytes);
+  }
+
+  /** The pending error of the socket, cleared by asking (SO_ERROR): 0 when a connect() has succeeded. */
+  takeError(): number {
+    return this.#option(SOL_SOCKET, SO_ERROR, 4).getInt32(0, true);
+  }
+
+  /** The cookie of the socket's network namespace (SO_NETNS_COOKIE, Linux 5.14). */
+  namespaceCookie(): bigint {
+    return this.#option(SOL_SOCKET, SO_NETNS_COOKIE, 8).getBigUint64(0, true);
+  }
+
+  /** Bounds how long a vanished peer can keep the connection: keepalive probes and unacknowledged data. */
+  detectDeadPeer(idleSeconds: number, userTimeoutMilliseconds: number): void {
+    this.setOption(SOL_SOCKET, SO_KEEPALIVE, 1);
+    this.setOption(IPPROTO_TCP, TCP_KEEPIDLE, idleSeconds);
+    this.setOption(IPPROTO_TCP, TCP_KEEPINTVL, idleSeconds);
+    this.setOption(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMilliseconds);
+  }
+
+  /** Sends FIN after everything written: the half-close. A connection that is already gone is no error. */
+  finish(): void {
+    libc.shutdown(this.descriptor, SHUT_WR);
+  }
+
+  /** Closes so that the other side sees RST, never a clean end (SO_LINGER with a time of 0). */
+  reset(): void {
+    if (!this.#open) return;
+    libc.setsockopt(this.descriptor, SOL_SOCKET, SO_LINGER, LINGER_0, LINGER_0.length);
+    this[Symbol.dispose]();
+  }
+
+  get closed(): boolean {
+    return !this.#open;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    libc.close(this.descriptor);
+  }
+
+  setOption(level: number, name: number, value: number): void {
+    optionValue[0] = value;
+    checked(
+      libc.setsockopt(this.descriptor, level, name, optionBytes, optionBytes.length),
+      "setsockopt",
+      `option ${name} of level ${level}`,
+    );
+  }
+
+  #family(): number {
+    return this.#option(SOL_SOCKET, SO_DOMAIN, 4).getInt32(0, true);
+  }
+
+  #option(level: number, name: number, size: number): DataView {
+    const bytes = new Uint8Array(size);
+    checked(
+      libc.getsockopt(this.descriptor, level, name, bytes, lengthOf(size)),
+      "getsockopt",
+      `option ${name} of level ${level}`,
+    );
+    return new DataView(bytes.buffer);
+  }
+}
+
+/** Sends `bytes`, at least one: how many were taken, or minus the errno. Never raises SIGPIPE. */
+export function sendBytes(descriptor: number, bytes: Uint8Array<ArrayBuffer>): number {
+  const count = libc.send(descriptor, bytes, BigInt(bytes.length), MSG_NOSIGNAL);
+  return count === -1 ? -errno() : count;
+}
+
+/** For log lines: `10.0.0.1:80`, `[fd00::1]:80`. */
+export function text({ address, port }: Endpoint): string {
+  const host = formatAddress(address);
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+function lengthOf(size: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new Uint32Array([size]).buffer);
+}
+
+const acceptedAddress = new Uint8Array(SOCKADDR_SIZE);
+const acceptedLength = new Uint32Array(1);
+const acceptedLengthBytes = new Uint8Array(acceptedLength.buffer);
+const optionValue = new Int32Array(1);
+const optionBytes = new Uint8Array(optionValue.buffer);
+/** struct linger { int l_onoff; int l_linger; } (sys/socket.h): on, 0 seconds. */
+const LINGER_0 = new Uint8Array(new Int32Array([1, 0]).buffer);
+
+// asm-generic/socket.h, netinet/in.h, netinet/tcp.h: the same numbers on x86-64 and arm64.
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_ERROR = 4;
+const SO_KEEPALIVE = 9;
+const SO_LINGER = 13;
+const SO_REUSEPORT = 15;
+const SO_DOMAIN = 39;
+const SO_NETNS_COOKIE = 71;
+const IPPROTO_TCP = 6;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const TCP_NODELAY = 1;
+const TCP_KEEPIDLE = 4;
+const TCP_KEEPINTVL = 5;
+const TCP_USER_TIMEOUT = 18;
+const SHUT_WR = 1;
+const MSG_NOSIGNAL = 0x4000;

@@ -1,0 +1,272 @@
+/**
+ * The inbound side of a pod, in the order a connection takes:
+ *
+ *   accept      a peer's relay connects to the pod's tunnel port
+ *   handshake   the client's chain and identity are verified
+ *   OPEN        which port of the pod, and for which client address, which must be the certificate's own
+ *   dial        the application is connected from inside the pod, with the client's address noted for it
+ *   stream      ACCEPT, then bytes both ways; after both ENDs the tunnel waits for the next OPEN
+ */
+import { formatAddress } from "../addresses.ts";
+import { TUNNEL_PORT } from "../constants.ts";
+import { IdentityError } from "../identity/reasons.ts";
+import { identityOfLeaf, type PeerIdentity, requireClient } from "../identity/verify.ts";
+import { ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
+import { type Socket, text } from "../native/socket.ts";
+import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
+import { ApplicationDial } from "./application_dial.ts";
+import type { Expiring } from "./deadlines.ts";
+import { FRAME, FrameError, type Open } from "./frame.ts";
+import type { Handler } from "./loop.ts";
+import type { Connection, RelayPod } from "./pod.ts";
+import { Stream } from "./stream.ts";
+import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
+
+const HANDSHAKE_MILLISECONDS = 10_000;
+const OPEN_MILLISECONDS = 5_000;
+const DIAL_MILLISECONDS = 10_000;
+
+/** How many tunnels of one pod and worker may be between accept and OPEN: what a flood can occupy. */
+const MAX_UNOPENED = 1024;
+
+/** Takes a connection to the pod's tunnel port. `local` is the pod's address it was made to. */
+export function acceptInbound(
+  pod: RelayPod,
+  socket: Socket,
+  source: Endpoint,
+  local: Uint8Array,
+): void {
+  if (pod.unopened.size >= MAX_UNOPENED) {
+    socket.reset();
+    return pod.refuse("too_many_handshakes", "refused a tunnel: too many have not sent OPEN yet", {
+      source: text(source),
+    });
+  }
+  new Inbound(pod, socket, source, local);
+}
+
+/**
+ * One tunnel of the inbound side and the stream it carries.
+ *
+ *     handshake ─► idle ─ OPEN ─► dialling ─ ACCEPT ─► streaming ─ END, END ─► idle
+ *                                     └───── REFUSE ──────────────────────────► idle
+ */
+class Inbound implements Connection, TunnelOwner, Handler, Expiring {
+  readonly #tunnel: Tunnel;
+  #identity: PeerIdentity | undefined;
+  #state: "handshake" | "idle" | "dialling" | "streaming" = "handshake";
+  #open: Open | undefined;
+  #dialling: ApplicationDial | undefined;
+  #stream: Stream | undefined;
+
+  constructor(
+    readonly pod: RelayPod,
+    socket: Socket,
+    readonly source: Endpoint,
+    readonly local: Uint8Array,
+  ) {
+    const { bench } = pod;
+    pod.connections.add(this);
+    pod.unopened.add(this);
+    pod.counters.tunnelsOpen++;
+    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
+    this.#tunnel = new Tunnel(
+      bench,
+      socket,
+      bench.engine.session(pod.context, "server"),
+      "server",
+      this,
+    );
+  }
+
+  get accepting(): boolean {
+    if (this.#state === "dialling") return false;
+    return this.#stream?.accepting ?? true;
+  }
+
+  secured(tunnel: Tunnel): void {
+    using certificate = tunnel.session.peerCertificate();
+    this.#identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
+    this.pod.counters.handshakes++;
+    this.#state = "idle";
+    this.#rearm(OPEN_MILLISECONDS);
+  }
+
+  open(open: Open): void {
+    if (this.#state !== "idle" || this.#identity === undefined) {
+      throw new FrameError(`unexpected OPEN while ${this.#state}`);
+    }
+    const client = formatAddress(open.client.address);
+    requireClient(this.#identity, client, this.pod.bench.peers.get(client)?.identity);
+    if (isIpv4(open.client.address) !== isIpv4(this.local)) {
+      throw new FrameError("the client's address is of another family than the tunnel");
+    }
+    this.pod.unopened.delete(this);
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.#open = open;
+    if (open.port === 0 || open.port === TUNNEL_PORT || open.port === this.pod.description.outboundPort) {
+      return this.#refuseStream(ECONNREFUSED, "the port is the relay's own");
+    }
+    this.#dial(open);
+  }
+
+  data(start: number, length: number): void {
+    if (this.#stream === undefined) throw new FrameError(`DATA while ${this.#state}`);
+    this.#stream.data(start, length);
+  }
+
+  end(): void {
+    if (this.#stream === undefined) throw new FrameError(`END while ${this.#state}`);
+    this.#stream.end();
+  }
+
+  /** The tunnel is not used again after anything but two ENDs. */
+  reset(): void {
+    this.#end();
+  }
+
+  accept(): void {
+    throw new FrameError("unexpected ACCEPT");
+  }
+
+  refuse(): void {
+    throw new FrameError("unexpected REFUSE");
+  }
+
+  batchEnd(): void {
+    this.#stream?.deliver();
+  }
+
+  drained(): void {
+    this.#stream?.drained();
+  }
+
+  lost(reason: string, error?: unknown): void {
+    // A tunnel that ends between two streams has served its purpose.
+    if (this.#state !== "idle" || this.pod.unopened.has(this) || error !== undefined) {
+      this.pod.refuse(
+        error instanceof IdentityError ? error.reason : `${this.#state}_failed`,
+        `the tunnel failed: ${reason}`,
+        this.#fields(),
+      );
+    }
+    this.#end();
+  }
+
+  expired(): void {
+    if (this.#state === "dialling") return this.#refuseStream(ETIMEDOUT, "connecting took too long");
+    const what = this.#state === "handshake" ? "the TLS handshake" : "OPEN";
+    this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
+    this.#end();
+  }
+
+  /** An event of the application's socket while it is being connected. */
+  ready(): void {
+    if (this.#dialling === undefined) return;
+    const error = this.#dialling.socket.takeError();
+    if (error !== 0) return this.#refuseStream(error, `the application: ${errnoName(error)}`);
+    this.#startStream(this.#dialling);
+  }
+
+  failed(error: unknown): void {
+    this.pod.refuse("internal", `internal error: ${error}`, this.#fields());
+    this.#end();
+  }
+
+  abort(): void {
+    this.#end();
+  }
+
+  /** Connects from inside the pod; the client's address is noted before the SYN can be sent. */
+  #dial(open: Open): void {
+    const { pod, local } = this;
+    let dial: ApplicationDial;
+    try {
+      dial = new ApplicationDial(pod, { address: local, port: open.port }, open.client);
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      return this.#refuseStream(error.errno, error.message);
+    }
+    this.#state = "dialling";
+    this.#dialling = dial;
+    this.#rearm(DIAL_MILLISECONDS);
+    pod.bench.loop.register(dial.socket.descriptor, ALL_EVENTS, this);
+  }
+
+  #startStream(dial: ApplicationDial): void {
+    const { pod } = this;
+    this.#dialling = undefined;
+    pod.bench.loop.deadlines.disarm(this);
+    this.#state = "streaming";
+    pod.counters.streams++;
+    pod.counters.streamsOpen++;
+    const stream: Stream = new Stream(pod.bench, dial.socket, {
+      abandoned: () => this.#end(),
+      released: (clean) => this.#released(clean),
+      closed: () => this.#streamClosed(stream, dial),
+    });
+    this.#stream = stream;
+    pod.bench.loop.replace(dial.socket.descriptor, stream);
+    this.#tunnel.send(FRAME.ACCEPT);
+    if (this.#stream === stream) stream.start(this.#tunnel);
+  }
+
+  #streamClosed(stream: Stream, dial: ApplicationDial): void {
+    const { counters } = this.pod;
+    counters.streamsOpen--;
+    counters.bytesSent += stream.bytesSent;
+    counters.bytesReceived += stream.bytesReceived;
+    dial.forgetClient();
+  }
+
+  #released(clean: boolean): void {
+    this.#stream = undefined;
+    this.#state = "idle";
+    if (!clean) this.#end();
+  }
+
+  #refuseStream(errno: number, message: string): void {
+    this.pod.refuse("application_refused", `refused a stream: ${message}`, this.#fields());
+    this.#closeDial();
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.#state = "idle";
+    this.#tunnel.sendRefuse(errno);
+    // What came behind OPEN was left unread; the loop calls, since this may be inside a read already.
+    this.pod.bench.loop.again(this.#tunnel);
+  }
+
+  /** Everything ends here that is not clean. */
+  #end(): void {
+    const { pod } = this;
+    pod.bench.loop.deadlines.disarm(this);
+    pod.unopened.delete(this);
+    if (pod.connections.delete(this)) pod.counters.tunnelsOpen--;
+    this.#closeDial();
+    this.#tunnel.close();
+    const stream = this.#stream;
+    this.#stream = undefined;
+    stream?.reset();
+  }
+
+  #closeDial(): void {
+    if (this.#dialling === undefined) return;
+    this.pod.bench.loop.forget(this.#dialling.socket.descriptor);
+    this.#dialling[Symbol.dispose]();
+    this.#dialling = undefined;
+  }
+
+  #rearm(milliseconds: number): void {
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.pod.bench.loop.deadlines.arm(this, milliseconds);
+  }
+
+  #fields(): Record<string, string | number> {
+    const fields: Record<string, string | number> = { source: text(this.source) };
+    if (this.#identity !== undefined) fields.identity = this.#identity.id;
+    if (this.#open !== undefined) {
+      fields.port = this.#open.port;
+      fields.client = text(this.#open.client);
+    }
+    return fields;
+  }
+}

@@ -1,0 +1,100 @@
+import { Bell, Epoll, EPOLLIN } from "../native/epoll.ts";
+import { Deadlines } from "./deadlines.ts";
+
+/** What the loop calls when a descriptor has events. */
+export interface Handler {
+  ready(events: number): void;
+  /** A `ready` that threw: a bug, which must cost this connection only. */
+  failed(error: unknown): void;
+}
+
+/**
+ * A worker's epoll loop. Connections register once, edge-triggered (EPOLLET): whoever handles an event reads
+ * or writes until the kernel has no more, or asks to be called {@link again}.
+ */
+export class EventLoop {
+  readonly deadlines = new Deadlines();
+  readonly #epoll = new Epoll();
+  /** By descriptor. The tag tells a descriptor's owner from an earlier one in the same batch of events. */
+  readonly #handlers: (Handler | undefined)[] = [];
+  readonly #tags: number[] = [];
+  #nextTag = 1;
+  #again: Handler[] = [];
+  #stopped = false;
+
+  /**
+   * @param bell rung by other threads when they have posted a message.
+   * @param receive gives up the thread until the messages of one ring have been handled.
+   */
+  constructor(readonly bell: Bell, readonly receive: (rings: number) => Promise<void>) {
+    this.#epoll.add(bell.descriptor, EPOLLIN, bell.descriptor, 0);
+  }
+
+  register(descriptor: number, events: number, handler: Handler): void {
+    const tag = this.#nextTag;
+    this.#nextTag = tag === 0xffff_ffff ? 1 : tag + 1;
+    this.#handlers[descriptor] = handler;
+    this.#tags[descriptor] = tag;
+    this.#epoll.add(descriptor, events, descriptor, tag);
+  }
+
+  /** Hands a registered descriptor to another handler. */
+  replace(descriptor: number, handler: Handler): void {
+    this.#handlers[descriptor] = handler;
+  }
+
+  /** Changes which events are waited for. */
+  interest(descriptor: number, events: number): void {
+    this.#epoll.modify(descriptor, events, descriptor, this.#tags[descriptor] ?? 0);
+  }
+
+  /** Forgets a descriptor that is about to be closed, which takes it out of the epoll set. */
+  forget(descriptor: number): void {
+    this.#handlers[descriptor] = undefined;
+    this.#tags[descriptor] = 0;
+  }
+
+  /** Calls `handler` once more, without events, after everybody else had a turn. */
+  again(handler: Handler): void {
+    this.#again.push(handler);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async run(): Promise<void> {
+    while (!this.#stopped) {
+      const count = this.#epoll.wait(this.#again.length > 0 ? 0 : this.deadlines.wait());
+      let rung = false;
+      for (let index = 0; index < count; index++) {
+        const descriptor = this.#epoll.key(index);
+        if (descriptor === this.bell.descriptor) {
+          rung = true;
+          continue;
+        }
+        const handler = this.#handlers[descriptor];
+        if (handler === undefined || this.#tags[descriptor] !== this.#epoll.tag(index)) continue;
+        this.#call(handler, this.#epoll.events(index));
+      }
+      this.deadlines.run();
+      if (this.#again.length > 0) this.#takeTurns();
+      if (rung) await this.receive(this.bell.quiet());
+    }
+    this.#epoll[Symbol.dispose]();
+  }
+
+  #takeTurns(): void {
+    const waiting = this.#again;
+    this.#again = [];
+    for (const handler of waiting) this.#call(handler, 0);
+  }
+
+  #call(handler: Handler, events: number): void {
+    try {
+      handler.ready(events);
+    } catch (error) {
+      handler.failed(error);
+    }
+  }
+}

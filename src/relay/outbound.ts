@@ -1,0 +1,215 @@
+/**
+ * The outbound side of a pod, in the order a connection takes:
+ *
+ *   accept      the redirected connect() arrives on the pod's loopback
+ *   flow        the kernel's note says where the application was going
+ *   dial        a tunnel to that pod: its socket in our pod's namespace, TLS, the server's identity
+ *   OPEN        the stream is asked for, and accepted or refused
+ *   stream      bytes go both ways
+ */
+import { formatAddress } from "../addresses.ts";
+import type { Peer } from "../control/desired.ts";
+import { TUNNEL_PORT } from "../constants.ts";
+import { IdentityError } from "../identity/reasons.ts";
+import { identityOfLeaf, requireServer } from "../identity/verify.ts";
+import { decodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
+import { errnoName } from "../native/errno.ts";
+import type { Socket } from "../native/socket.ts";
+import { text } from "../native/socket.ts";
+import { type Endpoint, isLoopback } from "../native/socket_address.ts";
+import type { Expiring } from "./deadlines.ts";
+import { FrameError, type Open } from "./frame.ts";
+import type { Connection, RelayPod } from "./pod.ts";
+import { Stream, type StreamOwner } from "./stream.ts";
+import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
+
+/** Connecting and the TLS handshake together. */
+const HANDSHAKE_MILLISECONDS = 10_000;
+
+/** From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to spare. */
+const ACCEPT_MILLISECONDS = 16_000;
+
+/** Takes a connection that the kernel redirected to the pod's outbound listener. */
+export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): void {
+  const { bench } = pod;
+  const noted = bench.flows.take(encodeSocketKey(pod.description.cookie, source));
+  if (noted === undefined) {
+    app.reset();
+    return pod.refuse("no_flow", "closed a connection to the outbound listener that connect() did not redirect", {
+      source: text(source),
+    });
+  }
+  const dialled = decodeEndpoint(noted);
+  const peer = bench.peers.get(formatAddress(dialled.address));
+  const own = pod.ownAddress(dialled.address);
+  if (peer === undefined || own === undefined) {
+    app.reset();
+    return pod.refuse("unknown_peer", "refused a connection to a pod that is no peer any more", {
+      destination: text(dialled),
+    });
+  }
+  // An application that did not bind() has loopback for its address, as that is where it was sent.
+  const client = isLoopback(source.address) ? { address: own, port: source.port } : source;
+  new Outbound(pod, app, peer, { port: dialled.port, client, dialled });
+}
+
+/** One stream of the outbound side and the tunnel it uses. */
+class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
+  readonly #stream: Stream;
+  #tunnel: Tunnel | undefined;
+  #streaming = false;
+
+  constructor(
+    readonly pod: RelayPod,
+    app: Socket,
+    readonly peer: Peer,
+    readonly wanted: Open,
+  ) {
+    pod.connections.add(this);
+    pod.counters.streams++;
+    pod.counters.streamsOpen++;
+    this.#stream = new Stream(pod.bench, app, this);
+    pod.bench.loop.register(app.descriptor, ALL_EVENTS, this.#stream);
+    this.#dial();
+  }
+
+  get accepting(): boolean {
+    return !this.#streaming || this.#stream.accepting;
+  }
+
+  secured(tunnel: Tunnel): void {
+    using certificate = tunnel.session.peerCertificate();
+    const identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
+    requireServer(identity, { address: this.peer.address, id: this.peer.identity });
+    this.pod.counters.handshakes++;
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.pod.bench.loop.deadlines.arm(this, ACCEPT_MILLISECONDS);
+    tunnel.sendOpen(this.wanted);
+  }
+
+  accept(): void {
+    if (this.#tunnel === undefined || this.#streaming) throw new FrameError("unexpected ACCEPT");
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.#streaming = true;
+    // Not before the rest of this read has been taken from the shared buffers: the loop calls at once.
+    this.pod.bench.loop.again({
+      ready: () => {
+        if (this.#tunnel !== undefined) this.#stream.start(this.#tunnel);
+      },
+      failed: (error) => this.#stream.failed(error),
+    });
+  }
+
+  refuse(errno: number): void {
+    if (this.#streaming) throw new FrameError("unexpected REFUSE");
+    this.pod.refuse("application_refused", "the destination's application refused the connection", {
+      ...this.#fields(),
+      errno: errnoName(errno),
+    });
+    this.#end();
+  }
+
+  open(): void {
+    throw new FrameError("unexpected OPEN");
+  }
+
+  data(start: number, length: number): void {
+    if (!this.#streaming) throw new FrameError("DATA before ACCEPT");
+    this.#stream.data(start, length);
+  }
+
+  end(): void {
+    if (!this.#streaming) throw new FrameError("END before ACCEPT");
+    this.#stream.end();
+  }
+
+  reset(): void {
+    this.#end();
+  }
+
+  batchEnd(): void {
+    this.#stream.deliver();
+  }
+
+  drained(): void {
+    this.#stream.drained();
+  }
+
+  lost(reason: string, error?: unknown): void {
+    const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
+    this.pod.refuse(code, `the tunnel failed: ${reason}`, this.#fields());
+    this.#end();
+  }
+
+  expired(): void {
+    this.pod.refuse("deadline", "the destination took too long to answer", this.#fields());
+    this.#end();
+  }
+
+  abandoned(): void {
+    this.#end();
+  }
+
+  released(): void {
+    this.#closeTunnel();
+  }
+
+  closed(): void {
+    const { counters, connections } = this.pod;
+    counters.streamsOpen--;
+    counters.bytesSent += this.#stream.bytesSent;
+    counters.bytesReceived += this.#stream.bytesReceived;
+    connections.delete(this);
+  }
+
+  abort(): void {
+    this.#end();
+  }
+
+  #dial(): void {
+    const { pod, peer } = this;
+    const { bench } = pod;
+    const address = this.wanted.dialled.address;
+    const socket = pod.socketFor(address);
+    const error = socket.connect({ address, port: TUNNEL_PORT });
+    if (error !== 0) {
+      socket[Symbol.dispose]();
+      pod.refuse("dial", `cannot connect to the tunnel port of ${peer.pod}`, {
+        ...this.#fields(),
+        errno: errnoName(error),
+      });
+      return this.#end();
+    }
+    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
+    pod.counters.tunnelsOpen++;
+    this.#tunnel = new Tunnel(
+      bench,
+      socket,
+      bench.engine.session(pod.context, "client"),
+      "client",
+      this,
+    );
+  }
+
+  /** Everything ends here that is not clean: the application sees a reset. */
+  #end(): void {
+    this.pod.bench.loop.deadlines.disarm(this);
+    this.#closeTunnel();
+    this.#stream.reset();
+  }
+
+  #closeTunnel(): void {
+    if (this.#tunnel === undefined) return;
+    this.pod.counters.tunnelsOpen--;
+    this.#tunnel.close();
+    this.#tunnel = undefined;
+  }
+
+  #fields(): Record<string, string | number> {
+    return {
+      destination: text(this.wanted.dialled),
+      peer: this.peer.pod,
+      client: text(this.wanted.client),
+    };
+  }
+}

@@ -1,0 +1,82 @@
+import { parseAddress } from "../addresses.ts";
+import { NetworkNamespace } from "../native/namespace.ts";
+import { Socket } from "../native/socket.ts";
+import { isIpv4 } from "../native/socket_address.ts";
+import { type Credentials, TlsContext } from "../native/tls_context.ts";
+import type { PodDescription, PodReport } from "./messages.ts";
+import type { Workbench } from "./workbench.ts";
+
+/** Something of a pod that must end with it: a listener's connection, in any state. */
+export interface Connection {
+  /** Ends at once; the application sees a reset. */
+  abort(): void;
+}
+
+/** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
+export class RelayPod implements Disposable {
+  readonly connections = new Set<Connection>();
+  /** Inbound tunnels that have not sent their first OPEN. */
+  readonly unopened = new Set<Connection>();
+  readonly counters = {
+    streams: 0,
+    streamsOpen: 0,
+    tunnelsOpen: 0,
+    handshakes: 0,
+    bytesSent: 0,
+    bytesReceived: 0,
+  };
+  readonly refused = new Map<string, number>();
+  readonly ipv4: Uint8Array | undefined;
+  readonly ipv6: Uint8Array | undefined;
+  context: TlsContext;
+  /** Lent by the main thread, so never disposed of here. */
+  readonly #namespace: NetworkNamespace;
+
+  constructor(
+    readonly bench: Workbench,
+    readonly description: PodDescription,
+    credentials: Credentials,
+  ) {
+    const addresses = description.addresses.map(parseAddress);
+    this.ipv4 = addresses.find(isIpv4);
+    this.ipv6 = addresses.find((address) => !isIpv4(address));
+    this.#namespace = new NetworkNamespace(description.namespace);
+    this.context = new TlsContext(credentials, bench.engine.protocol);
+  }
+
+  /** From the next handshake on; sessions hold on to the context they began with. */
+  renew(credentials: Credentials): void {
+    const next = new TlsContext(credentials, this.bench.engine.protocol);
+    this.context[Symbol.dispose]();
+    this.context = next;
+  }
+
+  /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */
+  socketFor(address: Uint8Array): Socket {
+    return this.#namespace.run(() => Socket.forAddress(address));
+  }
+
+  /** The pod's own address of the same family, if it has one. */
+  ownAddress(like: Uint8Array): Uint8Array | undefined {
+    return isIpv4(like) ? this.ipv4 : this.ipv6;
+  }
+
+  /** Counts and logs a connection that was not let through. `reason` is a stable code. */
+  refuse(reason: string, message: string, fields: Record<string, string | number> = {}): void {
+    this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
+    this.bench.log("warning", message, { pod: this.description.name, reason, ...fields });
+  }
+
+  report(): PodReport {
+    return {
+      uid: this.description.uid,
+      ...this.counters,
+      refused: Object.fromEntries(this.refused),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    for (const connection of [...this.connections]) connection.abort();
+    this.context[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,201 @@
+import { EAGAIN, errnoName } from "../native/errno.ts";
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
+import type { Socket } from "../native/socket.ts";
+import { MAX_RECORD } from "../native/tls_session.ts";
+import { FRAME, MAX_DATA } from "./frame.ts";
+import type { Handler } from "./loop.ts";
+import { Pending } from "./pending.ts";
+import type { Tunnel } from "./tunnel.ts";
+import { SEGMENTS, type Workbench } from "./workbench.ts";
+
+const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+/** How many times 64 KiB one application may send before others have their turn. */
+const ROUNDS = 4;
+
+/** Who a stream belongs to. */
+export interface StreamOwner {
+  /** The application's connection broke or was reset before the stream began. */
+  abandoned(reason: string): void;
+  /**
+   * The stream needs its tunnel no more. `clean`: both sides have ended, so the tunnel can carry another;
+   * the application's socket may still take what came last.
+   */
+  released(clean: boolean, reason: string): void;
+  /** The application's socket is closed; called once, also without `released`. */
+  closed(): void;
+}
+
+/**
+ * One application connection, joined to a tunnel by {@link start}:
+ *
+ *     application ─ read ─► DATA ─► tunnel          END after the application's FIN
+ *     application ◄─ write ─ DATA ◄─ tunnel         FIN after END
+ *
+ * One direction waits while its receiver has not taken everything. Whatever ends otherwise than by both
+ * ENDs is a reset on both sides, never a clean close.
+ */
+export class Stream implements Handler {
+  bytesSent = 0;
+  bytesReceived = 0;
+  #tunnel: Tunnel | undefined;
+  #readable = true;
+  #closing = false;
+  /** END was sent: the application has finished. */
+  #ended = false;
+  /** END was received: the other application has finished. */
+  #peerEnded = false;
+  readonly #pending = new Pending();
+
+  /** Takes over `app`, a connected socket; the owner registers the stream for its events. */
+  constructor(readonly bench: Workbench, readonly app: Socket, readonly owner: StreamOwner) {}
+
+  /** Whether the tunnel may be read: everything that came has gone to the application. */
+  get accepting(): boolean {
+    return this.#pending.empty;
+  }
+
+  /** Joins the tunnel, on which the stream has been accepted. */
+  start(tunnel: Tunnel): void {
+    this.#tunnel = tunnel;
+    this.#pump();
+    if (this.#tunnel === tunnel) tunnel.receive();
+  }
+
+  ready(events: number): void {
+    if (this.app.closed) return;
+    if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
+    if ((events & CLOSING) !== 0) this.#closing = true;
+    // RDHUP may be a half-close before the stream begins; HUP and ERR end both directions.
+    if ((events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined && !this.#over) {
+      return this.#break("the application is gone");
+    }
+    if ((events & EPOLLERR) !== 0 && this.#ended) return this.#break("reset by the application");
+    if ((events & EPOLLOUT) !== 0 && !this.#pending.empty && !this.#flushPending()) return;
+    this.#pump();
+  }
+
+  failed(error: unknown): void {
+    this.#break(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+  }
+
+  /** The tunnel can take more. */
+  drained(): void {
+    this.#pump();
+  }
+
+  /** DATA: `length` bytes at `start` of the worker's plain buffer. */
+  data(start: number, length: number): void {
+    const { plain } = this.bench;
+    if (plain.full) this.deliver();
+    plain.add(start, length);
+  }
+
+  /** Hands over what has been collected from DATA frames. */
+  deliver(): void {
+    const { plain } = this.bench;
+    if (plain.length === 0) return;
+    if (!this.app.closed) {
+      this.bytesReceived += plain.length;
+      const sent = this.#pending.empty ? plain.send(this.app.descriptor) : -EAGAIN;
+      if (sent < 0 && sent !== -EAGAIN) this.#break(`to the application: ${errnoName(-sent)}`);
+      else if (sent < plain.length) this.#pending.keep(plain, Math.max(sent, 0));
+    }
+    plain.clear();
+  }
+
+  /** END. */
+  end(): void {
+    this.deliver();
+    if (this.app.closed) return;
+    this.#peerEnded = true;
+    if (this.#pending.empty) this.app.finish();
+    this.#finishIfDone();
+  }
+
+  /** RESET, or the tunnel broke: the application sees a reset. */
+  reset(): void {
+    this.#tunnel = undefined;
+    this.#close(true);
+  }
+
+  /** Both ends have sent END: only the application's last bytes may be missing. */
+  get #over(): boolean {
+    return this.#ended && this.#peerEnded;
+  }
+
+  /** Reads from the application as long as it has something and the tunnel takes it. */
+  #pump(): void {
+    const { gather, loop } = this.bench;
+    for (let round = 0; this.#readable && !this.#ended; round++) {
+      const tunnel = this.#tunnel;
+      if (tunnel === undefined || tunnel.congested) return;
+      if (round === ROUNDS) return loop.again(this);
+      const count = gather.receive(this.app.descriptor);
+      if (count === -EAGAIN) {
+        this.#readable = false;
+        return;
+      }
+      if (count < 0) return this.#break(`from the application: ${errnoName(-count)}`);
+      if (count === 0) {
+        this.#ended = true;
+        tunnel.send(FRAME.END);
+        return this.#finishIfDone();
+      }
+      this.bytesSent += count;
+      this.#seal(tunnel, count);
+      tunnel.flush();
+      if (count < SEGMENTS * MAX_DATA && !this.#closing) this.#readable = false;
+    }
+  }
+
+  #seal(tunnel: Tunnel, count: number): void {
+    for (let segment = 0; count > 0; segment++) {
+      const length = Math.min(count, MAX_DATA);
+      tunnel.sealData(this.bench.gather, segment * MAX_RECORD, length);
+      count -= length;
+    }
+  }
+
+  /** False when the application's socket broke. */
+  #flushPending(): boolean {
+    const result = this.#pending.flush(this.app.descriptor);
+    if (result < 0) {
+      this.#break(`to the application: ${errnoName(-result)}`);
+      return false;
+    }
+    if (!this.#pending.empty) return true;
+    if (this.#peerEnded) this.app.finish();
+    if (this.#over) this.#close(false);
+    else this.#tunnel?.receive();
+    return !this.app.closed;
+  }
+
+  #finishIfDone(): void {
+    if (!this.#over) return;
+    this.#tunnel = undefined;
+    if (this.#pending.empty) this.#close(false);
+    this.owner.released(true, "ended");
+  }
+
+  /** The application's side broke: the other application sees a reset. */
+  #break(reason: string): void {
+    const tunnel = this.#tunnel;
+    this.#tunnel = undefined;
+    const over = this.#over;
+    this.#close(true);
+    if (over) return;
+    if (tunnel === undefined) return this.owner.abandoned(reason);
+    if (!tunnel.congested) tunnel.send(FRAME.RESET);
+    this.owner.released(false, reason);
+  }
+
+  #close(reset: boolean): void {
+    if (this.app.closed) return;
+    this.#pending.drop();
+    this.bench.loop.forget(this.app.descriptor);
+    if (reset) this.app.reset();
+    else this.app[Symbol.dispose]();
+    this.owner.closed();
+  }
+}

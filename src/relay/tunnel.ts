@@ -1,0 +1,239 @@
+import { EAGAIN, errnoName } from "../native/errno.ts";
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
+import { GRAIN, type ScatterBuffer } from "../native/scatter.ts";
+import type { Socket } from "../native/socket.ts";
+import { INCOMING_SIZE, MAX_RECORD, type TlsSession } from "../native/tls_session.ts";
+import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from "./frame.ts";
+import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
+import type { Handler } from "./loop.ts";
+import { Pending } from "./pending.ts";
+import type { Workbench } from "./workbench.ts";
+
+/** Everything that a connection registers for, once. */
+export const ALL_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+
+/** Events after which reads must go on to the end: no further edge will announce it. */
+const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+/** How many times 64 KiB one tunnel may take before others have their turn. */
+const ROUNDS = 4;
+
+/** A vanished peer is noticed after a minute when idle, and after 30 s with data under way. */
+const KEEPALIVE_SECONDS = 20;
+const USER_TIMEOUT_MILLISECONDS = 30_000;
+
+/** Who uses a tunnel: the outbound or the inbound side. */
+export interface TunnelOwner extends FrameHandler {
+  /** Whether more may be read: false while the application has not taken what came before. */
+  readonly accepting: boolean;
+  /** The handshake is done and the chain verified: decide on the peer's identity, or throw. */
+  secured(tunnel: Tunnel): void;
+  /** Everything that one read brought has been handed over. */
+  batchEnd(): void;
+  /** What could not be sent has been sent. */
+  drained(): void;
+  /** The tunnel is closed, not by its owner: `reason` for the log, `error` what broke it if anything. */
+  lost(reason: string, error?: unknown): void;
+}
+
+/**
+ * One mTLS connection between two pods' relays: socket, TLS session and frames. It carries one stream at a
+ * time.
+ *
+ *     connecting ─► handshake ─► open ─► closed
+ */
+export class Tunnel implements Handler {
+  owner: TunnelOwner;
+  #state: "connecting" | "handshake" | "open" | "closed";
+  /** May have something to read. */
+  #readable = true;
+  #closing = false;
+  readonly #unsent = new Pending();
+  readonly #frames = new FrameReader();
+
+  /** Takes over `socket` and `session`. A client's socket is still connecting. */
+  constructor(
+    readonly bench: Workbench,
+    readonly socket: Socket,
+    readonly session: TlsSession,
+    role: "client" | "server",
+    owner: TunnelOwner,
+  ) {
+    this.owner = owner;
+    this.#state = role === "client" ? "connecting" : "handshake";
+    socket.detectDeadPeer(KEEPALIVE_SECONDS, USER_TIMEOUT_MILLISECONDS);
+    bench.loop.register(socket.descriptor, ALL_EVENTS, this);
+  }
+
+  /** Whether ciphertext waits for the socket: nothing more should be sent meanwhile. */
+  get congested(): boolean {
+    return !this.#unsent.empty;
+  }
+
+  get closed(): boolean {
+    return this.#state === "closed";
+  }
+
+  /** Whether the peer may start something new: no frame is half read. */
+  get atFrameBorder(): boolean {
+    return !this.#frames.midFrame;
+  }
+
+  ready(events: number): void {
+    if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
+    if ((events & CLOSING) !== 0) this.#closing = true;
+    if (this.#state === "connecting" && !this.#connected(events)) return;
+    if ((events & EPOLLOUT) !== 0 && this.congested) {
+      const result = this.#unsent.flush(this.socket.descriptor);
+      if (result < 0) return this.#lose(errnoName(-result));
+      if (!this.congested && this.#state === "open") this.owner.drained();
+    }
+    this.receive();
+  }
+
+  failed(error: unknown): void {
+    this.#lose("internal error", error);
+  }
+
+  /** Reads as long as there is something and the owner accepts it. */
+  receive(): void {
+    for (let round = 0; this.#readable && !this.closed && this.owner.accepting; round++) {
+      if (round === ROUNDS) return this.bench.loop.again(this);
+      const count = this.bench.engine.receive(this.socket.descriptor);
+      if (count === -EAGAIN) {
+        this.#readable = false;
+        return;
+      }
+      if (count === 0) return this.#lose("the peer closed the connection");
+      if (count < 0) return this.#lose(errnoName(-count));
+      // A short read emptied the socket (epoll(7)): save the call that would say EAGAIN.
+      if (count < INCOMING_SIZE && !this.#closing) this.#readable = false;
+      this.#take(count);
+    }
+  }
+
+  sendOpen(open: Open): void {
+    this.#sendControl(writeOpen(this.bench.control.bytes, open));
+  }
+
+  sendRefuse(errno: number): void {
+    this.#sendControl(writeRefuse(this.bench.control.bytes, errno));
+  }
+
+  /** ACCEPT, END or RESET. */
+  send(type: number): void {
+    writeHeader(this.bench.control.bytes, 0, type, 0);
+    this.#sendControl(HEADER_SIZE);
+  }
+
+  /**
+   * Encrypts one DATA frame whose payload lies at `offset` + HEADER_SIZE of `buffer`; sent by {@link flush}.
+   */
+  sealData(buffer: ScatterBuffer, offset: number, length: number): void {
+    writeHeader(buffer.bytes, offset, FRAME.DATA, length);
+    this.session.write(buffer, offset, HEADER_SIZE + length);
+  }
+
+  /** Sends what was encrypted; what the socket does not take is kept. */
+  flush(): void {
+    const { engine } = this.bench;
+    const produced = engine.produced;
+    if (produced === 0) return;
+    const { outgoing } = engine;
+    outgoing.clear();
+    outgoing.add(0, produced);
+    const sent = this.congested ? -EAGAIN : outgoing.send(this.socket.descriptor);
+    const broken = sent < 0 && sent !== -EAGAIN;
+    if (!broken && sent < produced) this.#unsent.keep(outgoing, Math.max(sent, 0));
+    engine.clearOutgoing();
+    if (broken) this.#lose(errnoName(-sent));
+  }
+
+  /** Closes it for good, with a close_notify where one can still be sent. */
+  close(): void {
+    if (this.closed) return;
+    if (this.#state === "open" && !this.congested) {
+      this.session.close();
+      this.flush();
+    }
+    this.#release();
+  }
+
+  #connected(events: number): boolean {
+    if ((events & (EPOLLOUT | CLOSING)) === 0) return false;
+    const error = this.socket.takeError();
+    if (error !== 0) {
+      this.#lose(`cannot connect: ${errnoName(error)}`);
+      return false;
+    }
+    this.#state = "handshake";
+    this.#take(0); // the client speaks first
+    return true;
+  }
+
+  #take(count: number): void {
+    this.bench.engine.feed(count);
+    this.#process();
+  }
+
+  /** Drives the session with what the engine was fed, and sends what comes of it, also an alert. */
+  #process(): void {
+    try {
+      if (this.#state === "handshake") {
+        if (this.session.handshake()) {
+          this.#state = "open";
+          this.owner.secured(this);
+        }
+      }
+      if (this.#state === "open") this.#readFrames();
+    } catch (error) {
+      if (!this.closed) {
+        this.flush();
+        this.#lose(error instanceof Error ? error.message : String(error), error);
+      }
+    }
+    if (this.closed) {
+      this.bench.engine.clearOutgoing();
+      return;
+    }
+    this.flush();
+  }
+
+  #readFrames(): void {
+    const { engine, plain } = this.bench;
+    plain.clear();
+    let offset = 0;
+    while (!this.closed && engine.unread > 0) {
+      const count = this.session.read(plain, offset);
+      if (count === 0) break;
+      if (count < 0) {
+        this.owner.batchEnd();
+        return this.#lose("the peer closed the tunnel");
+      }
+      this.#frames.read(plain.bytes, offset, count, this.owner);
+      offset += Math.ceil(count / GRAIN) * GRAIN;
+      if (offset > plain.bytes.length - MAX_RECORD) throw new RangeError("too many tiny records");
+    }
+    if (!this.closed) this.owner.batchEnd();
+  }
+
+  #sendControl(length: number): void {
+    if (this.closed) return;
+    this.session.write(this.bench.control, 0, length);
+    this.flush();
+  }
+
+  #lose(reason: string, error?: unknown): void {
+    if (this.closed) return;
+    this.#release();
+    this.owner.lost(reason, error);
+  }
+
+  #release(): void {
+    this.#state = "closed";
+    this.bench.loop.forget(this.socket.descriptor);
+    this.#unsent.drop();
+    this.session[Symbol.dispose]();
+    this.socket[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,65 @@
+import type { BpfMap } from "../native/bpf_map.ts";
+import { ScatterBuffer } from "../native/scatter.ts";
+import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
+import type { Peer } from "../control/desired.ts";
+import { HEADER_SIZE } from "./frame.ts";
+import type { EventLoop } from "./loop.ts";
+import type { WorkerEvent } from "./messages.ts";
+
+/** How many DATA frames one read from an application can fill. */
+export const SEGMENTS = 4;
+
+/**
+ * What all connections of one worker share. The buffers are good for one event: nobody keeps anything in
+ * them until the next.
+ */
+export class Workbench {
+  /** Decrypted records, each at a multiple of GRAIN: room for 64 KiB of ciphertext in the smallest ones. */
+  readonly plain = new ScatterBuffer(204_800);
+  /** What an application sent, with room for a header before each of the payloads. */
+  readonly gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
+  /** One control frame. */
+  readonly control = new ScatterBuffer(64);
+  /** By canonical address. */
+  readonly peers = new Map<string, Peer>();
+
+  constructor(
+    readonly loop: EventLoop,
+    readonly engine: TlsEngine,
+    readonly flows: BpfMap,
+    readonly origins: BpfMap,
+    readonly trustDomain: string,
+    readonly report: (event: WorkerEvent) => void,
+  ) {
+    for (let segment = 0; segment < SEGMENTS; segment++) {
+      this.gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_RECORD - HEADER_SIZE);
+    }
+  }
+
+  /** Sends a line to the agent's log; a flood of them is thinned out, and says how much was left out. */
+  log(
+    level: "info" | "warning" | "error",
+    message: string,
+    fields: Record<string, string | number>,
+  ): void {
+    const now = performance.now();
+    this.#lines = Math.min(LOG_BURST, this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND);
+    this.#refilled = now;
+    if (this.#lines < 1) {
+      this.#suppressed++;
+      return;
+    }
+    this.#lines--;
+    if (this.#suppressed > 0) fields = { ...fields, suppressed: this.#suppressed };
+    this.#suppressed = 0;
+    this.report({ type: "log", level, message, fields });
+  }
+
+  #lines = LOG_BURST;
+  #refilled = performance.now();
+  #suppressed = 0;
+}
+
+/** Enough to see what happens, too little for a hostile peer to fill a disk or the main thread's queue. */
+const LOG_BURST = 200;
+const LOG_LINES_PER_MILLISECOND = 0.02;

@@ -1,0 +1,150 @@
+/// <reference lib="deno.worker" />
+/**
+ * A relay worker: one thread with its own epoll loop. It blocks in the kernel; the main thread posts a
+ * command and rings the bell, and the worker then gives its event loop a turn to receive it.
+ */
+import { parseAddress } from "../addresses.ts";
+import { openMap } from "../kernel/maps.ts";
+import { Bell } from "../native/epoll.ts";
+import { Socket } from "../native/socket.ts";
+import { AlpnProtocol } from "../native/tls_context.ts";
+import { TlsEngine } from "../native/tls_session.ts";
+import type { Expiring } from "./deadlines.ts";
+import { ALPN } from "./frame.ts";
+import { acceptInbound } from "./inbound.ts";
+import { Listener } from "./listener.ts";
+import { EventLoop } from "./loop.ts";
+import type { PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
+import { acceptOutbound } from "./outbound.ts";
+import { RelayPod } from "./pod.ts";
+import { Workbench } from "./workbench.ts";
+
+/** Commands that arrived before the loop could take them. */
+const commands: WorkerCommand[] = [];
+let received = 0;
+self.onmessage = (message: MessageEvent<WorkerCommand>) => {
+  received++;
+  if (message.data.type === "start") start(message.data);
+  else commands.push(message.data);
+};
+
+function start(command: WorkerCommand & { type: "start" }): void {
+  let rung = 1; // for this command
+  const relay = new Relay(command, async (rings) => {
+    rung += rings;
+    while (received < rung) await new Promise((resolve) => setTimeout(resolve, 0));
+    for (const next of commands.splice(0)) relay.obey(next);
+  });
+  relay.run();
+}
+
+const DRAIN_POLL_MILLISECONDS = 50;
+
+/** The enrolled pods of one worker and the commands about them. */
+class Relay {
+  readonly #bench: Workbench;
+  readonly #pods = new Map<string, EnrolledPod>();
+
+  constructor(
+    command: WorkerCommand & { type: "start" },
+    receive: (rings: number) => Promise<void>,
+  ) {
+    this.#bench = new Workbench(
+      new EventLoop(new Bell(command.bell), receive),
+      new TlsEngine(new AlpnProtocol(ALPN)),
+      openMap("flows", command.flows),
+      openMap("origins", command.origins),
+      command.trustDomain,
+      (event: WorkerEvent) => self.postMessage(event),
+    );
+  }
+
+  async run(): Promise<void> {
+    await this.#bench.loop.run();
+  }
+
+  obey(command: WorkerCommand): void {
+    switch (command.type) {
+      case "enrol":
+        return this.#enrol(command);
+      case "renew":
+        return this.#pods.get(command.uid)?.pod.renew(command.credentials);
+      case "withdraw":
+        return this.#withdraw(command.uid, command.drainMilliseconds);
+      case "peers":
+        for (const address of command.gone) this.#bench.peers.delete(address);
+        for (const peer of command.set) this.#bench.peers.set(peer.address, peer);
+        return;
+      case "report": {
+        const pods = [...this.#pods.values()].map(({ pod }) => pod.report());
+        return this.#bench.report({ type: "report", id: command.id, pods });
+      }
+    }
+  }
+
+  #enrol({ pod, credentials }: WorkerCommand & { type: "enrol" }): void {
+    try {
+      this.#pods.set(pod.uid, new EnrolledPod(new RelayPod(this.#bench, pod, credentials)));
+      this.#bench.report({ type: "enrolled", uid: pod.uid });
+    } catch (error) {
+      closeListeners(pod);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#bench.report({ type: "failed", uid: pod.uid, reason });
+    }
+  }
+
+  #withdraw(uid: string, drainMilliseconds: number): void {
+    const enrolled = this.#pods.get(uid);
+    const done = () => {
+      this.#pods.delete(uid);
+      this.#bench.report({ type: "withdrawn", uid });
+    };
+    if (enrolled === undefined) return done();
+    enrolled.withdraw(drainMilliseconds, done);
+  }
+}
+
+/** A pod and its listeners, until they are withdrawn. */
+class EnrolledPod implements Expiring {
+  readonly #listeners: Listener[];
+  #withdrawn: (() => void) | undefined;
+  #drainUntil = 0;
+
+  constructor(readonly pod: RelayPod) {
+    const { bench, description } = pod;
+    const outbound = description.outbound.map((descriptor) =>
+      new Listener(bench, descriptor, (socket, peer) => acceptOutbound(pod, socket, peer))
+    );
+    const inbound = description.inbound.map((descriptor, index) => {
+      const local = parseAddress(description.addresses[index] ?? "");
+      return new Listener(
+        bench,
+        descriptor,
+        (socket, peer) => acceptInbound(pod, socket, peer, local),
+      );
+    });
+    this.#listeners = [...outbound, ...inbound];
+  }
+
+  /** Closes the listeners now, the connections when they have ended or the time is over. */
+  withdraw(drainMilliseconds: number, withdrawn: () => void): void {
+    for (const listener of this.#listeners) listener[Symbol.dispose]();
+    this.#withdrawn = withdrawn;
+    this.#drainUntil = performance.now() + drainMilliseconds;
+    this.expired();
+  }
+
+  /** Looks again whether the last stream has ended. */
+  expired(): void {
+    if (this.pod.counters.streamsOpen > 0 && performance.now() < this.#drainUntil) {
+      return this.pod.bench.loop.deadlines.arm(this, DRAIN_POLL_MILLISECONDS);
+    }
+    this.pod[Symbol.dispose]();
+    this.#withdrawn?.();
+  }
+}
+
+function closeListeners(pod: PodDescription): void {
+  for (const descriptor of [...pod.outbound, ...pod.inbound]) new Socket(descriptor)[Symbol.dispose]();
+}
+

@@ -1,0 +1,180 @@
+/** The main thread's view of the relay workers: commands to all of them, answers from each. */
+import type { Peer } from "../control/desired.ts";
+import { Bell } from "../native/epoll.ts";
+import type { Credentials } from "../native/tls_context.ts";
+import type { PodDescription, PodReport, WorkerCommand, WorkerEvent } from "./messages.ts";
+
+/** A pod's description without its sockets, and the sockets of each worker. */
+export interface RelayEnrolment {
+  readonly pod: Omit<PodDescription, "outbound" | "inbound">;
+  /** Given: the workers close them. One entry per worker. */
+  readonly sockets: readonly Pick<PodDescription, "outbound" | "inbound">[];
+}
+
+export interface RelayOptions {
+  readonly count: number;
+  /** Map descriptors, lent. */
+  readonly flows: number;
+  readonly origins: number;
+  readonly trustDomain: string;
+  readonly log: (event: WorkerEvent & { type: "log" }) => void;
+  /** A worker ended by itself: the agent cannot go on. */
+  readonly died: (reason: string) => void;
+}
+
+export class RelayWorkers implements Disposable {
+  readonly #threads: Thread[];
+  readonly #peers = new Map<string, Peer>();
+  #nextReport = 0;
+
+  constructor(options: RelayOptions) {
+    this.#threads = Array.from({ length: options.count }, () => new Thread(options));
+  }
+
+  get count(): number {
+    return this.#threads.length;
+  }
+
+  /** Resolves when every worker serves the pod; rejects, with nothing left behind, when one cannot. */
+  async enrol({ pod, sockets }: RelayEnrolment, credentials: Credentials): Promise<void> {
+    const answers = await Promise.allSettled(this.#threads.map((thread, index) => {
+      const own = sockets[index] ?? { outbound: [], inbound: [] };
+      return thread.ask(
+        { type: "enrol", pod: { ...pod, ...own }, credentials },
+        (event) => (event.type === "enrolled" || event.type === "failed") && event.uid === pod.uid,
+      );
+    }));
+    const failed = answers.flatMap((answer) =>
+      answer.status === "rejected"
+        ? [String(answer.reason)]
+        : answer.value.type === "failed"
+        ? [answer.value.reason]
+        : []
+    );
+    if (failed.length === 0) return;
+    await this.withdraw(pod.uid, 0);
+    throw new Error(failed[0]);
+  }
+
+  renew(uid: string, credentials: Credentials): void {
+    for (const thread of this.#threads) thread.tell({ type: "renew", uid, credentials });
+  }
+
+  /** Resolves when no worker holds anything of the pod any more. */
+  async withdraw(uid: string, drainMilliseconds: number): Promise<void> {
+    await Promise.all(
+      this.#threads.map((thread) =>
+        thread.ask(
+          { type: "withdraw", uid, drainMilliseconds },
+          (event) => event.type === "withdrawn" && event.uid === uid,
+        )
+      ),
+    );
+  }
+
+  /** Tells the workers what has changed since the last call. */
+  setPeers(peers: ReadonlyMap<string, Peer>): void {
+    const set = [...peers.values()].filter((peer) => !same(peer, this.#peers.get(peer.address)));
+    const gone = [...this.#peers.keys()].filter((address) => !peers.has(address));
+    if (set.length === 0 && gone.length === 0) return;
+    for (const address of gone) this.#peers.delete(address);
+    for (const peer of set) this.#peers.set(peer.address, peer);
+    for (const thread of this.#threads) thread.tell({ type: "peers", set, gone });
+  }
+
+  /** Each pod's counters, summed over the workers. Also proof that every worker answers. */
+  async report(): Promise<Map<string, PodReport>> {
+    const id = this.#nextReport++;
+    const answers = await Promise.all(
+      this.#threads.map((thread) =>
+        thread.ask({ type: "report", id }, (event) => event.type === "report" && event.id === id)
+      ),
+    );
+    const sums = new Map<string, PodReport>();
+    for (const answer of answers) {
+      if (answer.type !== "report") continue;
+      for (const pod of answer.pods) sums.set(pod.uid, sum(sums.get(pod.uid), pod));
+    }
+    return sums;
+  }
+
+  [Symbol.dispose](): void {
+    for (const thread of this.#threads) thread[Symbol.dispose]();
+  }
+}
+
+/** One worker, its bell, and who waits for which of its answers. */
+class Thread implements Disposable {
+  readonly #bell = new Bell();
+  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  readonly #waiting = new Set<{
+    matches: (event: WorkerEvent) => boolean;
+    resolve: (event: WorkerEvent) => void;
+  }>();
+
+  constructor(options: RelayOptions) {
+    this.#worker.onmessage = (message: MessageEvent<WorkerEvent>) => {
+      const event = message.data;
+      if (event.type === "log") return options.log(event);
+      for (const waiting of this.#waiting) {
+        if (!waiting.matches(event)) continue;
+        this.#waiting.delete(waiting);
+        return waiting.resolve(event);
+      }
+    };
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      options.died(event.message);
+    };
+    const { flows, origins, trustDomain } = options;
+    const bell = this.#bell.descriptor;
+    this.#post({ type: "start", bell, flows, origins, trustDomain });
+  }
+
+  tell(command: WorkerCommand): void {
+    this.#post(command);
+    this.#bell.ring();
+  }
+
+  ask(
+    command: WorkerCommand,
+    matches: (event: WorkerEvent) => boolean,
+  ): Promise<WorkerEvent> {
+    return new Promise((resolve) => {
+      this.#waiting.add({ matches, resolve });
+      this.tell(command);
+    });
+  }
+
+  /** The thread may be blocked in epoll_wait, where only the bell reaches it; the process exits next. */
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+    this.#bell.ring();
+  }
+
+  #post(command: WorkerCommand): void {
+    this.#worker.postMessage(command);
+  }
+}
+
+function same(a: Peer, b: Peer | undefined): boolean {
+  return a.identity === b?.identity && a.uid === b.uid && a.pod === b.pod && a.node === b.node;
+}
+
+function sum(a: PodReport | undefined, b: PodReport): PodReport {
+  if (a === undefined) return b;
+  const refused: Record<string, number> = { ...a.refused };
+  for (const [reason, count] of Object.entries(b.refused)) {
+    refused[reason] = (refused[reason] ?? 0) + count;
+  }
+  return {
+    uid: a.uid,
+    streamsOpen: a.streamsOpen + b.streamsOpen,
+    streams: a.streams + b.streams,
+    tunnelsOpen: a.tunnelsOpen + b.tunnelsOpen,
+    handshakes: a.handshakes + b.handshakes,
+    bytesSent: a.bytesSent + b.bytesSent,
+    bytesReceived: a.bytesReceived + b.bytesReceived,
+    refused,
+  };
+}

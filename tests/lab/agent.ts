@@ -1,0 +1,169 @@
+import { delay } from "./delay.ts";
+import type { Node } from "./node.ts";
+import type { LabProcess, Processes } from "./process.ts";
+
+export interface AgentOptions {
+  /** Further arguments, after the lab's own. */
+  args?: string[];
+  env?: Record<string, string>;
+  /** Whether to wait until the agent answers on its admin socket (default: true). */
+  wait?: boolean;
+}
+
+/** One line of the agent's log (`--log-format json`). */
+export interface LogLine {
+  level?: string;
+  message?: string;
+  [field: string]: unknown;
+}
+
+export interface AgentStatus {
+  node: string;
+  enrolments: EnrolmentStatus[];
+  peers: PeerStatus[];
+  [field: string]: unknown;
+}
+
+export interface EnrolmentStatus {
+  /** "namespace/name" */
+  pod: string;
+  uid: string;
+  state: string;
+  reason?: string;
+  [field: string]: unknown;
+}
+
+export interface PeerStatus {
+  address: string;
+  [field: string]: unknown;
+}
+
+/** The paths that an agent shares with the lab. */
+export interface AgentPaths {
+  cluster: string;
+  stateDirectory: string;
+  adminSocket: string;
+}
+
+/** A running agent: the real command, on a node of the lab. */
+export class Agent implements AsyncDisposable {
+  readonly log: LogLine[] = [];
+  readonly pid: number;
+  readonly process: LabProcess;
+  #isRunning = true;
+
+  /** Use `Lab.startAgent`. */
+  constructor(
+    processes: Processes,
+    readonly node: Node,
+    readonly paths: AgentPaths,
+    options: AgentOptions,
+  ) {
+    const argv = [
+      ...COMMAND,
+      "agent",
+      ...["--node-name", node.name],
+      ...["--cluster", paths.cluster],
+      ...["--cgroup-root", node.cgroup],
+      ...["--state-dir", paths.stateDirectory],
+      ...["--admin-socket", paths.adminSocket],
+      ...["--workers", "2"],
+      ...["--log-format", "json"],
+      ...(options.args ?? []),
+    ];
+    this.process = processes.spawn(
+      { netns: node.netns, cgroup: node.agentCgroup },
+      argv,
+      {
+        env: { NO_COLOR: "1", ...options.env },
+        cwd: REPOSITORY,
+        onErrorLine: (line) => this.log.push(parseLog(line)),
+      },
+    );
+    this.pid = this.process.pid;
+    this.process.exited.finally(() => this.#isRunning = false).catch(() => {});
+  }
+
+  get isRunning(): boolean {
+    return this.#isRunning;
+  }
+
+  /** The first log line, past or to come, for which `predicate` holds. */
+  async waitForLog(predicate: (line: LogLine) => boolean, timeoutMs = 10_000): Promise<LogLine> {
+    return parseLog(await this.process.stderr.wait((line) => predicate(parseLog(line)), timeoutMs));
+  }
+
+  /** Waits until the admin socket answers. @throws {Error} with the log if the agent ends first. */
+  async waitReady(timeoutMs = 20_000): Promise<void> {
+    for (const deadline = Date.now() + timeoutMs;;) {
+      try {
+        await this.status();
+        return;
+      } catch (cause) {
+        if (!this.#isRunning) throw new Error(this.#describe("ended at its start"), { cause });
+        if (Date.now() > deadline) throw new Error(this.#describe("does not answer"), { cause });
+      }
+      await delay(20);
+    }
+  }
+
+  /** The status straight from the admin socket: cheap enough to poll. */
+  async status(): Promise<AgentStatus> {
+    using client = Deno.createHttpClient({
+      proxy: { transport: "unix", path: this.paths.adminSocket },
+    });
+    const response = await fetch("http://localhost/status", { client });
+    const body = await response.text();
+    if (!response.ok) throw new Error(`The agent's status is HTTP ${response.status}: ${body}`);
+    return JSON.parse(body) as AgentStatus;
+  }
+
+  /** Runs a command that asks the agent (`status`, `conns`, `certs`) as an operator would. */
+  async command(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+    const argv = [...COMMAND, ...args, "--admin-socket", this.paths.adminSocket];
+    return await this.node.run(argv, { cwd: REPOSITORY, env: { NO_COLOR: "1" } });
+  }
+
+  /** What `kube-gateway status --json` prints. */
+  async statusByCommand(): Promise<AgentStatus> {
+    const { code, stdout, stderr } = await this.command("status", "--json");
+    if (code !== 0) throw new Error(`kube-gateway status ended with ${code}: ${stderr}`);
+    return JSON.parse(stdout) as AgentStatus;
+  }
+
+  /** Asks the agent to end (SIGTERM) and returns its exit code. */
+  async stop(timeoutMs = 15_000): Promise<number> {
+    return await this.process.stop("SIGTERM", timeoutMs);
+  }
+
+  /** Kills the agent as a crash would, and waits until it is gone. */
+  async kill(): Promise<void> {
+    await this.process.stop("SIGKILL");
+  }
+
+  logTail(count = 30): string {
+    return this.process.stderr.tail(count) || "(no log)";
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  #describe(what: string): string {
+    return `The agent of ${this.node.name} ${what}. Its log:\n${this.logTail()}`;
+  }
+}
+
+const REPOSITORY = new URL("../../", import.meta.url).pathname;
+const COMMAND = [Deno.execPath(), "run", "-A", `${REPOSITORY}src/main.ts`];
+
+// Before the log is set up, and when the runtime itself fails, a line can be anything.
+function parseLog(line: string): LogLine {
+  try {
+    const parsed: unknown = JSON.parse(line);
+    if (typeof parsed === "object" && parsed !== null) return parsed as LogLine;
+  } catch {
+    // Falls through: kept as it is.
+  }
+  return { message: line };
+}

@@ -1,0 +1,67 @@
+/** The directory that plays the API server: ordinary Kubernetes objects, a file each. */
+export class ClusterDirectory {
+  constructor(readonly path: string) {}
+
+  /** Writes a file so that a reader sees the old one or the new one, never a part. */
+  async write(fileName: string, text: string): Promise<void> {
+    // No .yaml or .json ending: an agent does not read it before it has its name.
+    const unfinished = `${this.path}/.${fileName}.${crypto.randomUUID()}.unfinished`;
+    await Deno.writeTextFile(unfinished, text);
+    await Deno.rename(unfinished, `${this.path}/${fileName}`);
+  }
+
+  /** Removes a file; one that is not there is fine. */
+  async remove(fileName: string): Promise<void> {
+    try {
+      await Deno.remove(`${this.path}/${fileName}`);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
+
+export interface PodObject {
+  name: string;
+  namespace: string;
+  uid: string;
+  annotations: Record<string, string>;
+  nodeName: string;
+  serviceAccount: string;
+  hostNetwork: boolean;
+  qos: string;
+  phase: "Pending" | "Running";
+  /** IPv4 first: the first one is `status.podIP`. */
+  addresses: string[];
+}
+
+/** What `kubectl get pod -o yaml` would print of such a pod, as far as an agent may look at it. */
+export function podYaml(pod: PodObject): string {
+  const annotations = Object.entries(pod.annotations);
+  const lines = [
+    "apiVersion: v1",
+    "kind: Pod",
+    "metadata:",
+    `  name: ${quote(pod.name)}`,
+    `  namespace: ${quote(pod.namespace)}`,
+    `  uid: ${quote(pod.uid)}`,
+    ...(annotations.length === 0 ? [] : ["  annotations:"]),
+    ...annotations.map(([key, value]) => `    ${key}: ${quote(value)}`),
+    "spec:",
+    `  nodeName: ${quote(pod.nodeName)}`,
+    `  serviceAccountName: ${quote(pod.serviceAccount)}`,
+    ...(pod.hostNetwork ? ["  hostNetwork: true"] : []),
+    "  containers:",
+    "    - name: app",
+    "      image: lab",
+    "status:",
+    `  phase: ${pod.phase}`,
+    `  qosClass: ${pod.qos}`,
+    ...pod.addresses.slice(0, 1).map((address) => `  podIP: ${quote(address)}`),
+    ...(pod.addresses.length === 0 ? [] : ["  podIPs:"]),
+    ...pod.addresses.map((address) => `    - ip: ${quote(address)}`),
+  ];
+  return lines.join("\n") + "\n";
+}
+
+// A JSON string is a YAML double-quoted scalar, so an annotation "true" stays a string.
+const quote = (text: string) => JSON.stringify(text);
