@@ -87,6 +87,13 @@ Deno.test("the message holds no more than a bounded piece of the text", () => {
   throws(() => parseAddress("x".repeat(1e6)), (error: Error) => error.message.length < 200);
 });
 
+Deno.test("a long text costs nothing", () => {
+  const text = "1:".repeat(1e6);
+  const start = performance.now();
+  for (let i = 0; i < 100; i++) throws(() => parseAddress(text));
+  strictEqual(performance.now() - start < 500, true);
+});
+
 Deno.test("random texts are judged as node:net judges them", () => {
   const alphabet = "0123456789af:::::..";
   for (let i = 0; i < 200_000; i++) {
@@ -120,6 +127,7 @@ Deno.test("a mapped address is IPv4", () => {
   strictEqual(addressFamily(parseAddress("::1")), 6);
   strictEqual(addressFamily(parseAddress("::fffe:10.0.0.1")), 6);
   strictEqual(addressFamily(parseAddress("1::ffff:10.0.0.1")), 6);
+  strictEqual(addressFamily(parseAddress("::ff:10.0.0.1")), 6);
 });
 
 Deno.test("addresses that no pod can have are known", () => {

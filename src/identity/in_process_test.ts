@@ -188,6 +188,7 @@ Deno.test("hostile requests are denied with their reason", async () => {
   };
   const { csr } = await newKeyAndRequest();
   const other = (await newKeyAndRequest()).csr;
+  const names = Array.from({ length: 2000 }, (_, i) => `DNS:name-${i}`).join(",");
   const badSignature = csr.slice();
   badSignature[csr.length - 1] = (csr[csr.length - 1] ?? 0) ^ 1;
   // Another's public key (the 65 bytes of the point) under our signature.
@@ -205,6 +206,13 @@ Deno.test("hostile requests are denied with their reason", async () => {
         ["garbage", crypto.getRandomValues(new Uint8Array(300)), "bad_request"],
         ["cut off", csr.slice(0, -10), "bad_request"],
         ["huge", new Uint8Array(1e6), "bad_request"],
+        [
+          "2000 names",
+          await request(
+            `-newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=${names}`,
+          ),
+          "bad_request",
+        ],
         ["RSA", await request("-newkey rsa:2048"), "bad_key"],
         ["P-384", await request("-newkey ec -pkeyopt ec_paramgen_curve:P-384"), "bad_key"],
         ["secp256k1", await request("-newkey ec -pkeyopt ec_paramgen_curve:secp256k1"), "bad_key"],
@@ -267,6 +275,16 @@ Deno.test("a CA that others could touch, or that is not ours, is refused and lef
     }, /\/ca: it is no plain directory/],
     ["trust domain", (d) => foreignCa(d, { id: "spiffe://b" }), /trust domain is "spiffe:\/\/b"/],
     ["path in ID", (d) => foreignCa(d, { id: "spiffe://a/ns/x/sa/y" }), /trust domain is/],
+    ["two IDs", (d) => foreignCa(d, { id: "spiffe://a,URI:spiffe://b" }), /trust domain is/],
+    ["a signature changed", async (d) => {
+      const changed = await der(`${d}/ca.crt`);
+      changed[changed.length - 1] = (changed[changed.length - 1] ?? 0) ^ 1;
+      const pem = changed.toBase64().replace(/.{64}/g, "$&\n");
+      await Deno.writeTextFile(
+        `${d}/ca.crt`,
+        `-----BEGIN CERTIFICATE-----\n${pem}\n-----END CERTIFICATE-----\n`,
+      );
+    }, /not signed by its own key/],
     ["no CA", (d) => foreignCa(d, { constraints: "CA:FALSE" }), /may not sign certificates/],
     ["another's key", async (d) => {
       const key = await Deno.readTextFile(`${d}/ca.key`);

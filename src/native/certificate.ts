@@ -26,7 +26,11 @@ export class Certificate implements Disposable {
   leafFacts(): LeafFacts {
     const flags = libcrypto.X509_get_extension_flags(this.pointer);
     if ((flags & EXFLAG_INVALID) !== 0) {
-      throw new OpenSslError("X509_get_extension_flags", ["invalid extensions"], "peer certificate");
+      throw new OpenSslError(
+        "X509_get_extension_flags",
+        ["invalid extensions"],
+        "peer certificate",
+      );
     }
     const names = this.#subjectAltNames();
     return {

@@ -21,7 +21,11 @@ export class NetworkNamespace implements Disposable {
    * sockets and ask libc: it must not await, and must start nothing of Deno's own network or files.
    */
   run<T>(action: () => T): T {
-    checked(libc.setns(this.descriptor, CLONE_NEWNET), "setns", "entering a pod's network namespace");
+    checked(
+      libc.setns(this.descriptor, CLONE_NEWNET),
+      "setns",
+      "entering a pod's network namespace",
+    );
     try {
       return action();
     } finally {

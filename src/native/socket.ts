@@ -40,10 +40,15 @@ export class Socket implements Disposable {
     checked(libc.bind(this.descriptor, bytes, bytes.length), "bind", text(endpoint));
   }
 
-  /** A listener's socket, to be bound: several of one owner may share the address (SO_REUSEPORT). */
-  reusable(): this {
+  /** To be bound although connections of an earlier listener linger there (TIME_WAIT). */
+  reuseAddress(): this {
     this.setOption(SOL_SOCKET, SO_REUSEADDR, 1);
-    this.setOption(SOL_SOCKET, SO_REUSEPORT, 1);
+    return this;
+  }
+
+  /** A listener's socket, to be bound: several of one owner may share the address (SO_REUSEPORT). */
+  shareAddress(): this {
+    this.reuseAddress().setOption(SOL_SOCKET, SO_REUSEPORT, 1);
     if (this.#family() === AF_INET6) this.setOption(IPPROTO_IPV6, IPV6_V6ONLY, 1);
     return this;
   }

@@ -55,7 +55,9 @@ export function decodeSocketAddress(bytes: Uint8Array): Endpoint {
   } else if (family === AF_INET6) {
     address.set(bytes.subarray(8, 24));
   } else {
-    throw new TypeError(`cannot read a socket address of family ${family}: it is not an IP address`);
+    throw new TypeError(
+      `cannot read a socket address of family ${family}: it is not an IP address`,
+    );
   }
   return { address, port: view.getUint16(2) };
 }

@@ -7,10 +7,10 @@ import { drainErrors, notNull, OpenSslError, succeeded } from "./openssl_error.t
 /** What a pod shows and trusts. All DER. */
 export interface Credentials {
   /** Leaf first, without the root. */
-  readonly chain: readonly Uint8Array<ArrayBuffer>[];
+  readonly chain: readonly Uint8Array[];
   /** PKCS#8. */
-  readonly privateKey: Uint8Array<ArrayBuffer>;
-  readonly roots: readonly Uint8Array<ArrayBuffer>[];
+  readonly privateKey: Uint8Array;
+  readonly roots: readonly Uint8Array[];
 }
 
 /**
@@ -76,13 +76,13 @@ function restrict(context: Deno.PointerObject): void {
   );
 }
 
-function trust(context: Deno.PointerObject, roots: readonly Uint8Array<ArrayBuffer>[]): void {
+function trust(context: Deno.PointerObject, roots: readonly Uint8Array[]): void {
   if (roots.length === 0) {
     throw new OpenSslError("X509_STORE_add_cert", ["the trust bundle is empty"], "TLS context");
   }
   const store = libssl.SSL_CTX_get_cert_store(context);
   for (const der of roots) {
-    using root = Certificate.parse(der);
+    using root = Certificate.parse(new Uint8Array(der));
     succeeded(
       libcrypto.X509_STORE_add_cert(store, root.pointer),
       "X509_STORE_add_cert",
@@ -97,12 +97,12 @@ function load(context: Deno.PointerObject, { chain, privateKey }: Credentials): 
     throw new OpenSslError("SSL_CTX_use_certificate", ["the chain is empty"], "TLS context");
   }
   succeeded(
-    libssl.SSL_CTX_use_certificate_ASN1(context, leaf.length, leaf),
+    libssl.SSL_CTX_use_certificate_ASN1(context, leaf.length, new Uint8Array(leaf)),
     "SSL_CTX_use_certificate",
     "the pod's certificate",
   );
   for (const der of intermediates) {
-    using intermediate = Certificate.parse(der);
+    using intermediate = Certificate.parse(new Uint8Array(der));
     succeeded(
       libssl.SSL_CTX_ctrl_pointer(context, SSL_CTRL_CHAIN_CERT, 1n, intermediate.pointer),
       "SSL_CTX_add1_chain_cert",
@@ -113,7 +113,7 @@ function load(context: Deno.PointerObject, { chain, privateKey }: Credentials): 
     libssl.SSL_CTX_use_PrivateKey_ASN1(
       EVP_PKEY_EC,
       context,
-      privateKey,
+      new Uint8Array(privateKey),
       BigInt(privateKey.length),
     ),
     "SSL_CTX_use_PrivateKey",
@@ -133,16 +133,21 @@ export class AlpnProtocol implements Disposable {
     this.wire = Uint8Array.of(bytes.length, ...bytes);
     const chosen = Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.wire));
     // A server answers with the protocol or refuses the handshake with no_application_protocol.
-    this.select = new Deno.UnsafeCallback(SELECT, (_ssl, out, outLength, offered, offeredLength) => {
-      if (out === null || outLength === null || offered === null) return SSL_TLSEXT_ERR_ALERT_FATAL;
-      // SAFETY: OpenSSL passes `offeredLength` readable bytes and two writable results (8 and 1 byte); the
-      // result points into `wire`, which lives as long as this object.
-      const list = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(offered, offeredLength));
-      if (!offers(list, bytes)) return SSL_TLSEXT_ERR_ALERT_FATAL;
-      new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(out, 8))[0] = BigInt(chosen) + 1n;
-      new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(outLength, 1))[0] = bytes.length;
-      return SSL_TLSEXT_ERR_OK;
-    });
+    this.select = new Deno.UnsafeCallback(
+      SELECT,
+      (_ssl, out, outLength, offered, offeredLength) => {
+        if (
+          out === null || outLength === null || offered === null
+        ) return SSL_TLSEXT_ERR_ALERT_FATAL;
+        // SAFETY: OpenSSL passes `offeredLength` readable bytes and two writable results (8 and 1 byte); the
+        // result points into `wire`, which lives as long as this object.
+        const list = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(offered, offeredLength));
+        if (!offers(list, bytes)) return SSL_TLSEXT_ERR_ALERT_FATAL;
+        new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(out, 8))[0] = BigInt(chosen) + 1n;
+        new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(outLength, 1))[0] = bytes.length;
+        return SSL_TLSEXT_ERR_OK;
+      },
+    );
   }
 
   /** Whether the session agreed on it: a side that offers no protocol at all passes the callback by. */

@@ -170,7 +170,9 @@ export class TlsSession implements Disposable {
   #failure(fallback: string): TlsError {
     const reasons = drainErrors();
     const verified = libssl.SSL_get_verify_result(this.#pointer);
-    if (verified !== X509_V_OK) return new TlsError(`certificate refused: ${verifyErrorText(verified)}`);
+    if (verified !== X509_V_OK) {
+      return new TlsError(`certificate refused: ${verifyErrorText(verified)}`);
+    }
     return new TlsError(reasons.length > 0 ? reasons.join("; ") : fallback);
   }
 }

@@ -154,8 +154,9 @@ export class FrameReader {
     this.#have = 0;
     if (type === FRAME.OPEN) handler.open(readOpen(this.#control));
     else if (type === FRAME.ACCEPT) handler.accept();
-    else if (type === FRAME.REFUSE) handler.refuse(((this.#control[4] ?? 0) << 8) | (this.#control[5] ?? 0));
-    else if (type === FRAME.END) handler.end();
+    else if (type === FRAME.REFUSE) {
+      handler.refuse(((this.#control[4] ?? 0) << 8) | (this.#control[5] ?? 0));
+    } else if (type === FRAME.END) handler.end();
     else handler.reset();
   }
 }

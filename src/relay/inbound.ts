@@ -104,7 +104,10 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     this.pod.unopened.delete(this);
     this.pod.bench.loop.deadlines.disarm(this);
     this.#open = open;
-    if (open.port === 0 || open.port === TUNNEL_PORT || open.port === this.pod.description.outboundPort) {
+    if (
+      open.port === 0 || open.port === TUNNEL_PORT ||
+      open.port === this.pod.description.outboundPort
+    ) {
       return this.#refuseStream(ECONNREFUSED, "the port is the relay's own");
     }
     this.#dial(open);
@@ -154,7 +157,9 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   }
 
   expired(): void {
-    if (this.#state === "dialling") return this.#refuseStream(ETIMEDOUT, "connecting took too long");
+    if (this.#state === "dialling") {
+      return this.#refuseStream(ETIMEDOUT, "connecting took too long");
+    }
     const what = this.#state === "handshake" ? "the TLS handshake" : "OPEN";
     this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
     this.#end();

@@ -35,9 +35,13 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
   const noted = bench.flows.take(encodeSocketKey(pod.description.cookie, source));
   if (noted === undefined) {
     app.reset();
-    return pod.refuse("no_flow", "closed a connection to the outbound listener that connect() did not redirect", {
-      source: text(source),
-    });
+    return pod.refuse(
+      "no_flow",
+      "closed a connection to the outbound listener that connect() did not redirect",
+      {
+        source: text(source),
+      },
+    );
   }
   const dialled = decodeEndpoint(noted);
   const peer = bench.peers.get(formatAddress(dialled.address));

@@ -43,7 +43,10 @@ export class Workbench {
     fields: Record<string, string | number>,
   ): void {
     const now = performance.now();
-    this.#lines = Math.min(LOG_BURST, this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND);
+    this.#lines = Math.min(
+      LOG_BURST,
+      this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND,
+    );
     this.#refilled = now;
     if (this.#lines < 1) {
       this.#suppressed++;

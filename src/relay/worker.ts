@@ -145,6 +145,7 @@ class EnrolledPod implements Expiring {
 }
 
 function closeListeners(pod: PodDescription): void {
-  for (const descriptor of [...pod.outbound, ...pod.inbound]) new Socket(descriptor)[Symbol.dispose]();
+  for (const descriptor of [...pod.outbound, ...pod.inbound]) {
+    new Socket(descriptor)[Symbol.dispose]();
+  }
 }
-

@@ -30,10 +30,12 @@ function parseJson(text: string): LocatedObject[] {
   try {
     document = JSON.parse(text);
   } catch (error) {
-    const message = (error as Error).message;
+    // V8 tells the place of most mistakes, but not of an unexpected token.
+    const { message } = error as Error;
     const line = /\(line (\d+) column \d+\)/.exec(message)?.[1];
-    const end = text.split("\n").length;
-    throw new FileError(bounded(message), line === undefined ? end : Number(line));
+    if (line !== undefined) throw new FileError(bounded(message), Number(line));
+    const atEnd = message.includes("end of JSON");
+    throw new FileError(bounded(message), atEnd ? text.split("\n").length : undefined);
   }
   try {
     return readObjects(document);

@@ -49,9 +49,9 @@ export const LabelledSchema = v.object({ metadata: v.object({ labels: maybe(text
 /** A core/v1 Pod. */
 export const PodSchema = v.object({
   metadata: v.object({
-    uid,
     name,
     namespace: maybe(namespace),
+    uid,
     annotations: maybe(text),
     deletionTimestamp: maybe(short),
   }),

@@ -1,0 +1,38 @@
+/** The command `kube-gateway`: one subcommand, its options, and what it ends with. */
+import { parseCommandLine, UsageError } from "./operate/command_line.ts";
+
+try {
+  const command = parseCommandLine(Deno.args);
+  if ("help" in command) {
+    console.log(command.help);
+  } else {
+    // Imported when it is known which: `status` should not load what the agent needs.
+    switch (command.name) {
+      case "agent": {
+        const { agentCommand } = await import("./operate/agent_command.ts");
+        await agentCommand(command.options);
+        break;
+      }
+      case "status": {
+        const { statusCommand } = await import("./operate/status_command.ts");
+        await statusCommand(command.options);
+        break;
+      }
+      case "check": {
+        const { checkCommand } = await import("./operate/check.ts");
+        if (!checkCommand(command.options)) Deno.exit(1);
+        break;
+      }
+      case "cleanup": {
+        const { cleanupCommand } = await import("./operate/cleanup.ts");
+        cleanupCommand(command.options);
+        break;
+      }
+    }
+  }
+} catch (error) {
+  console.error(`kube-gateway: ${error instanceof Error ? error.message : String(error)}`);
+  Deno.exit(error instanceof UsageError ? 2 : 1);
+}
+// A worker may still sit in epoll_wait, and would keep the process from ending by itself.
+Deno.exit(0);

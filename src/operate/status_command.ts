@@ -1,0 +1,62 @@
+import { askStatus } from "./admin.ts";
+import type { Options } from "./command_line.ts";
+import type { AgentStatus, EnrolmentStatus } from "./status.ts";
+
+/** `kube-gateway status`: a table of the enrolments, or the agents' own JSON. */
+export async function statusCommand(options: Options): Promise<void> {
+  const sockets = [options["admin-socket"]].flat().filter((path) => typeof path === "string");
+  const agents: AgentStatus[] = [];
+  for (const socket of sockets) agents.push(await askStatus(socket));
+  if (options.json === true) {
+    console.log(JSON.stringify(agents.length === 1 ? agents[0] : agents, null, 2));
+  } else {
+    console.log(statusText(agents));
+  }
+}
+
+/** The table, and below it what needs a person. */
+export function statusText(agents: readonly AgentStatus[]): string {
+  const rows = agents.flatMap(({ node, enrolments }) => enrolments.map((pod) => row(node, pod)));
+  const problems = agents.flatMap(({ node, problems }) =>
+    problems.map(({ where, message }) => `! ${node}: ${where}: ${message}`)
+  );
+  if (rows.length === 0) {
+    return ["No pod of this node is annotated kube-gateway.io=true.", ...problems].join("\n");
+  }
+  return [...table([HEADINGS, ...rows]), ...problems].join("\n");
+}
+
+const HEADINGS = [
+  "POD",
+  "NODE",
+  "STATE",
+  "ADDRESS",
+  "IDENTITY",
+  "CERTIFICATE",
+  "STREAMS",
+  "REFUSED",
+];
+
+function row(node: string, pod: EnrolmentStatus): string[] {
+  const { traffic, certificate } = pod;
+  const refused = Object.values(traffic?.refused ?? {}).reduce((sum, count) => sum + count, 0);
+  return [
+    pod.pod,
+    node,
+    pod.reason === undefined ? pod.state : `${pod.state}: ${pod.reason}`,
+    pod.addresses.join(",") || "-",
+    pod.identity ?? "-",
+    certificate === undefined ? "-" : `until ${certificate.notAfter.slice(0, 16)}Z`,
+    traffic === undefined ? "-" : `${traffic.streamsOpen} open, ${traffic.streams} in all`,
+    traffic === undefined ? "-" : String(refused),
+  ];
+}
+
+function table(rows: string[][]): string[] {
+  const widths = HEADINGS.map((_, column) =>
+    Math.max(...rows.map((row) => row[column]?.length ?? 0))
+  );
+  return rows.map((row) =>
+    row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()
+  );
+}
