@@ -70,11 +70,12 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
 
   let desired: Desired | undefined;
   const changed = async (objects: ClusterObjects) => {
-    const first = desired === undefined;
     desired = desiredState(objects, options.nodeName, options.trustDomain);
+    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
+    const first = objects.complete && !settled;
     if (first) detachUnwanted(redirector, desired);
-    await peers.set(desired.peers);
-    await enrolments.reconcile(desired.enrolments);
+    await peers.set(desired.peers, objects.complete);
+    await enrolments.reconcile(desired.enrolments, objects.complete);
     if (!first) return;
     settled = true;
     await cluster.publish(enrolments.entries());

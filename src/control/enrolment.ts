@@ -20,7 +20,7 @@ import type { RelayWorkers } from "../relay/workers.ts";
 import { processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { openListeners } from "./listeners.ts";
-import { findNamespace, type PodNamespace } from "./namespace.ts";
+import { findNamespace, type PodNamespace, stillInUse } from "./namespace.ts";
 
 const log = logger("enrolment");
 
@@ -85,15 +85,17 @@ export class Enrolment {
     await this.services.publish();
   }
 
-  /** Whether the pod's processes still stand in the namespace that was enrolled (a new sandbox has another). */
+  /**
+   * Whether processes of the pod still stand in the namespace that was enrolled: not when the pod has gone or
+   * got a new sandbox. Throws when that cannot be told.
+   */
   isCurrent(): boolean {
     if (this.#cgroup === undefined || this.#namespace === undefined) return true;
-    const pids = processesOf(this.#cgroup);
-    if (pids.length === 0) return false;
-    const now = findNamespace(pids, this.wanted.addresses, this.services.procRoot);
-    if ("missing" in now) return false;
-    now.namespace[Symbol.dispose]();
-    return now.identity === this.#namespace.identity;
+    return stillInUse(
+      this.#namespace.identity,
+      processesOf(this.#cgroup),
+      this.services.procRoot,
+    );
   }
 
   /**

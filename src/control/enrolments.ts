@@ -45,9 +45,12 @@ export class Enrolments {
     }));
   }
 
-  /** Starts to bring about what is wanted; resolves when every pod was tried once. */
-  async reconcile(wanted: ReadonlyMap<string, WantedEnrolment>): Promise<void> {
-    this.#wanted = wanted;
+  /**
+   * Starts to bring about what is wanted; resolves when every pod was tried once. While `complete` is false,
+   * `wanted` may lack some: none leaves.
+   */
+  async reconcile(wanted: ReadonlyMap<string, WantedEnrolment>, complete: boolean): Promise<void> {
+    this.#wanted = complete ? wanted : new Map([...this.#wanted, ...wanted]);
     await this.#advance();
   }
 
@@ -65,27 +68,33 @@ export class Enrolments {
 
   async #advance(): Promise<void> {
     clearTimeout(this.#timer);
+    try {
+      await this.#takeSteps();
+    } finally {
+      this.#lookAgain();
+    }
+  }
+
+  async #takeSteps(): Promise<void> {
     const recheck = performance.now() - this.#checked >= RECHECK_MILLISECONDS;
     if (recheck) this.#checked = performance.now();
-    const leaving = this.list().filter((enrolment) => this.#mustLeave(enrolment, recheck));
-    const left = leaving.map(({ wanted }) =>
-      this.#step(wanted.uid, (enrolment) => this.#leave(enrolment))
-    );
+    for (const enrolment of this.list()) {
+      if (!this.#mustLeave(enrolment, recheck)) continue;
+      // Leaving may take its time to drain, and nobody has to wait for that.
+      void this.#step(enrolment.wanted.uid, (current) => this.#leave(current)).then(() =>
+        this.#lookAgain()
+      );
+    }
     for (const [uid, wanted] of this.#wanted) {
       if (!this.#current.has(uid)) this.#current.set(uid, new Enrolment(wanted, this.services));
     }
     const waiting = this.list().filter(({ state }) => state === "waiting");
-    const cgroups = waiting.length > 0
-      ? findPodCgroups(this.cgroupRoot)
-      : new Map<string, string>();
-    const tried = waiting.map(({ wanted }) => {
+    if (waiting.length === 0) return;
+    const cgroups = findPodCgroups(this.cgroupRoot);
+    await Promise.all(waiting.map(({ wanted }) => {
       const cgroup = wanted.cgroupUids.map((uid) => cgroups.get(uid)).find(Boolean);
       return this.#step(wanted.uid, (enrolment) => enrolment?.enrol(cgroup));
-    });
-    await Promise.all(tried);
-    this.#lookAgain();
-    // Leaving may take its time to drain, and nobody has to wait for that.
-    void Promise.all(left).then(() => this.#lookAgain());
+    }));
   }
 
   #lookAgain(): void {
@@ -106,12 +115,12 @@ export class Enrolments {
     if (enrolment.state !== "active" && enrolment.state !== "waiting") return false;
     const wanted = this.#wanted.get(enrolment.wanted.uid);
     if (wanted === undefined || !sameEnrolment(wanted, enrolment.wanted)) return true;
-    return recheck && enrolment.state === "active" && !enrolment.isCurrent();
+    return recheck && enrolment.state === "active" && !isCurrent(enrolment);
   }
 
   async #leave(enrolment: Enrolment | undefined): Promise<void> {
     if (enrolment === undefined) return;
-    await enrolment.leave(enrolment.isCurrent());
+    await enrolment.leave(isCurrent(enrolment));
     this.#current.delete(enrolment.wanted.uid);
   }
 
@@ -128,6 +137,16 @@ export class Enrolments {
       });
     this.#steps.set(uid, next);
     return next;
+  }
+}
+
+/** A node that is out of descriptors cannot tell, which is no reason to take a pod's encryption away. */
+function isCurrent(enrolment: Enrolment): boolean {
+  try {
+    return enrolment.isCurrent();
+  } catch (error) {
+    log.warn("cannot look after {pod}: {error}", { pod: enrolment.name, error: String(error) });
+    return true;
   }
 }
 

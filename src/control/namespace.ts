@@ -41,6 +41,11 @@ export function findNamespace(
   return { missing: `no network namespace of the pod holds ${addresses.join(" or ")}` };
 }
 
+/** Whether one of the pod's processes is in the namespace of that identity. */
+export function stillInUse(identity: string, pids: readonly number[], procRoot: string): boolean {
+  return pids.some((pid) => identityOf(`${procRoot}/${pid}/ns/net`) === identity);
+}
+
 /** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
 function nodeNamespaces(procRoot: string): Set<string> {
   return new Set(

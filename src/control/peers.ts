@@ -22,12 +22,12 @@ export class Peers {
 
   /**
    * A new peer is known to the workers before the kernel redirects to it, and one that is gone is redirected
-   * to no more before the workers forget it.
+   * to no more before the workers forget it. While `complete` is false, `peers` may lack some: none is removed.
    */
-  async set(peers: ReadonlyMap<string, Peer>): Promise<void> {
+  async set(peers: ReadonlyMap<string, Peer>, complete: boolean): Promise<void> {
     this.#current = peers;
     for (const address of this.#inKernel) {
-      if (peers.has(address)) continue;
+      if (peers.has(address) || !complete) continue;
       this.map.delete(keyOf(address));
       this.#inKernel.delete(address);
     }

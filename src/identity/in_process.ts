@@ -34,21 +34,28 @@ export async function openInProcessIssuer(options: InProcessIssuerOptions): Prom
   const ca = await import("./ca_directory.ts");
   const x509 = await import("@peculiar/x509");
   const authority = await ca.openCaDirectory(directory, trustDomain);
+  const issue: Issuer["issue"] = async (pod, csr, signal) => {
+    signal?.throwIfAborted();
+    ca.requireCurrent(`${directory}/ca.crt`, authority.certificate, new Date());
+    const id = idOf(pod, trustDomain);
+    const addresses = addressesOf(pod);
+    const publicKey = await provenKey(x509, csr);
+    const leaf = await sign(x509, authority, publicKey, {
+      id,
+      addresses,
+      ttlSeconds,
+      serial: ca.newSerial(),
+    });
+    signal?.throwIfAborted();
+    return leaf;
+  };
+  // One after the other: it is all one thread's work, and 50 at once leave 20 MB more heap behind.
+  let last: Promise<unknown> = Promise.resolve();
   return {
-    async issue(pod, csr, signal) {
-      signal?.throwIfAborted();
-      ca.requireCurrent(`${directory}/ca.crt`, authority.certificate, new Date());
-      const id = idOf(pod, trustDomain);
-      const addresses = addressesOf(pod);
-      const publicKey = await provenKey(x509, csr);
-      const leaf = await sign(x509, authority, publicKey, {
-        id,
-        addresses,
-        ttlSeconds,
-        serial: ca.newSerial(),
-      });
-      signal?.throwIfAborted();
-      return leaf;
+    issue(pod, csr, signal) {
+      const next = last.then(() => issue(pod, csr, signal));
+      last = next.catch(() => {}); // its caller is told
+      return next;
     },
     trustBundle: () => Promise.resolve([new Uint8Array(authority.certificate.rawData)]),
   };

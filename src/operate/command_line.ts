@@ -128,7 +128,7 @@ const COMMANDS = {
         value: "SECONDS",
         about: "lifetime of a pod's certificate, renewed at half",
         default: "86400",
-        check: wholeNumber(60, 30 * 86400),
+        check: wholeNumber(10, 30 * 86400),
       },
       "admin-socket": ADMIN_SOCKET,
       "log-level": {

@@ -13,7 +13,7 @@ import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
 import { identityOfLeaf, requireServer } from "../identity/verify.ts";
 import { decodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
-import { errnoName } from "../native/errno.ts";
+import { errnoName, SystemError } from "../native/errno.ts";
 import type { Socket } from "../native/socket.ts";
 import { text } from "../native/socket.ts";
 import { type Endpoint, isLoopback } from "../native/socket_address.ts";
@@ -173,15 +173,12 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   #dial(): void {
     const { pod, peer } = this;
     const { bench } = pod;
-    const address = this.wanted.dialled.address;
-    const socket = pod.socketFor(address);
-    const error = socket.connect({ address, port: TUNNEL_PORT });
-    if (error !== 0) {
-      socket[Symbol.dispose]();
-      pod.refuse("dial", `cannot connect to the tunnel port of ${peer.pod}`, {
-        ...this.#fields(),
-        errno: errnoName(error),
-      });
+    let socket: Socket;
+    try {
+      socket = connectTo(pod, { address: this.wanted.dialled.address, port: TUNNEL_PORT });
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      pod.refuse("dial", `cannot dial ${peer.pod}: ${error.message}`, this.#fields());
       return this.#end();
     }
     bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -216,4 +213,13 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
       client: text(this.wanted.client),
     };
   }
+}
+
+/** A socket of the pod's that is connecting to `endpoint`. Throws a SystemError. */
+function connectTo(pod: RelayPod, endpoint: Endpoint): Socket {
+  const socket = pod.socketFor(endpoint.address);
+  const errno = socket.connect(endpoint);
+  if (errno === 0) return socket;
+  socket[Symbol.dispose]();
+  throw new SystemError("connect", errno, text(endpoint));
 }

@@ -3,6 +3,7 @@ import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../n
 import { GRAIN, type ScatterBuffer } from "../native/scatter.ts";
 import type { Socket } from "../native/socket.ts";
 import { INCOMING_SIZE, MAX_RECORD, type TlsSession } from "../native/tls_session.ts";
+import type { Expiring } from "./deadlines.ts";
 import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from "./frame.ts";
 import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
 import type { Handler } from "./loop.ts";
@@ -22,6 +23,9 @@ const ROUNDS = 4;
 const KEEPALIVE_SECONDS = 20;
 const USER_TIMEOUT_MILLISECONDS = 30_000;
 
+/** How long a closed tunnel waits for the peer to close its side. */
+const LINGER_MILLISECONDS = 2_000;
+
 /** Who uses a tunnel: the outbound or the inbound side. */
 export interface TunnelOwner extends FrameHandler {
   /** Whether more may be read: false while the application has not taken what came before. */
@@ -40,11 +44,11 @@ export interface TunnelOwner extends FrameHandler {
  * One mTLS connection between two pods' relays: socket, TLS session and frames. It carries one stream at a
  * time.
  *
- *     connecting ─► handshake ─► open ─► closed
+ *     connecting ─► handshake ─► open ─► lingering ─► closed
  */
-export class Tunnel implements Handler {
+export class Tunnel implements Handler, Expiring {
   owner: TunnelOwner;
-  #state: "connecting" | "handshake" | "open" | "closed";
+  #state: "connecting" | "handshake" | "open" | "lingering" | "closed";
   /** May have something to read. */
   #readable = true;
   #closing = false;
@@ -70,8 +74,9 @@ export class Tunnel implements Handler {
     return !this.#unsent.empty;
   }
 
+  /** Whether it is of no more use to its owner. */
   get closed(): boolean {
-    return this.#state === "closed";
+    return this.#state === "closed" || this.#state === "lingering";
   }
 
   /** Whether the peer may start something new: no frame is half read. */
@@ -82,6 +87,7 @@ export class Tunnel implements Handler {
   ready(events: number): void {
     if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
     if ((events & CLOSING) !== 0) this.#closing = true;
+    if (this.#state === "lingering") return this.#discard();
     if (this.#state === "connecting" && !this.#connected(events)) return;
     if ((events & EPOLLOUT) !== 0 && this.congested) {
       const result = this.#unsent.flush(this.socket.descriptor);
@@ -149,13 +155,25 @@ export class Tunnel implements Handler {
     if (broken) this.#lose(errnoName(-sent));
   }
 
-  /** Closes it for good, with a close_notify where one can still be sent. */
+  /**
+   * Closes it for good. Where a close_notify can still be sent, the socket stays until the peer has closed
+   * too: closing it with unread bytes would make the kernel send RST, which could overtake our last frames.
+   */
   close(): void {
     if (this.closed) return;
-    if (this.#state === "open" && !this.congested) {
-      this.session.close();
-      this.flush();
-    }
+    if (this.#state !== "open" || this.congested) return this.#release();
+    this.session.close();
+    this.flush();
+    if (this.closed) return;
+    this.session[Symbol.dispose]();
+    this.#state = "lingering";
+    this.socket.finish();
+    this.bench.loop.deadlines.arm(this, LINGER_MILLISECONDS);
+    this.bench.loop.again(this);
+  }
+
+  /** The peer has not closed its side in time. */
+  expired(): void {
     this.#release();
   }
 
@@ -229,7 +247,18 @@ export class Tunnel implements Handler {
     this.owner.lost(reason, error);
   }
 
+  /** Reads what still comes, for nobody, until the peer has closed. */
+  #discard(): void {
+    for (let round = 0; round < ROUNDS; round++) {
+      const count = this.bench.engine.receive(this.socket.descriptor);
+      if (count === -EAGAIN) return;
+      if (count <= 0) return this.#release();
+    }
+    this.bench.loop.again(this);
+  }
+
   #release(): void {
+    if (this.#state === "lingering") this.bench.loop.deadlines.disarm(this);
     this.#state = "closed";
     this.bench.loop.forget(this.socket.descriptor);
     this.#unsent.drop();

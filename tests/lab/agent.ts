@@ -21,6 +21,7 @@ export interface AgentStatus {
   node: string;
   enrolments: EnrolmentStatus[];
   peers: PeerStatus[];
+  problems: { where: string; message: string }[];
   [field: string]: unknown;
 }
 
@@ -30,6 +31,7 @@ export interface EnrolmentStatus {
   uid: string;
   state: string;
   reason?: string;
+  traffic?: { streams: number; streamsOpen: number; tunnelsOpen: number; handshakes: number };
   [field: string]: unknown;
 }
 
@@ -88,9 +90,14 @@ export class Agent implements AsyncDisposable {
     return this.#isRunning;
   }
 
-  /** The first log line, past or to come, for which `predicate` holds. */
-  async waitForLog(predicate: (line: LogLine) => boolean, timeoutMs = 10_000): Promise<LogLine> {
-    return parseLog(await this.process.stderr.wait((line) => predicate(parseLog(line)), timeoutMs));
+  /** The first log line from index `from` of `log` on, past or to come, for which `predicate` holds. */
+  async waitForLog(
+    predicate: (line: LogLine) => boolean,
+    timeoutMs = 10_000,
+    from = 0,
+  ): Promise<LogLine> {
+    const matches = (line: string) => predicate(parseLog(line));
+    return parseLog(await this.process.stderr.wait(matches, timeoutMs, from));
   }
 
   /** Waits until the admin socket answers. @throws {Error} with the log if the agent ends first. */
@@ -116,6 +123,14 @@ export class Agent implements AsyncDisposable {
     const body = await response.text();
     if (!response.ok) throw new Error(`The agent's status is HTTP ${response.status}: ${body}`);
     return JSON.parse(body) as AgentStatus;
+  }
+
+  /** How this agent sees one of its pods. */
+  async enrolment(pod: { uid: string; key: string }): Promise<EnrolmentStatus> {
+    const { enrolments } = await this.status();
+    const found = enrolments.find(({ uid }) => uid === pod.uid);
+    if (!found) throw new Error(this.#describe(`does not know ${pod.key}`));
+    return found;
   }
 
   /** Runs a command that asks the agent (`status`, `conns`, `certs`) as an operator would. */

@@ -1,11 +1,14 @@
+import { dirname } from "node:path";
+
 /** The directory that plays the API server: ordinary Kubernetes objects, a file each. */
 export class ClusterDirectory {
   constructor(readonly path: string) {}
 
   /** Writes a file so that a reader sees the old one or the new one, never a part. */
   async write(fileName: string, text: string): Promise<void> {
+    await Deno.mkdir(dirname(`${this.path}/${fileName}`), { recursive: true });
     // No .yaml or .json ending: an agent does not read it before it has its name.
-    const unfinished = `${this.path}/.${fileName}.${crypto.randomUUID()}.unfinished`;
+    const unfinished = `${this.path}/.${crypto.randomUUID()}.unfinished`;
     await Deno.writeTextFile(unfinished, text);
     await Deno.rename(unfinished, `${this.path}/${fileName}`);
   }

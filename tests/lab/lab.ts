@@ -73,6 +73,20 @@ export class Lab implements AsyncDisposable {
     return found;
   }
 
+  /** A pod by its name, which must be in one namespace only. */
+  pod(name: string): Pod {
+    const found = this.pods.find((pod) => pod.name === name);
+    if (!found) throw new Error(`The lab has no pod ${name}`);
+    return found;
+  }
+
+  /** The newest agent of a node. */
+  agent(nodeName: string): Agent {
+    const found = this.agents.get(nodeName);
+    if (!found) throw new Error(`No agent was started on ${nodeName}`);
+    return found;
+  }
+
   async addPod(options: PodOptions): Promise<Pod> {
     const [pod] = await this.addPods([options]);
     return pod!;
@@ -102,7 +116,10 @@ export class Lab implements AsyncDisposable {
     for (const pod of this.pods) await pod.apply();
   }
 
-  /** Writes another object's file (`.yaml` or `.json`) into the cluster directory, atomically. */
+  /**
+   * Writes another object's file (`.yaml` or `.json`, also in `registry/`) into the cluster directory,
+   * atomically.
+   */
   async write(fileName: string, text: string): Promise<void> {
     await this.#cluster.write(fileName, text);
   }

@@ -95,10 +95,13 @@ export type ServeMode =
   | "close"
   | "halfclose"
   | "duplex"
-  | "hold";
+  | "hold"
+  | "udp";
 
 export type ConnectMode =
   | "peer"
+  | "who"
+  | "udp"
   | "send"
   | "echo"
   | "duplex"

@@ -110,10 +110,8 @@ class ClusterDirectory implements Cluster {
     }
     const events = this.#watcher;
     (async () => {
-      for await (const { kind } of events) {
-        // Our own reading is reported as access: it must not cause the next one.
-        if (kind !== "access") this.#nudge.resolve();
-      }
+      // Any event will do: reading is not among those that Deno reports.
+      for await (const _ of events) this.#nudge.resolve();
     })().catch((error) => log.warn("No more reports of changes: {error}", { error }));
   }
 

@@ -11,6 +11,7 @@ import resource
 import sys
 
 import connect
+import dial
 import serve
 from stream import SEED
 
@@ -27,6 +28,7 @@ def main():
     server.set_defaults(run=serve.run)
     server.add_argument("--mode", choices=sorted(serve.MODES), default="echo")
     server.add_argument("--address", help="one address instead of both families")
+    server.add_argument("--mptcp", action="store_true", help="listen as programs in Go 1.24 do")
     server.add_argument("--at", choices=["accept", "byte"], default="byte", help="when mode reset resets")
     server.add_argument("--text", default="welcome", help="the line of mode banner")
 
@@ -34,6 +36,8 @@ def main():
     client.set_defaults(run=connect.run)
     client.add_argument("--mode", choices=sorted(connect.MODES), default="echo")
     client.add_argument("--host", required=True)
+    client.add_argument("--how", choices=dial.WAYS, default="plain", help="how the socket is connected")
+    client.add_argument("--then", metavar="HOST:PORT", help="mode who: dial that next by the same socket")
     client.add_argument("--mapped", action="store_true", help="dial ::ffff:HOST by an IPv6 socket")
     client.add_argument("--bind", metavar="ADDRESS", help="bind to it before connecting")
     client.add_argument("--timeout", type=float, default=30, help="seconds for each socket call")

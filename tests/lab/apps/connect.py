@@ -10,6 +10,8 @@ import socket
 import time
 import uuid
 
+import udp
+from dial import dial, redial
 from stream import Received, duplex, emit, end_of, error_name, reset, send_stream
 
 
@@ -21,31 +23,25 @@ def run(options):
         return 1
 
 
-def dial(options, nonblocking=False):
-    def mapped(address):
-        return f"::ffff:{address}" if options.mapped else address
-
-    host = mapped(options.host)
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if options.bind:
-            sock.bind((mapped(options.bind), 0))
-        sock.settimeout(0 if nonblocking else options.timeout)
-        sock.connect((host, options.port))
-    except BlockingIOError:
-        pass  # EINPROGRESS: wanted so
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 def peer(options):
     with dial(options) as sock:
         mine = end_of(sock)
         answer = Received().read_to_end(sock).head
     emit(event="peer", **mine, server=json.loads(answer) if answer else None)
     return 0 if answer else 1
+
+
+def who(options):
+    """Says one line by whatever kind of socket, and tells what that shows of both ends."""
+    with dial(options) as sock:
+        if options.then:
+            redial(sock, options)
+        line = (options.text or "hello").encode()
+        if options.how != "fastopen":  # which has sent it already
+            sock.sendall(line + b"\n")
+        answer = read_line(sock)
+        emit(event="who", **end_of(sock), answer=answer.decode())
+    return 0 if answer == b"got " + line else 1
 
 
 def echo(options):
@@ -241,6 +237,8 @@ def empty(options):
 
 MODES = {
     "peer": peer,
+    "who": who,
+    "udp": udp.client,
     "echo": echo,
     "send": send,
     "duplex": both_ways,

@@ -7,11 +7,15 @@ import signal
 import socket
 import threading
 
+import udp
+from dial import IPPROTO_MPTCP
 from stream import Received, duplex, emit, end_of, error_name, reset, send_stream
 
 
 def run(options):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if options.mode == "udp":
+        return udp.serve(options)
     threading.stack_size(256 * 1024)
     listener = listen(options)
     emit(event="listening", port=options.port)
@@ -23,7 +27,8 @@ def run(options):
 
 def listen(options):
     family = socket.AF_INET if options.address and ":" not in options.address else socket.AF_INET6
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    protocol = IPPROTO_MPTCP if options.mptcp else 0
+    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if options.address else 0)
@@ -117,4 +122,5 @@ MODES = {
     "halfclose": answer_after_end,
     "duplex": both_ways,
     "hold": hold,
+    "udp": None,
 }

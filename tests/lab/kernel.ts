@@ -1,0 +1,66 @@
+/** What the kernel holds of the gateway, asked by the system's own tools: no code of the gateway's. */
+import type { Place } from "./place.ts";
+
+/** One TCP socket of a namespace, as `ss` shows it. Its answers come from no hook of any program. */
+export interface TcpSocket {
+  /** "ESTAB", "LISTEN", … */
+  state: string;
+  /** "address:port"; IPv4 in its own form also for an IPv6 socket, IPv6 in brackets. */
+  local: string;
+  peer: string;
+}
+
+export async function tcpSockets(place: Place): Promise<TcpSocket[]> {
+  const { code, stdout, stderr } = await place.run(["ss", "-Htna"]);
+  if (code !== 0) throw new Error(`ss ended with ${code}: ${stderr}`);
+  return stdout.split("\n").filter(Boolean).map((line) => {
+    const [state = "", , , local = "", peer = ""] = line.split(/\s+/);
+    return { state, local: unmapped(local), peer: unmapped(peer) };
+  });
+}
+
+/** "address:port" as {@link tcpSockets} writes it. */
+export function endpoint(address: string, port: number): string {
+  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** The names of the eBPF programs that are attached to a cgroup. */
+export async function attachedPrograms(cgroup: string): Promise<string[]> {
+  const programs = await bpftool<{ name: string }[]>("cgroup", "show", cgroup);
+  return programs.map(({ name }) => name).sort();
+}
+
+/** The keys of a pinned map, each as hexadecimal text. */
+export async function mapKeys(stateDirectory: string, map: string): Promise<string[]> {
+  const path = `${stateDirectory}/maps/${map}`;
+  const entries = await bpftool<{ key: string[] }[]>("map", "dump", "pinned", path);
+  return entries.map(({ key }) => key.map((byte) => byte.replace("0x", "")).join(""));
+}
+
+/** Every path below a directory, none when it does not exist. */
+export async function pathsBelow(directory: string): Promise<string[]> {
+  const paths: string[] = [];
+  try {
+    for await (const { name, isDirectory } of Deno.readDir(directory)) {
+      paths.push(`${directory}/${name}`);
+      if (isDirectory) paths.push(...await pathsBelow(`${directory}/${name}`));
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  return paths;
+}
+
+async function bpftool<T>(...args: string[]): Promise<T> {
+  const { code, stdout, stderr } = await new Deno.Command("bpftool", { args: ["-j", ...args] })
+    .output();
+  const text = new TextDecoder().decode(stdout);
+  if (code !== 0) {
+    throw new Error(`bpftool ${args.join(" ")}: ${text}${new TextDecoder().decode(stderr)}`);
+  }
+  return JSON.parse(text.trim() === "" ? "[]" : text) as T;
+}
+
+function unmapped(text: string): string {
+  return text.replace(/^\[::ffff:([0-9.]+)\]/, "$1");
+}
