@@ -193,7 +193,7 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
     const { handshake, received } = await attack(intruder, api.ipv4!, TUNNEL_PORT, {
       credential: honest,
       send: [open(), dataFrame(text) + frame(TYPES.END)],
-      more: ["--turns"],
+      more: ["--turns", "--timeout", "0.5"],
     });
     assert.equal(handshake, "TLSv1.3");
     assert.ok(received.startsWith(frame(TYPES.ACCEPT)), received);

@@ -135,8 +135,7 @@ export class Agent implements AsyncDisposable {
 
   /** Runs a command that asks the agent (`status`, `conns`, `certs`) as an operator would. */
   async command(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-    const argv = [...COMMAND, ...args, "--admin-socket", this.paths.adminSocket];
-    return await this.node.run(argv, { cwd: REPOSITORY, env: { NO_COLOR: "1" } });
+    return await runCommand(this.node, ...args, "--admin-socket", this.paths.adminSocket);
   }
 
   /** What `kube-gateway status --json` prints. */
@@ -167,6 +166,14 @@ export class Agent implements AsyncDisposable {
   #describe(what: string): string {
     return `The agent of ${this.node.name} ${what}. Its log:\n${this.logTail()}`;
   }
+}
+
+/** Runs `kube-gateway` to its end on a node. */
+export async function runCommand(
+  node: Node,
+  ...args: string[]
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  return await node.run([...COMMAND, ...args], { cwd: REPOSITORY, env: { NO_COLOR: "1" } });
 }
 
 const REPOSITORY = new URL("../../", import.meta.url).pathname;
