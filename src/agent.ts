@@ -126,6 +126,7 @@ function prepareStateDirectory(directory: string): void {
 function forgetEarlierPods(redirector: Redirector): void {
   for (const cookie of redirector.pods.keys()) redirector.pods.delete(cookie);
   for (const key of redirector.origins.keys()) redirector.origins.delete(key);
+  for (const key of redirector.flows.keys()) redirector.flows.delete(key);
 }
 
 function detachUnwanted(redirector: Redirector, desired: Desired): void {

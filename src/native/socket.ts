@@ -117,10 +117,19 @@ export class Socket implements Disposable {
     libc.shutdown(this.descriptor, SHUT_WR);
   }
 
-  /** Closes so that the other side sees RST, never a clean end (SO_LINGER with a time of 0). */
+  /**
+   * Whether closing is a reset (SO_LINGER with a time of 0) or a clean end. It also decides what the other
+   * side sees when the kernel closes the socket because the process has died.
+   */
+  resetsOnClose(whether: boolean): void {
+    const linger = whether ? LINGER_0 : NO_LINGER;
+    libc.setsockopt(this.descriptor, SOL_SOCKET, SO_LINGER, linger, linger.length);
+  }
+
+  /** Closes so that the other side sees RST, never a clean end. */
   reset(): void {
     if (!this.#open) return;
-    libc.setsockopt(this.descriptor, SOL_SOCKET, SO_LINGER, LINGER_0, LINGER_0.length);
+    this.resetsOnClose(true);
     this[Symbol.dispose]();
   }
 
@@ -181,6 +190,7 @@ const optionValue = new Int32Array(1);
 const optionBytes = new Uint8Array(optionValue.buffer);
 /** struct linger { int l_onoff; int l_linger; } (sys/socket.h): on, 0 seconds. */
 const LINGER_0 = new Uint8Array(new Int32Array([1, 0]).buffer);
+const NO_LINGER = new Uint8Array(new Int32Array([0, 0]).buffer);
 
 // asm-generic/socket.h, netinet/in.h, netinet/tcp.h: the same numbers on x86-64 and arm64.
 const SOCK_STREAM = 1;

@@ -166,11 +166,11 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   }
 
   /** An event of the application's socket while it is being connected. */
-  ready(): void {
+  ready(events: number): void {
     if (this.#dialling === undefined) return;
     const error = this.#dialling.socket.takeError();
     if (error !== 0) return this.#refuseStream(error, `the application: ${errnoName(error)}`);
-    this.#startStream(this.#dialling);
+    this.#startStream(this.#dialling, events);
   }
 
   failed(error: unknown): void {
@@ -198,7 +198,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     pod.bench.loop.register(dial.socket.descriptor, ALL_EVENTS, this);
   }
 
-  #startStream(dial: ApplicationDial): void {
+  #startStream(dial: ApplicationDial, events: number): void {
     const { pod } = this;
     this.#dialling = undefined;
     pod.bench.loop.deadlines.disarm(this);
@@ -213,7 +213,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     this.#stream = stream;
     pod.bench.loop.replace(dial.socket.descriptor, stream);
     this.#tunnel.send(FRAME.ACCEPT);
-    if (this.#stream === stream) stream.start(this.#tunnel);
+    if (this.#stream === stream) stream.start(this.#tunnel, events);
   }
 
   #streamClosed(stream: Stream, dial: ApplicationDial): void {

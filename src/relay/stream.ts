@@ -48,16 +48,23 @@ export class Stream implements Handler {
   readonly #pending = new Pending();
 
   /** Takes over `app`, a connected socket; the owner registers the stream for its events. */
-  constructor(readonly bench: Workbench, readonly app: Socket, readonly owner: StreamOwner) {}
+  constructor(readonly bench: Workbench, readonly app: Socket, readonly owner: StreamOwner) {
+    // If the agent dies, half an answer must not look like a whole one.
+    app.resetsOnClose(true);
+  }
 
   /** Whether the tunnel may be read: everything that came has gone to the application. */
   get accepting(): boolean {
     return this.#pending.empty;
   }
 
-  /** Joins the tunnel, on which the stream has been accepted. */
-  start(tunnel: Tunnel): void {
+  /**
+   * Joins the tunnel, on which the stream has been accepted. `events`: those of the application's socket that
+   * somebody else has taken; no further edge announces them.
+   */
+  start(tunnel: Tunnel, events = 0): void {
     this.#tunnel = tunnel;
+    if ((events & CLOSING) !== 0) this.#closing = true;
     this.#pump();
     if (this.#tunnel === tunnel) tunnel.receive();
   }
@@ -194,8 +201,8 @@ export class Stream implements Handler {
     if (this.app.closed) return;
     this.#pending.drop();
     this.bench.loop.forget(this.app.descriptor);
-    if (reset) this.app.reset();
-    else this.app[Symbol.dispose]();
+    if (!reset) this.app.resetsOnClose(false);
+    this.app[Symbol.dispose]();
     this.owner.closed();
   }
 }
