@@ -1,6 +1,7 @@
 /** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
+import { knownUids } from "./control/births.ts";
 import { openClusterDirectory } from "./control/cluster/directory.ts";
 import type { ClusterObjects } from "./control/cluster/objects.ts";
 import { type Desired, desiredState } from "./control/desired.ts";
@@ -75,7 +76,8 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
     const first = objects.complete && !settled;
     if (first) detachUnwanted(redirector, desired);
     await peers.set(desired.peers, objects.complete);
-    await enrolments.reconcile(desired.enrolments, objects.complete);
+    const known = knownUids(objects, options.nodeName);
+    await enrolments.reconcile(desired.enrolments, known, objects.complete);
     if (!first) return;
     settled = true;
     await cluster.publish(enrolments.entries());

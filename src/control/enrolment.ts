@@ -6,8 +6,8 @@
  *        └── retry ───┘   with the reason, shown in status
  *
  * Entering, in this order: programs attached (the pod is held: peers are refused), namespace found and
- * proved, listeners open, certificate issued, workers serving, and only then the entry in the `pods` map
- * that lets connections through. Leaving is the reverse.
+ * proved, listeners open, the entry in the `pods` map that lets connections through to them, where they wait
+ * for the certificate (5 s at most), workers serving. Leaving is the reverse.
  */
 import { parseAddress } from "../addresses.ts";
 import { newKeyAndRequest } from "../identity/csr.ts";
@@ -19,13 +19,19 @@ import { isIpv4 } from "../native/socket_address.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "./desired.ts";
-import { openListeners } from "./listeners.ts";
+import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { findNamespace, type PodNamespace, stillInUse } from "./namespace.ts";
 
 const log = logger("enrolment");
 
 /** Peers learn of a withdrawal within this time; until then the pod still answers their tunnels. */
 const WITHDRAWAL_MILLISECONDS = 500;
+
+/** How long connections may wait for the pod's certificate before they are refused again. */
+const HOLD_MILLISECONDS = 5_000;
+
+/** A pod that waits for longer than this is worth a line in the log. */
+const PATIENCE_MILLISECONDS = 5_000;
 
 /** How long streams may go on after the annotation was removed. */
 const DRAIN_MILLISECONDS = 30_000;
@@ -56,12 +62,34 @@ export class Enrolment {
   /** Why it is not active. */
   reason: string | undefined = "its cgroup has not been found yet";
   certificate: CertificateStatus | undefined;
+  /** Canonical text; empty until they are known from the pod's object or from its namespace. */
+  addresses: readonly string[];
+  readonly #created = performance.now();
+  #logged: string | undefined;
   #cgroup: string | undefined;
   #namespace: PodNamespace | undefined;
-  #cookie: bigint | undefined;
+  #listeners: PodListeners | undefined;
+  /** Asked for once, also when waiting for it is given up and begun again. */
+  #issuing: Promise<Credentials> | undefined;
+  /** The workers have something of the pod. */
+  #served = false;
   #renewal: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {}
+  constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
+    this.addresses = wanted.addresses;
+  }
+
+  /** Whether it is young enough for its missing parts to appear at any moment. */
+  get isNew(): boolean {
+    return performance.now() - this.#created < PATIENCE_MILLISECONDS;
+  }
+
+  /** Whether this is still what is wanted: an object that names no addresses yet says nothing against ours. */
+  satisfies(wanted: WantedEnrolment): boolean {
+    return wanted.identity === this.wanted.identity &&
+      (wanted.addresses.length === 0 || this.addresses.length === 0 ||
+        sameMembers(wanted.addresses, this.addresses));
+  }
 
   get name(): string {
     return `${this.wanted.namespace}/${this.wanted.name}`;
@@ -74,7 +102,7 @@ export class Enrolment {
     try {
       await this.#enter(cgroup);
     } catch (error) {
-      await this.#withdrawWorkers(0);
+      await this.#withdraw(0);
       this.state = "waiting";
       this.#setReason(error instanceof Error ? error.message : String(error));
       return;
@@ -108,11 +136,8 @@ export class Enrolment {
     clearTimeout(this.#renewal);
     if (wasActive) await this.services.publish();
     this.services.redirector.detach(this.wanted.uid);
-    if (this.#cookie !== undefined) {
-      this.services.redirector.pods.delete(encodeCookie(this.#cookie));
-      if (wasActive && gracefully) await delay(WITHDRAWAL_MILLISECONDS);
-    }
-    await this.#withdrawWorkers(gracefully ? DRAIN_MILLISECONDS : 0);
+    if (wasActive && gracefully) await delay(WITHDRAWAL_MILLISECONDS);
+    await this.#withdraw(gracefully ? DRAIN_MILLISECONDS : 0);
     this.state = "gone";
     log.info("un-enrolled {pod}", { pod: this.name });
   }
@@ -122,19 +147,23 @@ export class Enrolment {
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
     if (this.#cgroup !== cgroup) services.redirector.attach(wanted.uid, cgroup);
     this.#cgroup = cgroup;
-    if (wanted.addresses.length === 0) throw new Error("it has no IP address yet");
 
     const found = findNamespace(processesOf(cgroup), wanted.addresses, services.procRoot);
     if ("missing" in found) throw new Error(found.missing);
     this.#namespace = found;
-    const credentials = await this.#obtainCredentials();
-    const listeners = openListeners(found.namespace, wanted.addresses, services.workers.count);
-    this.#cookie = listeners.cookie;
+    if (!sameMembers(found.addresses, this.addresses)) this.#issuing = undefined;
+    this.addresses = found.addresses;
+
+    const listeners = openListeners(found.namespace, found.addresses, services.workers.count);
+    this.#listeners = listeners;
+    this.#letThrough(listeners);
+    const credentials = await this.#credentials();
+    this.#served = true;
     await services.workers.enrol({
       pod: {
         uid: wanted.uid,
         name: this.name,
-        addresses: wanted.addresses,
+        addresses: found.addresses,
         cookie: listeners.cookie,
         namespace: found.namespace.descriptor,
         outboundPort: listeners.outboundPort,
@@ -144,11 +173,12 @@ export class Enrolment {
         inbound: inbound.map(({ descriptor }) => descriptor),
       })),
     }, credentials);
-    this.#letThrough(listeners.cookie, listeners.outboundPort);
+    this.#renewAt(halfLife(credentials.certificate));
   }
 
-  #letThrough(cookie: bigint, outboundPort: number): void {
-    const addresses = this.wanted.addresses.map(parseAddress);
+  /** The pod's connections to peers now wait in the listeners' backlog. */
+  #letThrough({ cookie, outboundPort }: PodListeners): void {
+    const addresses = this.addresses.map(parseAddress);
     this.services.redirector.pods.set(
       encodeCookie(cookie),
       encodePod({
@@ -159,14 +189,27 @@ export class Enrolment {
     );
   }
 
-  async #obtainCredentials() {
+  /** The first certificate, waited for no longer than connections may be held. */
+  async #credentials(): Promise<Credentials> {
+    const issuing = this.#issuing ??= this.#obtainCredentials();
+    issuing.catch(() => this.#issuing = undefined);
+    const timeout = new AbortController();
+    try {
+      return await Promise.race([issuing, tooLong(timeout.signal)]);
+    } finally {
+      timeout.abort();
+    }
+  }
+
+  async #obtainCredentials(): Promise<Credentials> {
     const { issuer } = this.services;
     const { privateKey, csr } = await newKeyAndRequest();
-    const issued = await issuer.issue(this.wanted, csr);
+    const { uid, namespace, name, serviceAccount } = this.wanted;
+    const pod = { uid, namespace, name, serviceAccount, addresses: this.addresses };
+    const certificate = await issuer.issue(pod, csr);
     const roots = await issuer.trustBundle();
-    this.certificate = issued;
-    this.#renewAt(halfLife(issued));
-    return { chain: issued.chain, privateKey, roots };
+    this.certificate = certificate;
+    return { chain: certificate.chain, privateKey, roots, certificate };
   }
 
   #renewAt(milliseconds: number, retry = RETRY_MILLISECONDS.first): void {
@@ -175,6 +218,7 @@ export class Enrolment {
       try {
         const credentials = await this.#obtainCredentials();
         this.services.workers.renew(this.wanted.uid, credentials);
+        this.#renewAt(halfLife(credentials.certificate));
         log.info("renewed the certificate of {pod}", { pod: this.name });
       } catch (error) {
         log.error("renewing the certificate of {pod} failed: {reason}", {
@@ -187,20 +231,24 @@ export class Enrolment {
   }
 
   #setReason(reason: string): void {
-    if (reason !== this.reason) {
-      log.info("{pod} waits: {reason}", { pod: this.name, reason });
-    }
     this.reason = reason;
+    if (this.isNew || reason === this.#logged) return;
+    this.#logged = reason;
+    log.warn("{pod} waits: {reason}", { pod: this.name, reason });
   }
 
-  /** Ends what {@link #enter} began, from the workers on. */
-  async #withdrawWorkers(drainMilliseconds: number): Promise<void> {
+  /** Undoes what {@link #enter} has done, but for the programs: the pod is held again. */
+  async #withdraw(drainMilliseconds: number): Promise<void> {
     clearTimeout(this.#renewal);
-    if (this.#cookie !== undefined) {
-      await this.services.workers.withdraw(this.wanted.uid, drainMilliseconds);
-      this.#forgetFlows(this.#cookie);
-      this.#cookie = undefined;
+    const listeners = this.#listeners;
+    this.#listeners = undefined;
+    if (listeners !== undefined) {
+      this.services.redirector.pods.delete(encodeCookie(listeners.cookie));
     }
+    if (this.#served) await this.services.workers.withdraw(this.wanted.uid, drainMilliseconds);
+    else if (listeners !== undefined) closeListeners(listeners);
+    this.#served = false;
+    if (listeners !== undefined) this.#forgetFlows(listeners.cookie);
     // Lent to the workers until now.
     this.#namespace?.namespace[Symbol.dispose]();
     this.#namespace = undefined;
@@ -211,6 +259,26 @@ export class Enrolment {
     const { flows } = this.services.redirector;
     for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
   }
+}
+
+/** What the workers need, and the certificate's dates. */
+interface Credentials {
+  readonly chain: Uint8Array[];
+  readonly privateKey: Uint8Array;
+  readonly roots: Uint8Array[];
+  readonly certificate: CertificateStatus;
+}
+
+function sameMembers(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((member) => b.includes(member));
+}
+
+function tooLong(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const late = () => reject(new Error("its certificate has not been issued yet"));
+    const timer = setTimeout(late, HOLD_MILLISECONDS);
+    signal.addEventListener("abort", () => clearTimeout(timer));
+  });
 }
 
 /** Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew at once. */

@@ -1,13 +1,16 @@
 import { logger } from "../log.ts";
-import { findPodCgroups } from "./cgroup.ts";
+import { watchBirths } from "./births.ts";
+import { PodCgroups } from "./cgroups.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
+import { Holds } from "./holds.ts";
 import type { RegistryEntry } from "./registry.ts";
 
 const log = logger("enrolments");
 
-/** How soon a pod that still lacks something is looked at again. */
+/** How soon a pod that still lacks something is looked at again; a new one changes every few milliseconds. */
 const RETRY_MILLISECONDS = 200;
+const NEW_RETRY_MILLISECONDS = 10;
 
 /** How often active enrolments are held against the kernel. */
 const RECHECK_MILLISECONDS = 5_000;
@@ -15,7 +18,11 @@ const RECHECK_MILLISECONDS = 5_000;
 /** All enrolments of this node: brings them to what is wanted, one step of a pod after the other. */
 export class Enrolments {
   readonly #current = new Map<string, Enrolment>();
+  readonly #cgroups: PodCgroups;
+  readonly #holds: Holds;
+  readonly #births: { close(): void };
   #wanted: ReadonlyMap<string, WantedEnrolment> = new Map();
+  #known: ReadonlySet<string> = new Set();
   /** The last step of each pod, which the next one waits for. */
   readonly #steps = new Map<string, Promise<void>>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -24,9 +31,13 @@ export class Enrolments {
 
   constructor(
     readonly nodeName: string,
-    readonly cgroupRoot: string,
+    cgroupRoot: string,
     readonly services: EnrolmentServices,
-  ) {}
+  ) {
+    this.#cgroups = new PodCgroups(cgroupRoot);
+    this.#holds = new Holds(services.redirector);
+    this.#births = watchBirths(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup));
+  }
 
   /** Every enrolment, also those that wait or leave. */
   list(): Enrolment[] {
@@ -35,22 +46,28 @@ export class Enrolments {
 
   /** What the registry should say of this node. */
   entries(): RegistryEntry[] {
-    return this.list().filter(({ state }) => state === "active").map(({ wanted }) => ({
+    return this.list().filter(({ state }) => state === "active").map(({ wanted, addresses }) => ({
       uid: wanted.uid,
       namespace: wanted.namespace,
       name: wanted.name,
       identity: wanted.identity,
       node: this.nodeName,
-      addresses: wanted.addresses,
+      addresses,
     }));
   }
 
   /**
-   * Starts to bring about what is wanted; resolves when every pod was tried once. While `complete` is false,
-   * `wanted` may lack some: none leaves.
+   * Starts to bring about what is wanted; resolves when every pod was tried once. `known`: the UIDs of all
+   * local pods. While `complete` is false, both may lack some: none leaves.
    */
-  async reconcile(wanted: ReadonlyMap<string, WantedEnrolment>, complete: boolean): Promise<void> {
+  async reconcile(
+    wanted: ReadonlyMap<string, WantedEnrolment>,
+    known: ReadonlySet<string>,
+    complete: boolean,
+  ): Promise<void> {
     this.#wanted = complete ? wanted : new Map([...this.#wanted, ...wanted]);
+    this.#known = known;
+    this.#releaseHolds();
     await this.#advance();
   }
 
@@ -58,11 +75,29 @@ export class Enrolments {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.#births.close();
     this.#wanted = new Map();
+    this.#holds.releaseAll();
     await Promise.all(
       this.list().map(({ wanted: { uid } }) =>
         this.#step(uid, (enrolment) => enrolment?.leave(false))
       ),
+    );
+  }
+
+  /** A pod's cgroup was made: whoever may be wanted is held before anything runs in it. */
+  #born(uid: string, cgroup: string): void {
+    if (this.#stopped) return;
+    this.#cgroups.born(uid, cgroup);
+    const wanted = [...this.#wanted.values()].some(({ cgroupUids }) => cgroupUids.includes(uid));
+    if (wanted) void this.#advance().catch(logged);
+    else if (!this.#known.has(uid)) this.#holds.hold(uid, cgroup);
+  }
+
+  #releaseHolds(): void {
+    this.#holds.release(
+      this.#known,
+      new Set([...this.#wanted.values()].flatMap(({ cgroupUids }) => cgroupUids)),
     );
   }
 
@@ -88,12 +123,15 @@ export class Enrolments {
     for (const [uid, wanted] of this.#wanted) {
       if (!this.#current.has(uid)) this.#current.set(uid, new Enrolment(wanted, this.services));
     }
+    if (recheck) this.#releaseHolds();
     const waiting = this.list().filter(({ state }) => state === "waiting");
-    if (waiting.length === 0) return;
-    const cgroups = findPodCgroups(this.cgroupRoot);
-    await Promise.all(waiting.map(({ wanted }) => {
-      const cgroup = wanted.cgroupUids.map((uid) => cgroups.get(uid)).find(Boolean);
-      return this.#step(wanted.uid, (enrolment) => enrolment?.enrol(cgroup));
+    await Promise.all(waiting.map(({ wanted: { uid, cgroupUids } }) => {
+      const cgroup = this.#cgroups.find(cgroupUids);
+      return this.#step(uid, async (enrolment) => {
+        const entered = enrolment?.enrol(cgroup);
+        this.#holds.takenOver(cgroupUids, uid); // the enrolment attaches before it awaits anything
+        await entered;
+      });
     }));
   }
 
@@ -103,18 +141,19 @@ export class Enrolments {
     const settled = this.list().every((enrolment) =>
       enrolment.state === "active" && !this.#mustLeave(enrolment, false)
     );
-    this.#timer = setTimeout(
-      () => this.#advance().catch((error) => log.error("{error}", { error: String(error) })),
-      settled && this.#current.size === this.#wanted.size
-        ? RECHECK_MILLISECONDS
-        : RETRY_MILLISECONDS,
-    );
+    const young = this.list().some(({ state, isNew }) => isNew && state === "waiting");
+    const milliseconds = young
+      ? NEW_RETRY_MILLISECONDS
+      : settled && this.#current.size === this.#wanted.size
+      ? RECHECK_MILLISECONDS
+      : RETRY_MILLISECONDS;
+    this.#timer = setTimeout(() => this.#advance().catch(logged), milliseconds);
   }
 
   #mustLeave(enrolment: Enrolment, recheck: boolean): boolean {
     if (enrolment.state !== "active" && enrolment.state !== "waiting") return false;
     const wanted = this.#wanted.get(enrolment.wanted.uid);
-    if (wanted === undefined || !sameEnrolment(wanted, enrolment.wanted)) return true;
+    if (wanted === undefined || !enrolment.satisfies(wanted)) return true;
     return recheck && enrolment.state === "active" && !isCurrent(enrolment);
   }
 
@@ -150,7 +189,6 @@ function isCurrent(enrolment: Enrolment): boolean {
   }
 }
 
-function sameEnrolment(a: WantedEnrolment, b: WantedEnrolment): boolean {
-  return a.identity === b.identity && a.addresses.length === b.addresses.length &&
-    a.addresses.every((address) => b.addresses.includes(address));
+function logged(error: unknown): void {
+  log.error("{error}", { error: String(error) });
 }

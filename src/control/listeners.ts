@@ -54,6 +54,13 @@ export function openListeners(
   }
 }
 
+/** Closes listeners that no worker was given; what waits in them is reset. */
+export function closeListeners({ sets }: PodListeners): void {
+  for (const { outbound, inbound } of sets) {
+    for (const socket of [...outbound, ...inbound]) socket[Symbol.dispose]();
+  }
+}
+
 /** The usual port, or one of the kernel's choice that is free on every loopback when the pod uses that. */
 function freePort(loopbacks: readonly Uint8Array[]): number {
   for (let attempt = 0; attempt < 10; attempt++) {

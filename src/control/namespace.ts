@@ -1,7 +1,8 @@
 import { readFileSync, statSync } from "node:fs";
-import { formatAddress } from "../addresses.ts";
+import { formatAddress, specialAddress } from "../addresses.ts";
 import { SystemError } from "../native/errno.ts";
 import { NetworkNamespace } from "../native/namespace.ts";
+import { isIpv4 } from "../native/socket_address.ts";
 
 /** A pod's network namespace, proved to be its own. */
 export interface PodNamespace {
@@ -9,11 +10,14 @@ export interface PodNamespace {
   readonly namespace: NetworkNamespace;
   /** Device and inode, which name it as long as it is open. */
   readonly identity: string;
+  /** The pod's addresses: those that were asked for, or the first global one of each family. Canonical text. */
+  readonly addresses: readonly string[];
 }
 
 /**
  * Finds the network namespace of a pod among its processes: the oldest one's that is not the node's and holds
- * one of the pod's addresses. The processes come from the pod's own cgroup, so a thread of ours that passes
+ * one of the pod's addresses, or any global address while the pod's object names none yet (the kernel knows
+ * before the API server). The processes come from the pod's own cgroup, so a thread of ours that passes
  * through a namespace is never among them. Returns the reason when there is none (yet).
  */
 export function findNamespace(
@@ -31,14 +35,15 @@ export function findNamespace(
     const namespace = open(path);
     if (namespace === undefined) continue;
     // What was opened, not what the path names by now: the process may have ended and its number be reused.
-    if (holdsOne(namespace, addresses)) return { namespace, identity };
+    const own = podAddresses(namespace, addresses);
+    if (own.length > 0) return { namespace, identity, addresses: own };
     namespace[Symbol.dispose]();
   }
   if (pids.length === 0) return { missing: "no process runs in the pod's cgroup yet" };
   if (seen.size === 0) {
     return { missing: "all processes of the pod are in the node's network namespace" };
   }
-  return { missing: `no network namespace of the pod holds ${addresses.join(" or ")}` };
+  return { missing: `no namespace of the pod holds ${addresses.join(" or ") || "an address"} yet` };
 }
 
 /** Whether one of the pod's processes is in the namespace of that identity. */
@@ -71,8 +76,15 @@ function open(path: string): NetworkNamespace | undefined {
   }
 }
 
-function holdsOne(namespace: NetworkNamespace, addresses: readonly string[]): boolean {
-  return namespace.addresses().some((address) => addresses.includes(formatAddress(address)));
+/** What the pod's addresses are by this namespace: none when it is not the pod's. */
+function podAddresses(namespace: NetworkNamespace, wanted: readonly string[]): readonly string[] {
+  const held = namespace.addresses();
+  if (wanted.length > 0) {
+    return held.some((address) => wanted.includes(formatAddress(address))) ? wanted : [];
+  }
+  const global = held.filter((address) => specialAddress(address) === undefined);
+  return [global.find(isIpv4), global.find((address) => !isIpv4(address))]
+    .filter((address) => address !== undefined).map(formatAddress);
 }
 
 /** By start time, field 22 of /proc/<pid>/stat: the sandbox's first process is the pod's, others may be guests. */

@@ -85,7 +85,7 @@ function statusOf(enrolment: Enrolment, reports: Map<string, PodReport>): Enrolm
     state,
     ...(reason === undefined || state === "active" ? {} : { reason }),
     identity: wanted.identity,
-    addresses: wanted.addresses,
+    addresses: enrolment.addresses,
     ...(certificate === undefined ? {} : {
       certificate: { serial: certificate.serial, notAfter: certificate.notAfter.toISOString() },
     }),
