@@ -92,8 +92,11 @@ export class Lab implements AsyncDisposable {
     return pod!;
   }
 
-  /** Adds many pods at once, which is much faster than one after another. */
-  async addPods(all: PodOptions[]): Promise<Pod[]> {
+  /**
+   * Adds many pods at once, which is much faster than one after another. `started` is called when a pod has its
+   * sandbox and before its object follows, as kubelet starts containers before it writes the status.
+   */
+  async addPods(all: PodOptions[], started: (pod: Pod) => void = () => {}): Promise<Pod[]> {
     const forget = (pod: Pod) => void this.pods.splice(this.pods.indexOf(pod), 1);
     const added = all.map((options) =>
       new Pod(this.#processes, this.node(options.node), this.name, options, this.#cluster, forget)
@@ -104,7 +107,10 @@ export class Lab implements AsyncDisposable {
     for (const node of this.nodes) {
       await connectPods(node, added.filter((pod) => pod.node === node && !pod.hostNetwork));
     }
-    for (const pod of added) pod.startSandbox();
+    for (const pod of added) {
+      pod.startSandbox();
+      started(pod);
+    }
     for (const pod of added) {
       if ((pod.options.object ?? "after") === "after") await pod.apply();
     }
