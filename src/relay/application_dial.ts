@@ -1,7 +1,7 @@
 import { encodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
 import { SystemError } from "../native/errno.ts";
 import { type Socket, text } from "../native/socket.ts";
-import type { Endpoint } from "../native/socket_address.ts";
+import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
 import type { RelayPod } from "./pod.ts";
 
 /**
@@ -16,7 +16,7 @@ export class ApplicationDial implements Disposable {
   constructor(readonly pod: RelayPod, application: Endpoint, client: Endpoint) {
     this.socket = pod.socketFor(application.address);
     try {
-      this.socket.bind({ address: application.address, port: 0 });
+      this.socket.bind({ address: sourceFor(application.address), port: 0 });
       this.#originKey = encodeSocketKey(pod.description.cookie, this.socket.localEndpoint());
       pod.bench.origins.set(this.#originKey, encodeEndpoint(client));
     } catch (error) {
@@ -40,3 +40,18 @@ export class ApplicationDial implements Disposable {
     this.forgetClient();
   }
 }
+
+/**
+ * The relay's own address towards an application, which only tools like ss ever see. For IPv4 another one of
+ * 127.128.0.0/20 each time: a port stays taken for a minute after its connection has ended (TIME_WAIT), and
+ * one address has only some 28,000 of them.
+ */
+function sourceFor(application: Uint8Array): Uint8Array {
+  if (!isIpv4(application)) return application;
+  const next = lastSource = (lastSource + 1) % 4096;
+  const address = application.slice();
+  address.set([127, 128, next >> 8, next & 0xff], 12);
+  return address;
+}
+
+let lastSource = 0;

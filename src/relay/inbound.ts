@@ -25,6 +25,8 @@ import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
 const HANDSHAKE_MILLISECONDS = 10_000;
 const OPEN_MILLISECONDS = 5_000;
 const DIAL_MILLISECONDS = 10_000;
+/** How long a tunnel may wait for its next stream. */
+const IDLE_MILLISECONDS = 120_000;
 
 /** How many tunnels of one pod and worker may be between accept and OPEN: what a flood can occupy. */
 const MAX_UNOPENED = 1024;
@@ -160,6 +162,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     if (this.#state === "dialling") {
       return this.#refuseStream(ETIMEDOUT, "connecting took too long");
     }
+    if (!this.pod.unopened.has(this)) return this.#end();
     const what = this.#state === "handshake" ? "the TLS handshake" : "OPEN";
     this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
     this.#end();
@@ -227,13 +230,14 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   #released(clean: boolean): void {
     this.#stream = undefined;
     this.#state = "idle";
-    if (!clean) this.#end();
+    if (clean) this.#rearm(IDLE_MILLISECONDS);
+    else this.#end();
   }
 
   #refuseStream(errno: number, message: string): void {
     this.pod.refuse("application_refused", `refused a stream: ${message}`, this.#fields());
     this.#closeDial();
-    this.pod.bench.loop.deadlines.disarm(this);
+    this.#rearm(IDLE_MILLISECONDS);
     this.#state = "idle";
     this.#tunnel.sendRefuse(errno);
     // What came behind OPEN was left unread; the loop calls, since this may be inside a read already.

@@ -3,7 +3,8 @@
  *
  *   accept      the redirected connect() arrives on the pod's loopback
  *   flow        the kernel's note says where the application was going
- *   dial        a tunnel to that pod: its socket in our pod's namespace, TLS, the server's identity
+ *   tunnel      one that an earlier stream has left, or a new one: its socket in our pod's namespace, TLS, the
+ *               server's identity
  *   OPEN        the stream is asked for, and accepted or refused
  *   stream      bytes go both ways
  */
@@ -61,6 +62,8 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
 class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   readonly #stream: Stream;
   #tunnel: Tunnel | undefined;
+  /** The tunnel has carried a stream before: the peer may just have closed it, which is worth a new one. */
+  #reused = false;
   #streaming = false;
 
   constructor(
@@ -74,7 +77,9 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     pod.counters.streamsOpen++;
     this.#stream = new Stream(pod.bench, app, this);
     pod.bench.loop.register(app.descriptor, ALL_EVENTS, this.#stream);
-    this.#dial();
+    const idle = pod.pool.take(peer);
+    if (idle === undefined) this.#dial();
+    else this.#reuse(idle);
   }
 
   get accepting(): boolean {
@@ -87,8 +92,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     requireServer(identity, { address: this.peer.address, id: this.peer.identity });
     this.pod.counters.handshakes++;
     this.pod.bench.loop.deadlines.disarm(this);
-    this.pod.bench.loop.deadlines.arm(this, ACCEPT_MILLISECONDS);
-    tunnel.sendOpen(this.wanted);
+    this.#ask(tunnel);
   }
 
   accept(): void {
@@ -110,6 +114,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
       ...this.#fields(),
       errno: errnoName(errno),
     });
+    this.#park();
     this.#end();
   }
 
@@ -140,6 +145,11 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   lost(reason: string, error?: unknown): void {
+    if (this.#reused && !this.#streaming) {
+      this.#closeTunnel();
+      this.#reused = false;
+      return this.#dial();
+    }
     const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
     this.pod.refuse(code, `the tunnel failed: ${reason}`, this.#fields());
     this.#end();
@@ -154,8 +164,10 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     this.#end();
   }
 
-  released(): void {
-    this.#closeTunnel();
+  released(clean: boolean): void {
+    this.#streaming = false;
+    if (clean) this.#park();
+    else this.#closeTunnel();
   }
 
   closed(): void {
@@ -190,6 +202,26 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
       "client",
       this,
     );
+  }
+
+  #reuse(tunnel: Tunnel): void {
+    this.#tunnel = tunnel;
+    this.#reused = true;
+    tunnel.owner = this;
+    this.#ask(tunnel);
+  }
+
+  #ask(tunnel: Tunnel): void {
+    this.pod.bench.loop.deadlines.arm(this, ACCEPT_MILLISECONDS);
+    tunnel.sendOpen(this.wanted);
+  }
+
+  /** Leaves the tunnel, on which nothing is under way, to the next stream. */
+  #park(): void {
+    const tunnel = this.#tunnel;
+    if (tunnel === undefined) return;
+    this.#tunnel = undefined;
+    this.pod.pool.park(this.peer, tunnel);
   }
 
   /** Everything ends here that is not clean: the application sees a reset. */

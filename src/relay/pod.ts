@@ -4,6 +4,7 @@ import { Socket } from "../native/socket.ts";
 import { isIpv4 } from "../native/socket_address.ts";
 import { type Credentials, TlsContext } from "../native/tls_context.ts";
 import type { PodDescription, PodReport } from "./messages.ts";
+import { TunnelPool } from "./pool.ts";
 import type { Workbench } from "./workbench.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
@@ -26,6 +27,8 @@ export class RelayPod implements Disposable {
     bytesReceived: 0,
   };
   readonly refused = new Map<string, number>();
+  /** Outbound tunnels between two streams. */
+  readonly pool = new TunnelPool(() => void this.counters.tunnelsOpen--);
   readonly ipv4: Uint8Array | undefined;
   readonly ipv6: Uint8Array | undefined;
   context: TlsContext;
@@ -49,6 +52,7 @@ export class RelayPod implements Disposable {
     const next = new TlsContext(credentials, this.bench.engine.protocol);
     this.context[Symbol.dispose]();
     this.context = next;
+    this.pool.clear();
   }
 
   /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */
@@ -76,6 +80,7 @@ export class RelayPod implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.pool.clear();
     for (const connection of [...this.connections]) connection.abort();
     this.context[Symbol.dispose]();
   }

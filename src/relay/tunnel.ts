@@ -48,6 +48,7 @@ export interface TunnelOwner extends FrameHandler {
  */
 export class Tunnel implements Handler, Expiring {
   owner: TunnelOwner;
+  readonly opened = performance.now();
   #state: "connecting" | "handshake" | "open" | "lingering" | "closed";
   /** May have something to read. */
   #readable = true;

@@ -74,6 +74,7 @@ class Relay {
       case "peers":
         for (const address of command.gone) this.#bench.peers.delete(address);
         for (const peer of command.set) this.#bench.peers.set(peer.address, peer);
+        for (const { pod } of this.#pods.values()) pod.pool.retain(this.#bench.peers);
         return;
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());
