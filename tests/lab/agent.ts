@@ -31,12 +31,14 @@ export interface EnrolmentStatus {
   uid: string;
   state: string;
   reason?: string;
+  certificate?: { serial: string; notAfter: string };
   traffic?: { streams: number; streamsOpen: number; tunnelsOpen: number; handshakes: number };
   [field: string]: unknown;
 }
 
 export interface PeerStatus {
   address: string;
+  uid: string;
   [field: string]: unknown;
 }
 

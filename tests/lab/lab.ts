@@ -153,7 +153,9 @@ export class Lab implements AsyncDisposable {
       if (agent.node === pod.node) {
         return enrolments.some(({ uid, state }) => uid === pod.uid && state === "active");
       }
-      return pod.addresses.every((wanted) => peers.some(({ address }) => address === wanted));
+      return pod.addresses.every((wanted) =>
+        peers.some(({ address, uid }) => address === wanted && uid === pod.uid)
+      );
     });
   }
 

@@ -68,10 +68,14 @@ export async function connectPods(node: NodeNetwork, pods: PodNetwork[]): Promis
     ...pods.map(({ netns }) => inNamespace(netns, [])),
     inNamespace(
       node.netns,
-      pods.flatMap(({ netns, hostVeth }) => [
-        `link add ${hostVeth} type veth peer name eth0 netns ${netns}`,
-        `link set ${hostVeth} master cni0 up`,
-      ]),
+      [
+        ...pods.flatMap(({ netns, hostVeth }) => [
+          `link add ${hostVeth} type veth peer name eth0 netns ${netns}`,
+          `link set ${hostVeth} master cni0 up`,
+        ]),
+        // An address may have been another pod's: its link-layer address is not to be remembered.
+        "neigh flush dev cni0",
+      ],
       "",
     ),
     ...pods.map(({ netns, ipv4, ipv6 }) =>
