@@ -76,13 +76,18 @@ async function assertDirect(client: Place, server: Place, address: string): Prom
   assert.ok(!ports.has(OUTBOUND_PORT) && !ports.has(TUNNEL_PORT), "no connection to a relay");
 }
 
-/** The kernel's view of an open conversation: the client's sockets to `address`, the server's of that port. */
+/**
+ * The kernel's view of an open conversation: the client's sockets to `address`, the server's of that port, and
+ * the ports of every connection that came with it (idle tunnels of earlier ones may still be there).
+ */
 async function connection(client: Place, server: Place, address: string) {
-  await using talking = client.startClient("send", address, PORT);
-  await talking.waitForEvent(({ event }) => event === "sent");
   const established = async (place: Place) =>
     (await tcpSockets(place)).filter(({ state }) => state === "ESTAB");
-  const ofClient = await established(client);
+  const before = new Set((await established(client)).map(({ local, peer }) => `${local} ${peer}`));
+  await using talking = client.startClient("send", address, PORT);
+  await talking.waitForEvent(({ event }) => event === "sent");
+  const ofClient = (await established(client))
+    .filter(({ local, peer }) => !before.has(`${local} ${peer}`));
   const own = ofClient.filter(({ peer }) => peer === endpoint(address, PORT));
   const servers = (await established(server)).filter(({ local, peer }) =>
     local === endpoint(address, PORT) && (own.length === 0 || peer === own[0]?.local)

@@ -8,30 +8,27 @@ export interface Expiring {
  * so arming, disarming and finding the next one cost the same however many there are.
  */
 export class Deadlines {
-  readonly #queues = new Map<number, Map<Expiring, number>>();
+  readonly #queues = new Map<number, Queue>();
 
   constructor(readonly now: () => number = () => performance.now()) {}
 
   /** `target.expired()` will be called in `milliseconds`, counted anew if it was armed for as long before. */
   arm(target: Expiring, milliseconds: number): void {
     let queue = this.#queues.get(milliseconds);
-    if (queue === undefined) this.#queues.set(milliseconds, queue = new Map());
-    queue.delete(target);
-    queue.set(target, this.now() + milliseconds);
+    if (queue === undefined) this.#queues.set(milliseconds, queue = new Queue());
+    queue.remove(target);
+    queue.add(target, this.now() + milliseconds);
   }
 
   disarm(target: Expiring): void {
-    for (const queue of this.#queues.values()) queue.delete(target);
+    for (const queue of this.#queues.values()) queue.remove(target);
   }
 
   /** Milliseconds until the next one, rounded up, or -1 when there is none. */
   wait(): number {
     let next = Infinity;
     for (const queue of this.#queues.values()) {
-      for (const due of queue.values()) {
-        next = Math.min(next, due);
-        break;
-      }
+      next = Math.min(next, queue.first()?.due ?? Infinity);
     }
     return next === Infinity ? -1 : Math.max(0, Math.ceil(next - this.now()));
   }
@@ -40,11 +37,49 @@ export class Deadlines {
   run(): void {
     const now = this.now();
     for (const queue of this.#queues.values()) {
-      for (const [target, due] of queue) {
-        if (due > now) break;
-        queue.delete(target);
-        target.expired();
+      for (let entry = queue.first(); entry && entry.due <= now; entry = queue.first()) {
+        queue.remove(entry.target);
+        entry.target.expired();
       }
     }
+  }
+}
+
+interface Entry {
+  readonly target: Expiring;
+  readonly due: number;
+}
+
+/** First in, first out. What is removed from the middle stays as a gap until the head has reached it. */
+class Queue {
+  #entries: (Entry | undefined)[] = [];
+  #head = 0;
+  readonly #places = new Map<Expiring, number>();
+  /** How many entries have been dropped from the front: a place is an index plus this. */
+  #dropped = 0;
+
+  add(target: Expiring, due: number): void {
+    this.#places.set(target, this.#entries.length + this.#dropped);
+    this.#entries.push({ target, due });
+  }
+
+  remove(target: Expiring): void {
+    const place = this.#places.get(target);
+    if (place === undefined) return;
+    this.#places.delete(target);
+    this.#entries[place - this.#dropped] = undefined;
+  }
+
+  first(): Entry | undefined {
+    while (this.#head < this.#entries.length && this.#entries[this.#head] === undefined) {
+      this.#head++;
+    }
+    // Moving what is left costs as much as the gaps that were passed, so each entry is paid for once.
+    if (this.#head > this.#entries.length / 2) {
+      this.#dropped += this.#head;
+      this.#entries = this.#entries.slice(this.#head);
+      this.#head = 0;
+    }
+    return this.#entries[this.#head];
   }
 }

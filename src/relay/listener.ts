@@ -32,12 +32,23 @@ export class Listener implements Handler, Expiring, Disposable {
     for (let count = 0; count < BATCH; count++) {
       const result = this.#socket.accept();
       if (typeof result !== "number") {
-        this.accepted(result.socket, result.peer);
+        this.#hand(result.socket, result.peer);
         continue;
       }
       if (result === EAGAIN) return;
       if (EXHAUSTED.has(result)) return this.#pause(result);
       // What remains is the fate of one connection, reset before it was accepted (accept(2)): take the next.
+    }
+  }
+
+  /** A connection that cannot be taken on is refused, and costs nobody else anything. */
+  #hand(socket: Socket, peer: Endpoint): void {
+    try {
+      this.accepted(socket, peer);
+    } catch (error) {
+      this.bench.loop.forget(socket.descriptor);
+      socket.reset();
+      this.failed(error);
     }
   }
 

@@ -33,7 +33,7 @@ function start(command: WorkerCommand & { type: "start" }): void {
   const relay = new Relay(command, async (rings) => {
     rung += rings;
     while (received < rung) await new Promise((resolve) => setTimeout(resolve, 0));
-    for (const next of commands.splice(0)) relay.obey(next);
+    for (const next of commands.splice(0)) relay.tryToObey(next);
   });
   relay.run();
 }
@@ -63,7 +63,19 @@ class Relay {
     await this.#bench.loop.run();
   }
 
-  obey(command: WorkerCommand): void {
+  /** A command that fails must not take the worker, and so the whole node, with it. */
+  tryToObey(command: WorkerCommand): void {
+    try {
+      this.#obey(command);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#bench.log("error", `the command ${command.type} failed: ${reason}`, {
+        reason: "command",
+      });
+    }
+  }
+
+  #obey(command: WorkerCommand): void {
     switch (command.type) {
       case "enrol":
         return this.#enrol(command);
