@@ -142,6 +142,19 @@ export class Enrolment {
     log.info("un-enrolled {pod}", { pod: this.name });
   }
 
+  /**
+   * Makes room for another enrolment of the same pod, whose addresses or namespace have changed. The programs
+   * stay: until that is active, the pod is held and sends nothing in clear.
+   */
+  async giveWay(): Promise<void> {
+    const wasActive = this.state === "active";
+    this.state = "leaving";
+    await this.#withdraw(0);
+    if (wasActive) await this.services.publish();
+    this.state = "gone";
+    log.info("enrolling {pod} anew", { pod: this.name });
+  }
+
   async #enter(cgroup: string | undefined): Promise<void> {
     const { wanted, services } = this;
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");

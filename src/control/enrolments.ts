@@ -159,8 +159,15 @@ export class Enrolments {
 
   async #leave(enrolment: Enrolment | undefined): Promise<void> {
     if (enrolment === undefined) return;
-    await enrolment.leave(isCurrent(enrolment));
-    this.#current.delete(enrolment.wanted.uid);
+    const { uid } = enrolment.wanted;
+    if (this.#wanted.has(uid)) {
+      await enrolment.giveWay();
+      // Nobody is there to detach the programs when it is wanted no more by now.
+      if (!this.#wanted.has(uid)) this.services.redirector.detach(uid);
+    } else {
+      await enrolment.leave(isCurrent(enrolment));
+    }
+    this.#current.delete(uid);
   }
 
   /** One pod's steps run one after the other; a step that fails is logged and does not stop the next. */

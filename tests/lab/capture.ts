@@ -17,6 +17,8 @@ export interface CaptureResult {
   tcpDestinationPorts: Set<number>;
   /** The ports to which connections were opened (SYN without ACK) during the capture. */
   openedPorts: Set<number>;
+  /** Whether something was captured, and every packet of it was to or from this port. */
+  isOnlyPort(port: number): boolean;
   /** Packets that passed the filter but are not in the file; a proof needs 0. */
   dropped: number;
   /**
@@ -60,6 +62,9 @@ export class Capture implements AsyncDisposable {
       openedPorts: new Set(
         packets.filter(({ syn, ack }) => syn && !ack).map(({ destinationPort }) => destinationPort),
       ),
+      isOnlyPort: (port) =>
+        packets.length > 0 &&
+        packets.every((packet) => packet.sourcePort === port || packet.destinationPort === port),
       dropped: Math.max(dropped, received - captured),
       contains: (sought) => count(packets, sought),
     };

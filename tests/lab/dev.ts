@@ -1,4 +1,5 @@
 /** The demo's two pods and their agents, left running to play with: deno task dev. */
+import { delay } from "./delay.ts";
 import { Lab } from "./lab.ts";
 import { bold, dim } from "./story.ts";
 
@@ -24,6 +25,7 @@ console.log(
   `${bold("pod-01 says hello to pod-02:9000 every half second. To try, from another terminal:")}
 
   enrol both pods       sed -i 's/^metadata:/&\\n  annotations: { kube-gateway.io: "true" }/' ${lab.directory}/pod-*.yaml
+  un-enrol them         sed -i '/kube-gateway.io:/d' ${lab.directory}/pod-*.yaml
   ask the agents        deno task kube-gateway status ${sockets}
   read along            ip netns exec ${
     lab.node("node-a").netns
@@ -41,5 +43,5 @@ for (;;) {
     }
     shown.set(agent, agent.log.length);
   }
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await delay(200);
 }

@@ -20,6 +20,10 @@ export class Story {
     return (performance.now() - this.#began) / 1000;
   }
 
+  get isObserved(): boolean {
+    return this.observations.every((step) => step.observed);
+  }
+
   step(title: string, ...explanation: string[]): void {
     this.#title = title;
     this.#stepBegan = performance.now();
@@ -28,8 +32,8 @@ export class Story {
   }
 
   /** A line as it was captured, heard or printed. */
-  quote(text: string, color: (text: string) => string = (text) => text): void {
-    for (const line of text.split("\n")) this.#print(`     ${color(line)}`);
+  quote(text: string): void {
+    for (const line of text.split("\n")) this.#print(`     ${line}`);
   }
 
   /** Ends the step: what was seen, in words and as facts. */
@@ -45,9 +49,8 @@ export class Story {
   }
 
   end(closing: string): void {
-    const observed = this.observations.every((step) => step.observed);
+    const { isObserved: observed, observations: steps, seconds } = this;
     if (this.json) {
-      const { observations: steps, seconds } = this;
       console.log(JSON.stringify({ observed, seconds, steps }, null, 2));
     } else {
       console.log(`\n${observed ? closing : red("The story broke off.")}`);

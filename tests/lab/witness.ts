@@ -3,9 +3,11 @@ import type { TcpPacket } from "./pcap.ts";
 import type { Pod } from "./pod.ts";
 import type { AppEvent, LabProcess } from "./process.ts";
 
-/** A packet with payload on its way from one pod to the other. */
+/** A packet with payload between the two pods. */
 export interface Captured {
+  /** The listener's port: the destination's, of an answer the source's. */
   readonly port: number;
+  readonly isAnswer: boolean;
   readonly bytes: Uint8Array;
   readonly text: string;
 }
@@ -17,11 +19,12 @@ export class Wire {
   static async watch(lab: Lab, from: Pod, to: Pod): Promise<Wire> {
     const wire = new Wire();
     await lab.watchLink(from.node.name, (packet: TcpPacket) => {
-      const { sourceAddress, destinationAddress, destinationPort: port, payload: bytes } = packet;
-      if (sourceAddress !== from.ipv4 || destinationAddress !== to.ipv4 || bytes.length === 0) {
-        return;
-      }
-      wire.packets.push({ port, bytes, text: new TextDecoder().decode(bytes) });
+      const { sourceAddress: source, destinationAddress: destination, payload: bytes } = packet;
+      const isAnswer = source === to.ipv4 && destination === from.ipv4;
+      const isQuestion = source === from.ipv4 && destination === to.ipv4;
+      if (bytes.length === 0 || !(isAnswer || isQuestion)) return;
+      const port = isAnswer ? packet.sourcePort : packet.destinationPort;
+      wire.packets.push({ port, isAnswer, bytes, text: new TextDecoder().decode(bytes) });
     });
     return wire;
   }
