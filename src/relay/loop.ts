@@ -94,7 +94,12 @@ export class EventLoop {
     try {
       handler.ready(events);
     } catch (error) {
-      handler.failed(error);
+      try {
+        handler.failed(error);
+      } catch (again) {
+        // What is left of this connection goes with the process; the others must not.
+        console.error(`kube-gateway relay: ${error}, and then ${again}`);
+      }
     }
   }
 }

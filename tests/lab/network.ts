@@ -41,7 +41,7 @@ export async function buildFabric(
     // The settings are the defaults of links to come, so they precede the links.
     ...[outside, ...nodes.map(({ netns }) => netns)].map((netns) => inNamespace(netns, [])),
     inNamespace(fabric, [
-      "link add fabric0 type bridge mcast_snooping 0",
+      `link add fabric0 address ${bridgeMac(0)} type bridge mcast_snooping 0`,
       "link set fabric0 up",
       ...uplinks.flatMap(({ netns, name }) => [
         `link add ${name} type veth peer name eth0 netns ${netns}`,
@@ -105,7 +105,9 @@ function nodeLines(node: NodeNetwork, nodes: NodeNetwork[]): string[] {
     "link set eth0 up",
     `addr add ${nodeIpv4(node.number)}/24 dev eth0`,
     `addr add ${nodeIpv6(node.number)}/64 dev eth0 nodad`,
-    "link add cni0 type bridge mcast_snooping 0",
+    // An address of its own: a bridge takes its ports' lowest one, and would change it as pods come, so that
+    // their neighbours' packets went nowhere for seconds.
+    `link add cni0 address ${bridgeMac(node.number)} type bridge mcast_snooping 0`,
     "link set cni0 up",
     `addr add ${podIpv4(node.number, 1)}/24 dev cni0`,
     `addr add ${podIpv6(node.number, 1)}/64 dev cni0 nodad`,
@@ -145,4 +147,9 @@ function batch(...namespaces: string[]): string {
   return `ip -batch - <<'LINES'\n${
     namespaces.map((name) => `netns add ${name}`).join("\n")
   }\nLINES`;
+}
+
+/** A locally administered unicast address (IEEE 802). */
+function bridgeMac(number: number): string {
+  return `02:00:00:00:00:${number.toString(16).padStart(2, "0")}`;
 }
