@@ -1,5 +1,5 @@
 /** The command `kube-gateway`: one subcommand, its options, and what it ends with. */
-import { parseCommandLine, UsageError } from "./operate/command_line.ts";
+import { parseCommandLine, UsageError } from "./commands/command_line.ts";
 
 try {
   const command = parseCommandLine(Deno.args);
@@ -9,22 +9,22 @@ try {
     // Imported when it is known which: `status` should not load what the agent needs.
     switch (command.name) {
       case "agent": {
-        const { agentCommand } = await import("./operate/agent_command.ts");
+        const { agentCommand } = await import("./commands/agent.ts");
         await agentCommand(command.options);
         break;
       }
       case "status": {
-        const { statusCommand } = await import("./operate/status_command.ts");
+        const { statusCommand } = await import("./commands/status.ts");
         await statusCommand(command.options);
         break;
       }
       case "check": {
-        const { checkCommand } = await import("./operate/check.ts");
+        const { checkCommand } = await import("./commands/check.ts");
         if (!checkCommand(command.options)) Deno.exit(1);
         break;
       }
       case "cleanup": {
-        const { cleanupCommand } = await import("./operate/cleanup.ts");
+        const { cleanupCommand } = await import("./commands/cleanup.ts");
         cleanupCommand(command.options);
         break;
       }

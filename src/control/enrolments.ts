@@ -1,6 +1,6 @@
 import { logger } from "../log.ts";
 import { watchBirths } from "./births.ts";
-import { PodCgroups } from "./cgroups.ts";
+import { PodCgroups } from "./pod_cgroups.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
 import { Holds } from "./holds.ts";

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cgroup2Mount } from "../control/cgroup.ts";
+import { requireLibrary } from "../native/library.ts";
 import { type Options, textOption } from "./command_line.ts";
 
 /** One need of the agent: met, as `found` says, or not, and then what to do. */
@@ -112,7 +113,7 @@ function bpfFileSystem(stateDirectory: string): Check {
 
 function library(file: string, need: string, todo: string): Check {
   return check(need, todo, () => {
-    Deno.dlopen(file, {}).close();
+    requireLibrary(file);
     return file;
   });
 }

@@ -1,6 +1,6 @@
-import { askStatus } from "./admin.ts";
+import { askStatus } from "../operate/admin.ts";
 import type { Options } from "./command_line.ts";
-import type { AgentStatus, EnrolmentStatus } from "./status.ts";
+import type { AgentStatus, EnrolmentStatus } from "../operate/status.ts";
 
 /** `kube-gateway status`: a table of the enrolments, or the agents' own JSON. */
 export async function statusCommand(options: Options): Promise<void> {
