@@ -10,8 +10,8 @@ import { Peers } from "./control/peers.ts";
 import { openInProcessIssuer } from "./identity/in_process.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { logger } from "./log.ts";
-import { isBpfFileSystem, mountBpfFileSystem } from "./native/file_system.ts";
-import { serveAdmin } from "./operate/admin.ts";
+import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
+import { askStatus, serveAdmin } from "./operate/admin.ts";
 import { agentStatus } from "./operate/status.ts";
 import { RelayWorkers } from "./relay/workers.ts";
 
@@ -35,7 +35,8 @@ export interface AgentOptions {
 
 /** Runs until `stop` resolves, then detaches every pod and leaves nothing behind. */
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
-  prepareStateDirectory(options.stateDirectory);
+  await requireNoOtherAgent(options.adminSocket);
+  const mounted = prepareStateDirectory(options.stateDirectory);
   const redirector = new Redirector(options.objectFile, options.stateDirectory);
   forgetEarlierPods(redirector);
   const workers = new RelayWorkers({
@@ -106,12 +107,27 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   workers[Symbol.dispose]();
   redirector[Symbol.dispose]();
   removeState(options.stateDirectory);
+  if (mounted !== undefined) unmount(mounted);
 }
 
 const relayLog = logger("relay");
 
-/** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf: where there is none, mounts one. */
-function prepareStateDirectory(directory: string): void {
+/** Two agents with the same paths would take each other's pods away. */
+async function requireNoOtherAgent(adminSocket: string): Promise<void> {
+  const other = await askStatus(adminSocket).catch(() => undefined); // nobody, or a crashed one's socket
+  if (other === undefined) return;
+  throw new Error(
+    `the agent of ${other.node} (process ${other.pid}) answers on ${adminSocket} already: stop it, or ` +
+      "give this one an --admin-socket and a --state-dir of its own",
+  );
+}
+
+/**
+ * Pins need a bpffs, which the system usually mounts on /sys/fs/bpf: where there is none, mounts one and
+ * returns where.
+ */
+function prepareStateDirectory(directory: string): string | undefined {
+  let mounted: string | undefined;
   let existing = directory;
   while (!existsSync(existing)) existing = dirname(existing);
   if (!isBpfFileSystem(existing)) {
@@ -119,9 +135,11 @@ function prepareStateDirectory(directory: string): void {
     const target = existing === "/sys/fs/bpf" ? existing : directory;
     mkdirSync(target, { recursive: true, mode: 0o700 });
     mountBpfFileSystem(target);
+    mounted = target;
     log.warn("{directory} was not on a bpffs: mounted one on {target}", { directory, target });
   }
   mkdirSync(directory, { recursive: true, mode: 0o700 });
+  return mounted;
 }
 
 /** After a crash, pods stay attached but held: their old listeners are gone, and so may be their addresses. */

@@ -3,7 +3,7 @@
  * programs to a pod's cgroup. All of it is pinned below the state directory, so it outlives a crash of the
  * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it.
  */
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfLink, BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { openDirectory } from "../native/file_system.ts";
@@ -97,7 +97,12 @@ export function removeState(stateDirectory: string): number {
   // Links first: a program without its maps' entries would refuse connections.
   rmSync(podsDirectory(stateDirectory), { recursive: true });
   rmSync(mapsDirectory(stateDirectory), { recursive: true });
-  rmSync(stateDirectory, { recursive: true });
+  try {
+    rmdirSync(stateDirectory);
+  } catch (error) {
+    // The root of a bpffs stays: whoever mounted it unmounts it.
+    if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+  }
   return pods.length;
 }
 
