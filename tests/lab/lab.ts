@@ -209,6 +209,8 @@ export class Lab implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    // All at once, also the children of what was spawned: they hold its pipes open, for whose end we wait.
+    await Deno.writeTextFile(`${cgroupMount()}/${this.name}/cgroup.kill`, "1", { create: false });
     await this.#processes.killAll();
     await removeTraces(this.name);
     forgetOnSignal(this);
