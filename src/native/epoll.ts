@@ -79,6 +79,7 @@ export class Bell implements Disposable {
 
   /** Stops the ringing; says how many rings there were. */
   quiet(): number {
+    this.#count[0] = 0n; // for a bell that was silent: read() then leaves the bytes alone
     libc.read(this.descriptor, this.#countBytes, 8n);
     return Number(this.#count[0]);
   }

@@ -7,8 +7,9 @@ const location = libc.__errno_location();
 if (location === null) throw new Error("libc: __errno_location() returned NULL");
 const view = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
 
+// Backwards, so that the first of two names stays: EAGAIN, not EWOULDBLOCK.
 const names = new Map<number, string>(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+  Object.entries(constants.errno).reverse().map(([name, number]) => [number, name]),
 );
 
 /** The calling thread's errno. Right only on the line after the failing call: any Deno call may overwrite it. */

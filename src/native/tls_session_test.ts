@@ -1,11 +1,14 @@
+import "reflect-metadata";
+import * as x509 from "@peculiar/x509";
 import assert from "node:assert/strict";
 import { newKeyAndRequest } from "../identity/csr.ts";
 import { openInProcessIssuer } from "../identity/in_process.ts";
 import { identityOfLeaf } from "../identity/verify.ts";
-import { drainErrors } from "./openssl_error.ts";
+import { libssl } from "./libssl.ts";
+import { drainErrors, notNull } from "./openssl_error.ts";
 import { ScatterBuffer } from "./scatter.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "./tls_context.ts";
-import { MAX_RECORD, TlsEngine, TlsError, type TlsSession } from "./tls_session.ts";
+import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError, type TlsSession } from "./tls_session.ts";
 
 const TRUST_DOMAIN = "cluster.local";
 
@@ -26,6 +29,54 @@ async function credentials(ca: string, address = "10.0.0.1"): Promise<Credential
   };
   const { chain } = await issuer.issue(pod, csr);
   return { chain, privateKey, roots: await issuer.trustBundle() };
+}
+
+/** A CA of the test's own, for certificates that no issuer makes: valid from and to, hours from now. */
+async function datedAuthority(): Promise<(from: number, to: number) => Promise<Credentials>> {
+  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+  const rootKeys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+  const hours = (count: number) => new Date(Date.now() + count * 3_600_000);
+  const { KeyUsageFlags, X509CertificateGenerator } = x509;
+  const root = await X509CertificateGenerator.createSelfSigned({
+    name: "CN=dated",
+    keys: rootKeys,
+    notBefore: hours(-1000),
+    notAfter: hours(1000),
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(rootKeys.publicKey),
+    ],
+  });
+  return async (from, to) => {
+    const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+    const leaf = await X509CertificateGenerator.create({
+      issuer: root.subject,
+      notBefore: hours(from),
+      notAfter: hours(to),
+      publicKey: keys.publicKey,
+      signingKey: rootKeys.privateKey,
+      signingAlgorithm: algorithm,
+      extensions: [
+        new x509.SubjectAlternativeNameExtension([{ type: "ip", value: "10.0.0.1" }], true),
+        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+        await x509.AuthorityKeyIdentifierExtension.create(root.publicKey),
+      ],
+    });
+    return {
+      chain: [new Uint8Array(leaf.rawData)],
+      privateKey: new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey)),
+      roots: [new Uint8Array(root.rawData)],
+    };
+  };
+}
+
+/** Of a client that goes on whatever was agreed. */
+class AnyProtocol extends AlpnProtocol {
+  override isAgreed(): boolean {
+    return true;
+  }
 }
 
 /** One side of a connection in memory: what its engine produces is the other's to be fed. */
@@ -113,6 +164,71 @@ Deno.test("TLS sessions that share an engine", async (t) => {
     free(client, server);
   });
 
+  await t.step("carry a full batch that arrives in pieces", () => {
+    const source = new ScatterBuffer(4 * MAX_RECORD);
+    crypto.getRandomValues(source.bytes);
+    for (const piece of [INCOMING_SIZE, 16_406, 16_405, 1000]) {
+      const { client, server } = pair();
+      shakeHands(client, server);
+      client.turn(server, () => {
+        for (let at = 0; at < source.bytes.length; at += MAX_RECORD) {
+          client.session.write(source, at, MAX_RECORD);
+        }
+      });
+      const ciphertext = concatenated(client.sent.splice(0));
+      assert(ciphertext.length > INCOMING_SIZE, "does not fit one read");
+      const target = new ScatterBuffer(4 * MAX_RECORD);
+      let received = 0;
+      for (let at = 0; at < ciphertext.length; at += piece) {
+        client.sent.push(ciphertext.slice(at, at + piece));
+        server.turn(client, () => {
+          for (let count = -1; count !== 0; received += count) {
+            count = engine.unread > 0 ? server.session.read(target, received) : 0;
+          }
+          assert.equal(engine.unread, 0, "OpenSSL keeps the beginning of a record itself");
+        });
+      }
+      assert.equal(received, source.bytes.length);
+      assert(target.bytes.every((byte, index) => byte === source.bytes[index]));
+      free(client, server);
+    }
+  });
+
+  await t.step("never issue a ticket", () => {
+    const { client, server } = pair();
+    shakeHands(client, server);
+    assert.equal(concatenated(server.sent).length, 0, "nothing after the server's Finished");
+    free(client, server);
+  });
+
+  await t.step("break when a byte was changed", () => {
+    const source = new ScatterBuffer(64);
+    for (const position of [0, 5, 20, 60]) {
+      const { client, server } = pair();
+      shakeHands(client, server);
+      client.turn(server, () => client.session.write(source, 0, 64));
+      const record = concatenated(client.sent.splice(0));
+      record[position] = (record[position] ?? 0) ^ 1;
+      client.sent.push(record);
+      assert.throws(
+        () => server.turn(client, () => server.session.read(new ScatterBuffer(MAX_RECORD), 0)),
+        TlsError,
+        `byte ${position}`,
+      );
+      assert(concatenated(server.sent).length > 0, "an alert says so");
+      free(client, server);
+      assert.deepEqual(drainErrors(), []);
+    }
+  });
+
+  await t.step("refuse bytes that are no TLS", () => {
+    const { client, server } = pair();
+    client.sent.push(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: pod\r\n\r\n"));
+    assert.throws(() => server.turn(client, () => server.session.handshake()), TlsError);
+    free(client, server);
+    assert.deepEqual(drainErrors(), []);
+  });
+
   await t.step("fifty handshakes, a step of each in turn, do not disturb each other", () => {
     const pairs = Array.from({ length: 50 }, () => ({ ...pair(), done: 0 }));
     for (let turn = 0; turn < 10; turn++) {
@@ -135,6 +251,17 @@ Deno.test("TLS sessions that share an engine", async (t) => {
     free(client, server);
   });
 
+  const dated = await datedAuthority();
+  const anyProtocol = new AnyProtocol("test/1");
+  const laxEngine = new TlsEngine(anyProtocol);
+
+  await t.step("accept a certificate within its dates", async () => {
+    using current = new TlsContext(await dated(-1, 1), protocol);
+    const { client, server } = pair(current, current);
+    shakeHands(client, server);
+    free(client, server);
+  });
+
   const refusals: [name: string, make: () => Promise<ReturnType<typeof pair>>, reason: RegExp][] = [
     ["a client of another CA", async () => {
       const other = await credentials(theirs);
@@ -144,6 +271,42 @@ Deno.test("TLS sessions that share an engine", async (t) => {
       const other = await credentials(theirs);
       return pair(context, new TlsContext({ ...other, roots: good.roots }, protocol));
     }, /certificate refused: unable to get local issuer|self.signed/],
+    ["a client without a certificate", () => {
+      // Checks nothing and shows nothing.
+      const bare = { pointer: notNull(libssl.SSL_CTX_new(libssl.TLS_method()), "SSL_CTX_new", "") };
+      libssl.SSL_CTX_set_alpn_protos(bare.pointer, protocol.wire, protocol.wire.length);
+      const disposable = { ...bare, [Symbol.dispose]: () => libssl.SSL_CTX_free(bare.pointer) };
+      return Promise.resolve(pair(disposable, context, laxEngine));
+    }, /peer did not return a certificate/],
+    ["a client whose certificate has expired", async () => {
+      const [expired, current] = [await dated(-2, -1), await dated(-1, 1)];
+      return pair(new TlsContext(expired, protocol), new TlsContext(current, protocol));
+    }, /certificate refused: certificate has expired/],
+    ["a server whose certificate has expired", async () => {
+      const [expired, current] = [await dated(-2, -1), await dated(-1, 1)];
+      return pair(new TlsContext(current, protocol), new TlsContext(expired, protocol));
+    }, /certificate refused: certificate has expired/],
+    ["a client whose certificate is not valid yet", async () => {
+      const [early, current] = [await dated(1, 2), await dated(-1, 1)];
+      return pair(new TlsContext(early, protocol), new TlsContext(current, protocol));
+    }, /certificate refused: certificate is not yet valid/],
+    ["a client that speaks TLS 1.2 at most", () => {
+      const old = new TlsContext(good, protocol);
+      const [setMin, setMax, tls12] = [123, 124, 0x0303n];
+      libssl.SSL_CTX_ctrl(old.pointer, setMin, tls12, null);
+      libssl.SSL_CTX_ctrl(old.pointer, setMax, tls12, null);
+      return Promise.resolve(pair(old));
+    }, /unsupported protocol/],
+    ["a client that offers no application protocol", () => {
+      const silent = new TlsContext(good, protocol);
+      libssl.SSL_CTX_set_alpn_protos(silent.pointer, null, 0);
+      return Promise.resolve(pair(silent, context, laxEngine));
+    }, /no common application protocol/],
+    ["a server that answers with no application protocol", () => {
+      const silent = new TlsContext(good, protocol);
+      libssl.SSL_CTX_set_alpn_select_cb(silent.pointer, null, null);
+      return Promise.resolve(pair(context, silent));
+    }, /no common application protocol/],
     ["another application protocol", () => {
       const other = new AlpnProtocol("test/2");
       return Promise.resolve(pair(new TlsContext(good, other), context, new TlsEngine(other)));
