@@ -11,16 +11,22 @@ const LAYERS = [
   "commands",
   "agent",
   "operate",
+  "signer",
   "control",
   "relay",
   "kernel",
   "identity",
+  "kubernetes",
   "native",
   "shared",
 ];
 
 /** Where the order alone would allow too much. */
-const NEVER: Record<string, string[]> = { kernel: ["identity"], identity: ["native"] };
+const NEVER: Record<string, string[]> = {
+  kernel: ["identity"],
+  identity: ["native"],
+  kubernetes: ["native"],
+};
 
 const plugin: Deno.lint.Plugin = {
   name: "kube-gateway",

@@ -1,0 +1,160 @@
+import type { ClusterConnection } from "./connection.ts";
+import { ApiError, isOutage, NoAnswer } from "./errors.ts";
+import { Pace } from "./pace.ts";
+
+/** What a request carries beside its method and path. */
+export interface RequestOptions {
+  readonly query?: Readonly<Record<string, string>>;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** `application/json` when not given; a patch names its kind here. */
+  readonly contentType?: string;
+  readonly signal?: AbortSignal;
+  /** Until the whole answer must be there: 10 s when not given. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * A client of the Kubernetes API on Deno's own fetch, which notices that the server has died
+ * (client-node's does not under Deno). All of a process share one: when the server is away, together
+ * they ask it no more than {@link MAX_OUTAGE_RATE} times a second.
+ */
+export class KubernetesApi implements Disposable {
+  readonly server: string;
+  readonly #connection: ClusterConnection;
+  readonly #client: Deno.HttpClient;
+  readonly #pace = new Pace(1000 / MAX_OUTAGE_RATE);
+  #heard = performance.now();
+
+  constructor(connection: ClusterConnection) {
+    this.#connection = connection;
+    this.server = connection.server;
+    const { certificateAuthority, clientCertificate } = connection;
+    // HTTP/1.1: in HTTP/2 all requests share one connection, and when packets are dropped there they all
+    // wait until the kernel gives it up after 15 minutes. Idle ones go early for the same reason.
+    this.#client = Deno.createHttpClient({
+      http2: false,
+      poolIdleTimeout: 15_000,
+      ...(certificateAuthority === undefined ? {} : { caCerts: [certificateAuthority] }),
+      ...(clientCertificate === undefined
+        ? {}
+        : { cert: clientCertificate.certificate, key: clientCertificate.key }),
+    });
+  }
+
+  /** Milliseconds since anything was heard from the API server. */
+  get silence(): number {
+    return performance.now() - this.#heard;
+  }
+
+  /**
+   * One request and its whole answer, parsed; undefined when the answer is empty.
+   *
+   * @throws {ApiError} for an answer that is no success; else what fetch throws.
+   */
+  async request(method: string, path: string, options: RequestOptions = {}): Promise<unknown> {
+    const { timeoutMs = 10_000 } = options;
+    const late = new AbortController();
+    const timer = setTimeout(
+      () => late.abort(new NoAnswer(`no answer to ${method} ${path} in ${timeoutMs / 1000} s`)),
+      timeoutMs,
+    );
+    const signal = options.signal === undefined
+      ? late.signal
+      : AbortSignal.any([late.signal, options.signal]);
+    try {
+      return await this.#pace.run(async () => {
+        const response = await this.#fetch(method, path, options, signal);
+        const text = await response.text();
+        this.#heard = performance.now();
+        return text === "" ? undefined : JSON.parse(text);
+      }, signal);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * The body of a GET as it comes, without a timeout: a watch. The signal ends it.
+   *
+   * @throws {ApiError} for an answer that is no success; else what fetch throws.
+   */
+  async *stream(
+    path: string,
+    query: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array> {
+    const response = await this.#pace.run(
+      () => this.#fetch("GET", path, { query }, signal),
+      signal,
+    );
+    try {
+      for await (const chunk of response.body ?? []) {
+        this.#heard = performance.now();
+        yield chunk;
+      }
+    } catch (error) {
+      // Whoever comes back does so at the pace: all watches are cut at once when a server dies.
+      if (!signal.aborted) this.#pace.failed(error);
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#client.close();
+  }
+
+  async #fetch(
+    method: string,
+    path: string,
+    { query, body, contentType = "application/json" }: RequestOptions,
+    signal: AbortSignal,
+  ): Promise<Response> {
+    const token = await this.#connection.token?.();
+    const response = await fetch(
+      `${this.server}${path}${query === undefined ? "" : `?${new URLSearchParams(query)}`}`,
+      {
+        method,
+        signal,
+        client: this.#client,
+        redirect: "error", // an API server does not redirect; whoever does gets no token
+        headers: {
+          accept: "application/json",
+          "user-agent": "kube-gateway",
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          ...(body === undefined ? {} : { "content-type": contentType }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      },
+    );
+    if (response.ok) return response;
+    const error = errorOf(response, await response.text(), `${method} ${path}`);
+    // A server that is overloaded has spoken, too, but not such that anything it said is up to date.
+    if (!isOutage(error)) this.#heard = performance.now();
+    throw error;
+  }
+}
+
+/** All of a process, while the server is away: half of what an agent is allowed, for retries inside fetch. */
+export const MAX_OUTAGE_RATE = 2.5;
+
+function errorOf(response: Response, text: string, what: string): ApiError {
+  const status = statusOf(text);
+  const retryAfter = Number(response.headers.get("retry-after") ?? NaN);
+  return new ApiError(
+    response.status,
+    status.reason,
+    `${what}: ${response.status} ${status.message.slice(0, 500)}`,
+    Number.isFinite(retryAfter) ? retryAfter : undefined,
+  );
+}
+
+/** Of a meta/v1 Status; what is none (a proxy's page) is taken as it is. */
+function statusOf(text: string): { reason: string; message: string } {
+  try {
+    const { reason, message } = JSON.parse(text) as Record<string, unknown>;
+    return { reason: String(reason ?? ""), message: String(message ?? reason ?? "") };
+  } catch {
+    return { reason: "", message: text.replace(/\s+/g, " ") };
+  }
+}

@@ -1,0 +1,26 @@
+/** The API server answered, and not with success. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+
+  constructor(
+    /** The HTTP status, or the code of a watch's ERROR event. */
+    readonly status: number,
+    /** Of the Status object: `NotFound`, `Conflict`, `Expired`…; empty when there was none. */
+    readonly reason: string,
+    message: string,
+    readonly retryAfterSeconds?: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The API server did not answer in time. */
+export class NoAnswer extends Error {
+  override readonly name = "NoAnswer";
+}
+
+/** Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx. */
+export function isOutage(error: unknown): boolean {
+  if (error instanceof ApiError) return error.status === 429 || error.status >= 500;
+  return true;
+}

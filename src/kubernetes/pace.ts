@@ -1,0 +1,81 @@
+import { ApiError, isOutage, NoAnswer } from "./errors.ts";
+
+/**
+ * Spares an API server that is down or overloaded: until something has succeeded, and after each failure,
+ * requests go out at most every `interval` milliseconds. How many wait makes no difference to it.
+ */
+export class Pace {
+  readonly #interval: number;
+  #failing = true;
+  /** When the next request may go out while the server fails. */
+  #next = 0;
+  #recovered = Promise.withResolvers<void>();
+
+  constructor(interval: number) {
+    this.#interval = interval;
+  }
+
+  /** @throws what `request` throws, or the signal's reason while it waits for its turn. */
+  async run<T>(request: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    while (this.#failing) {
+      const now = performance.now();
+      if (this.#next <= now) {
+        this.#next = now + this.#interval;
+        break;
+      }
+      await pause(this.#next - now, signal, this.#recovered.promise);
+    }
+    signal.throwIfAborted();
+    try {
+      const answer = await request();
+      this.#recover();
+      return answer;
+    } catch (error) {
+      if (!isOutage(error)) this.#recover();
+      else if (!signal.aborted || signal.reason instanceof NoAnswer) this.failed(error);
+      throw error;
+    }
+  }
+
+  /** Something failed that tells that the server is in trouble. */
+  failed(error: unknown): void {
+    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+    const wait = Math.max(this.#interval, Math.min(asked, MAX_WAIT_MILLISECONDS));
+    this.#next = Math.max(this.#next, performance.now() + wait);
+    this.#failing = true;
+  }
+
+  #recover(): void {
+    if (!this.#failing) return;
+    this.#failing = false;
+    this.#recovered.resolve();
+    this.#recovered = Promise.withResolvers();
+  }
+}
+
+/**
+ * Resolves after so many milliseconds, or when `early` does.
+ *
+ * @throws the signal's reason.
+ */
+export function pause(
+  milliseconds: number,
+  signal: AbortSignal,
+  early?: Promise<void>,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      if (signal.aborted) reject(signal.reason);
+      else resolve();
+    };
+    const timer = setTimeout(end, Math.max(0, milliseconds));
+    signal.addEventListener("abort", end, { once: true });
+    void early?.then(end);
+  });
+}
+
+/** Longer than this nobody's Retry-After is obeyed: certificates expire. */
+const MAX_WAIT_MILLISECONDS = 30_000;

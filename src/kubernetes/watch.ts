@@ -1,0 +1,307 @@
+import * as v from "valibot";
+import { logger } from "../log.ts";
+import type { KubernetesApi } from "./api.ts";
+import { ApiError } from "./errors.ts";
+import { readLines } from "./lines.ts";
+import { pause } from "./pace.ts";
+
+const log = logger("kubernetes");
+
+/** What to follow, and what to make of it. */
+export interface WatchOptions<T> {
+  /** What is followed, for the log: `pods of node-a`. */
+  readonly name: string;
+  /** Of the collection, for example `/api/v1/pods`. */
+  readonly path: string;
+  /** `fieldSelector`, `labelSelector`. */
+  readonly query?: Readonly<Record<string, string>>;
+  /** How many objects a page of the list has; 500 when not given. */
+  readonly pageSize?: number;
+  /**
+   * Reduces an object to what is kept. Undefined: nothing of it is kept. When it throws, what was kept of an
+   * earlier version stays, and `problems` tells.
+   */
+  readonly read: (object: unknown) => T | undefined;
+  /**
+   * Called when the first list is complete, and after every change. `items` is by `namespace/name` (or just
+   * the name) and goes on changing. What it throws is logged.
+   */
+  readonly onChange: (items: ReadonlyMap<string, T>) => void;
+  /**
+   * Without a word for so many milliseconds a watch is given up: longer than the API server's bookmarks take
+   * (75 s at most).
+   */
+  readonly idleMilliseconds?: number;
+}
+
+/** A collection of the API server, followed. */
+export interface WatchedList {
+  /** Resolves when the first list is complete; never when that does not happen before `close`. */
+  readonly synced: Promise<void>;
+  /** Objects that could not be read, by `namespace/name`, and why. */
+  problems(): ReadonlyMap<string, string>;
+  close(): Promise<void>;
+}
+
+/**
+ * Lists a collection, then watches it from there, for as long as it takes: what breaks is begun again, with
+ * backoff and jitter. Nothing is taken for deleted but by a DELETED event or a complete list.
+ *
+ * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes".
+ */
+export function watchList<T>(api: KubernetesApi, options: WatchOptions<T>): WatchedList {
+  const follower = new Follower(api, options);
+  return {
+    synced: follower.synced.promise,
+    problems: () => follower.problems,
+    close: () => follower.close(),
+  };
+}
+
+interface Known<T> {
+  readonly uid: string;
+  readonly version: string;
+  readonly item: T | undefined;
+}
+
+class Follower<T> {
+  readonly synced = Promise.withResolvers<void>();
+  readonly problems = new Map<string, string>();
+  readonly #api: KubernetesApi;
+  readonly #options: WatchOptions<T>;
+  readonly #stop = new AbortController();
+  readonly #done: Promise<void>;
+  #known = new Map<string, Known<T>>();
+  readonly #items = new Map<string, T>();
+  #isSynced = false;
+  /** Where the next watch begins; empty when a list must come first. */
+  #version = "";
+  #changed = false;
+  /** In a row, without anything having come of them. */
+  #failures = 0;
+
+  constructor(api: KubernetesApi, options: WatchOptions<T>) {
+    this.#api = api;
+    this.#options = options;
+    this.#done = this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      try {
+        if (this.#version === "") await this.#list();
+        else await this.#watch();
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        await this.#backOff(error).catch(() => {}); // closed meanwhile
+      }
+    }
+  }
+
+  async #list(): Promise<void> {
+    const listed = new Map<string, Known<T>>();
+    const pageSize = String(this.#options.pageSize ?? 500);
+    let more = "";
+    let version = "";
+    do {
+      const page = v.parse(
+        ListSchema,
+        await this.#api.request("GET", this.#options.path, {
+          query: {
+            ...this.#options.query,
+            limit: pageSize,
+            ...(more === "" ? {} : { continue: more }),
+          },
+          signal: this.#stop.signal,
+          timeoutMs: LIST_MILLISECONDS,
+        }),
+      );
+      for (const object of page.items ?? []) {
+        const metadata = v.parse(ObjectSchema, object).metadata;
+        const key = keyOf(metadata);
+        const before = this.#known.get(key);
+        const isSame = before?.uid === metadata.uid &&
+          before.version === metadata.resourceVersion;
+        listed.set(key, isSame ? before : this.#read(key, metadata, object));
+      }
+      more = page.metadata.continue ?? "";
+      version = page.metadata.resourceVersion;
+    } while (more !== "");
+
+    for (const key of this.#known.keys()) if (!listed.has(key)) this.#problemSolved(key);
+    for (const [key, { item }] of listed) this.#set(key, item);
+    for (const key of this.#items.keys()) if (!listed.has(key)) this.#set(key, undefined);
+    this.#known = listed;
+    this.#version = version;
+    this.#failures = 0;
+    this.#changed ||= !this.#isSynced;
+    this.#tell();
+    this.#isSynced = true;
+    this.synced.resolve();
+  }
+
+  async #watch(): Promise<void> {
+    const idle = new AbortController();
+    const idleMilliseconds = this.#options.idleMilliseconds ?? IDLE_MILLISECONDS;
+    const giveUp = () =>
+      idle.abort(new Error(`no word for ${idleMilliseconds / 1000} s, though bookmarks were due`));
+    let timer = setTimeout(giveUp, idleMilliseconds);
+    const began = performance.now();
+    let events = 0;
+    try {
+      const stream = this.#api.stream(this.#options.path, {
+        ...this.#options.query,
+        watch: "1",
+        allowWatchBookmarks: "true",
+        resourceVersion: this.#version,
+        // Not all agents at the same moment: 5 to 10 minutes, as client-go has it.
+        timeoutSeconds: String(Math.round(300 * (1 + Math.random()))),
+      }, AbortSignal.any([this.#stop.signal, idle.signal]));
+      for await (const lines of readLines(stream, MAX_EVENT_BYTES)) {
+        clearTimeout(timer);
+        timer = setTimeout(giveUp, idleMilliseconds);
+        for (const line of lines) this.#event(JSON.parse(line));
+        events += lines.length;
+        this.#failures = 0;
+        this.#tell();
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#tell(); // of what came before the failure
+    }
+    // The server ends watches in good order; one that does nothing else is not asked in a tight loop.
+    if (events === 0 && performance.now() - began < 1000) {
+      throw new Error("the watch ended at once");
+    }
+  }
+
+  #event(value: unknown): void {
+    const { type, object } = v.parse(EventSchema, value);
+    if (type === "ERROR") {
+      this.#version = ""; // as client-go does: after an error nothing is sure
+      const { code = 500, reason = "", message = "" } = v.parse(StatusSchema, object);
+      throw new ApiError(code, reason, message);
+    }
+    const { metadata } = v.parse(ObjectSchema, object);
+    this.#version = metadata.resourceVersion;
+    if (type === "BOOKMARK") return;
+    const key = keyOf(metadata);
+    const before = this.#known.get(key);
+    if (type === "DELETED") {
+      // Another object of the same name is not this one.
+      if (before !== undefined && before.uid !== metadata.uid) return;
+      this.#known.delete(key);
+      this.#problemSolved(key);
+      this.#set(key, undefined);
+    } else if (before?.uid !== metadata.uid || before.version !== metadata.resourceVersion) {
+      const known = this.#read(key, metadata, object);
+      this.#known.set(key, known);
+      this.#set(key, known.item);
+    }
+  }
+
+  #read(key: string, { uid, resourceVersion: version }: Metadata, object: unknown): Known<T> {
+    try {
+      const item = this.#options.read(object);
+      this.#problemSolved(key);
+      return { uid, version, item };
+    } catch (error) {
+      const before = this.#known.get(key);
+      this.problems.set(key, messageOf(error));
+      this.#changed = true;
+      return { uid, version, item: before?.uid === uid ? before.item : undefined };
+    }
+  }
+
+  #problemSolved(key: string): void {
+    if (this.problems.delete(key)) this.#changed = true;
+  }
+
+  #set(key: string, item: T | undefined): void {
+    if (this.#items.get(key) === item) return;
+    this.#changed = true;
+    if (item === undefined) this.#items.delete(key);
+    else this.#items.set(key, item);
+  }
+
+  #tell(): void {
+    if (!this.#changed) return;
+    this.#changed = false;
+    try {
+      this.#options.onChange(this.#items);
+    } catch (error) {
+      log.error("{name}: a change could not be handled: {error}", {
+        name: this.#options.name,
+        error: messageOf(error),
+      });
+    }
+  }
+
+  async #backOff(error: unknown): Promise<void> {
+    // 410: what the watch or the next page would go on from is forgotten there. What cannot be understood
+    // is no place to go on from either.
+    const isGone = error instanceof ApiError && error.status === 410;
+    if (isGone || error instanceof v.ValiError || isSyntax(error)) this.#version = "";
+    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+    const wait = Math.max(
+      Math.min(asked, MAX_BACKOFF_MILLISECONDS),
+      Math.min(FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures, MAX_BACKOFF_MILLISECONDS),
+    ) * (0.5 + Math.random());
+    // The first cut is every day's; from the second on somebody may want to know.
+    if (this.#failures++ > 0) {
+      log.warn("{name}: {error}; again in {seconds} s", {
+        name: this.#options.name,
+        error: messageOf(error),
+        seconds: (wait / 1000).toFixed(1),
+      });
+    }
+    await pause(wait, this.#stop.signal);
+  }
+}
+
+type Metadata = v.InferOutput<typeof ObjectSchema>["metadata"];
+
+function keyOf({ namespace, name }: Metadata): string {
+  return namespace === undefined ? name : `${namespace}/${name}`;
+}
+
+function isSyntax(error: unknown): boolean {
+  return error instanceof SyntaxError || error instanceof RangeError;
+}
+
+function messageOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).slice(0, 500);
+}
+
+/** Of meta/v1, what every object and list has. */
+const ObjectSchema = v.object({
+  metadata: v.object({
+    name: v.optional(v.string(), ""), // a bookmark has none
+    namespace: v.optional(v.string()),
+    uid: v.optional(v.string(), ""),
+    resourceVersion: v.pipe(v.string(), v.minLength(1)),
+  }),
+});
+const ListSchema = v.object({
+  metadata: v.object({ resourceVersion: v.string(), continue: v.optional(v.string()) }),
+  items: v.nullish(v.array(v.unknown())),
+});
+const EventSchema = v.object({ type: v.string(), object: v.unknown() });
+const StatusSchema = v.object({
+  code: v.optional(v.number()),
+  reason: v.optional(v.string()),
+  message: v.optional(v.string()),
+});
+
+const LIST_MILLISECONDS = 30_000;
+const IDLE_MILLISECONDS = 90_000;
+const FIRST_BACKOFF_MILLISECONDS = 200;
+const MAX_BACKOFF_MILLISECONDS = 10_000;
+
+/** etcd takes no more than 1.5 MiB; JSON may escape a byte as six. */
+const MAX_EVENT_BYTES = 10 * 2 ** 20;
