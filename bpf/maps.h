@@ -47,16 +47,38 @@ struct dialled {
 	__u32 ipv4; /* 1: redirected to 127.0.0.1, 0: to ::1 */
 };
 
-/* Addresses of every enrolled pod in the cluster. Written by the agent, read by connect. The value says
- * nothing: being there is the message. */
+/* What the registry says of the pod behind a peer's address. */
+struct peer {
+	__u32 identity;   /* key of `identities` */
+	__u32 generation; /* never the same for two pods that had the address one after the other */
+};
+
+/* A SPIFFE ID, zero-padded: 9 + 255 + 4 + 63 + 4 + 253 bytes at most, and one zero. */
+struct identity {
+	char text[592];
+};
+
+/* Addresses of every enrolled pod in the cluster. Written by the agent. To connect, being there is the message;
+ * the relays read the value. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct address);
-	__type(value, __u8);
+	__type(value, struct peer);
 } peers SEC(".maps");
+
+/* The SPIFFE IDs that `peers` refers to by number: few, however many pods there are. No program reads them; the
+ * map is the agent's way of telling all of its threads without a copy in each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct identity);
+} identities SEC(".maps");
 
 /* Network namespace cookie to enrolled pod. Written by the agent once the pod's listeners are open, read by
  * connect and getsockname. A pod whose programs are attached but that is missing here is held: its

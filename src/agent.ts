@@ -2,25 +2,27 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { knownUids } from "./control/births.ts";
+import type { Cluster } from "./control/cluster/cluster.ts";
 import { openClusterDirectory } from "./control/cluster/directory.ts";
 import type { ClusterObjects } from "./control/cluster/objects.ts";
 import { type Desired, desiredState } from "./control/desired.ts";
 import { Enrolments } from "./control/enrolments.ts";
+import { PeerIndex } from "./control/peer_index.ts";
 import { Peers } from "./control/peers.ts";
 import { openInProcessIssuer } from "./identity/in_process.ts";
+import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { logger } from "./log.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
-import { agentStatus } from "./operate/status.ts";
+import { type AgentStatus, agentStatus } from "./operate/status.ts";
 import { RelayWorkers } from "./relay/workers.ts";
 
 const log = logger("agent");
 
 export interface AgentOptions {
   readonly nodeName: string;
-  /** The directory that plays the API server. */
-  readonly cluster: string;
+  readonly source: AgentSource;
   readonly trustDomain: string;
   readonly certificateSeconds: number;
   /** On a bpffs, or to become one. */
@@ -33,84 +35,189 @@ export interface AgentOptions {
   readonly objectFile: string;
 }
 
-/** Runs until `stop` resolves, then detaches every pod and leaves nothing behind. */
+/** Where the cluster's objects and the certificates come from. */
+export type AgentSource =
+  /** A directory that plays the API server; the certificates are signed in this process. */
+  | { readonly directory: string }
+  | {
+    /** Undefined: the cluster that this process runs in. */
+    readonly kubeconfig: string | undefined;
+    readonly daemonSet: string | undefined;
+    readonly signerName: string;
+  };
+
+/**
+ * Runs until `stop` resolves. If this agent was the last one here, it then detaches every pod and leaves nothing
+ * behind; if another follows, the pods stay attached, and held until that one is there.
+ */
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
-  await requireNoOtherAgent(options.adminSocket);
+  const isReplaced = "daemonSet" in options.source && options.source.daemonSet !== undefined;
+  if (!isReplaced) await requireNoOtherAgent(options.adminSocket);
   const mounted = prepareStateDirectory(options.stateDirectory);
   const redirector = new Redirector(options.objectFile, options.stateDirectory);
-  forgetEarlierPods(redirector);
+  const index = new PeerIndex(options.nodeName);
   const workers = new RelayWorkers({
     count: options.workers,
+    peers: redirector.peers.descriptor,
+    identities: redirector.identities.descriptor,
     flows: redirector.flows.descriptor,
     origins: redirector.origins.descriptor,
     trustDomain: options.trustDomain,
-    log: ({ level, message, fields }) => relayLog[level](message, fields),
+    log: ({ level, message, fields }) =>
+      relayLog[level](message, { ...fields, ...podOf(index, fields.peer) }),
     died: (reason) => {
       // What is attached stays attached: connections to peers are refused until a new agent is here.
       log.fatal("a relay worker ended: {reason}", { reason });
       Deno.exit(1);
     },
   });
-  const issuer = await openInProcessIssuer({
-    directory: `${options.cluster}/ca`,
-    trustDomain: options.trustDomain,
-    ttlSeconds: options.certificateSeconds,
-  });
-  const cluster = openClusterDirectory({ directory: options.cluster, nodeName: options.nodeName });
-  const peers = new Peers(redirector.peers, workers);
-  // An agent that comes back must not withdraw pods that it has not had the time to enrol again.
-  let settled = false;
-  const enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
-    redirector,
-    workers,
-    issuer,
-    procRoot: options.procRoot,
-    publish: async () => {
-      if (settled) await cluster.publish(enrolments.entries());
-    },
-  });
-
-  let desired: Desired | undefined;
-  const changed = async (objects: ClusterObjects) => {
-    desired = desiredState(objects, options.nodeName, options.trustDomain);
-    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
-    const first = objects.complete && !settled;
-    if (first) detachUnwanted(redirector, desired);
-    await peers.set(desired.peers, objects.complete);
-    const known = knownUids(objects, options.nodeName);
-    await enrolments.reconcile(desired.enrolments, known, objects.complete);
-    if (!first) return;
-    settled = true;
-    await cluster.publish(enrolments.entries());
-  };
-  const failed = (error: unknown) =>
-    log.error("reconciling failed: {error}", { error: String(error) });
-  await cluster.start((objects) => void changed(objects).catch(failed));
-  const admin = serveAdmin(options.adminSocket, () =>
-    agentStatus({
-      nodeName: options.nodeName,
-      trustDomain: options.trustDomain,
-      desired,
-      enrolments: enrolments.list(),
-      peers: peers.list(),
-      problems: cluster.problems(),
-      reports: () => workers.report(),
-    }));
+  const { cluster, issuer } = await openSource(options);
+  const node = new NodeControl(options, { redirector, workers, cluster, issuer, index });
+  const started = cluster.start((objects) => node.changed(objects));
+  if (isReplaced) await untilAlone(options.adminSocket, stop);
+  forgetEarlierPods(redirector);
+  node.begin();
+  const admin = serveAdmin(options.adminSocket, () => node.status());
+  await Promise.race([started, stop]);
   log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
 
   await stop;
-  log.info("stopping");
+  const isLast = cluster.isBeingUninstalled();
+  log.info(isLast ? "stopping" : "stopping; the pods stay held for the next agent");
   await admin.shutdown();
-  await enrolments.stop();
-  await cluster.publish([]);
+  await node.end(isLast);
   await cluster.close();
   workers[Symbol.dispose]();
   redirector[Symbol.dispose]();
+  if (!isLast) return;
   removeState(options.stateDirectory);
   if (mounted !== undefined) unmount(mounted);
 }
 
+/** What the agent does about its node: brings about what the cluster's objects ask for. */
+class NodeControl {
+  readonly #options: AgentOptions;
+  readonly #services: NodeServices;
+  readonly #peers: Peers;
+  readonly #enrolments: Enrolments;
+  #objects: ClusterObjects | undefined;
+  #desired: Desired | undefined;
+  #begun = false;
+  /** An agent that comes back must not withdraw pods that it has not had the time to enrol again. */
+  #settled = false;
+
+  constructor(options: AgentOptions, services: NodeServices) {
+    this.#options = options;
+    this.#services = services;
+    this.#peers = new Peers(services.redirector, services.workers);
+    this.#enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
+      ...services,
+      procRoot: options.procRoot,
+      publish: () => this.#publish(),
+    });
+  }
+
+  changed(objects: ClusterObjects): void {
+    this.#objects = objects;
+    if (this.#begun) this.#reconcile(objects);
+  }
+
+  begin(): void {
+    this.#begun = true;
+    if (this.#objects !== undefined) this.#reconcile(this.#objects);
+  }
+
+  async status(): Promise<AgentStatus> {
+    const { cluster, workers } = this.#services;
+    return await agentStatus({
+      nodeName: this.#options.nodeName,
+      trustDomain: this.#options.trustDomain,
+      objects: this.#objects,
+      desired: this.#desired,
+      enrolments: this.#enrolments.list(),
+      peers: this.#services.index,
+      silence: cluster.silence,
+      problems: cluster.problems(),
+      reports: () => workers.report(),
+    });
+  }
+
+  /** Leaves with every pod, or leaves them held. */
+  async end(isLast: boolean): Promise<void> {
+    if (!isLast) return this.#enrolments.pause();
+    await this.#enrolments.stop();
+    if (!this.#settled) return; // what an earlier agent published is not ours to judge
+    await this.#services.cluster.publish([]).catch((error) =>
+      log.error("the registry may still name this node's pods: {error}", { error: String(error) })
+    );
+  }
+
+  #reconcile(objects: ClusterObjects): void {
+    this.#bringAbout(objects).catch((error) =>
+      log.error("reconciling failed: {error}", { error: String(error) })
+    );
+  }
+
+  async #bringAbout(objects: ClusterObjects): Promise<void> {
+    const { nodeName, trustDomain } = this.#options;
+    const desired = desiredState(objects, nodeName, trustDomain);
+    this.#desired = desired;
+    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
+    const first = objects.complete && !this.#settled;
+    if (first) detachUnwanted(this.#services.redirector, desired);
+    this.#peers.apply(this.#services.index.update(objects));
+    if (first) this.#peers.prune((address) => this.#services.index.get(address) !== undefined);
+    const known = knownUids(objects, nodeName);
+    await this.#enrolments.reconcile(desired.enrolments, known, objects.complete);
+    if (!first) return;
+    this.#settled = true;
+    await this.#publish();
+  }
+
+  async #publish(): Promise<void> {
+    if (this.#settled) await this.#services.cluster.publish(this.#enrolments.entries());
+  }
+}
+
+interface NodeServices {
+  readonly redirector: Redirector;
+  readonly workers: RelayWorkers;
+  readonly cluster: Cluster;
+  readonly issuer: Issuer;
+  readonly index: PeerIndex;
+}
+
+async function openSource(options: AgentOptions): Promise<{ cluster: Cluster; issuer: Issuer }> {
+  const { source, nodeName, trustDomain, certificateSeconds: ttlSeconds } = options;
+  if ("directory" in source) {
+    const { directory } = source;
+    return {
+      cluster: openClusterDirectory({ directory, nodeName, trustDomain }),
+      issuer: await openInProcessIssuer({ directory: `${directory}/ca`, trustDomain, ttlSeconds }),
+    };
+  }
+  throw new Error("TODO");
+}
+
+/** Waits until the agent that is to be replaced has gone, or `stop`. */
+async function untilAlone(adminSocket: string, stop: Promise<void>): Promise<void> {
+  let stopped = false;
+  void stop.then(() => stopped = true);
+  for (let told = false; !stopped; told = true) {
+    const other = await askStatus(adminSocket).catch(() => undefined);
+    if (other === undefined) return;
+    if (!told) log.info("standing by for process {pid} on this node", { pid: other.pid });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 const relayLog = logger("relay");
+
+/** The workers know peers by address; people know pods. */
+function podOf(index: PeerIndex, address: string | number | undefined): { peer?: string } {
+  const pod = typeof address === "string" ? index.get(address)?.pod : undefined;
+  return pod === undefined ? {} : { peer: pod };
+}
 
 /** Two agents with the same paths would take each other's pods away. */
 async function requireNoOtherAgent(adminSocket: string): Promise<void> {

@@ -20,7 +20,7 @@ export async function agentCommand(options: Options): Promise<void> {
   const cgroupRoot = options["cgroup-root"];
   await runAgent({
     nodeName: textOption(options, "node-name"),
-    cluster: textOption(options, "cluster"),
+    source: { directory: textOption(options, "cluster") },
     trustDomain: textOption(options, "trust-domain"),
     certificateSeconds: Number(textOption(options, "cert-ttl")),
     stateDirectory: textOption(options, "state-dir"),

@@ -1,7 +1,6 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import { type ClusterObjects, type Pod, readSlice } from "./cluster/objects.ts";
+import type { ClusterObjects, Pod } from "./cluster/objects.ts";
 import { desiredState } from "./desired.ts";
-import { type RegistryEntry, slicesOf } from "./registry.ts";
 
 const A: Pod = {
   uid: "uid-a",
@@ -17,23 +16,14 @@ const A: Pod = {
 };
 const B: Pod = { ...A, uid: "uid-b", name: "b", serviceAccount: "sa-b" };
 
-function objects(pods: Pod[], entries: RegistryEntry[] = []): ClusterObjects {
-  const nodes = [...new Set(entries.map(({ node }) => node))];
-  const slices = nodes.flatMap((node) =>
-    slicesOf(node, entries.filter((entry) => entry.node === node))
-  );
-  return { pods, registry: slices.flatMap((s) => readSlice(s) ?? []), complete: true };
-}
-
-/** The entry that a pod's agent publishes. */
-function entryOf(pod: Pod): RegistryEntry {
+function objects(pods: Pod[], annotation?: string): ClusterObjects {
   return {
-    uid: pod.uid,
-    namespace: pod.namespace,
-    name: pod.name,
-    identity: `spiffe://td/ns/${pod.namespace}/sa/${pod.serviceAccount}`,
-    node: pod.nodeName,
-    addresses: pod.addresses,
+    pods,
+    namespaces: new Map([["shop", { name: "shop", annotation, deleting: false }]]),
+    registry: [],
+    services: new Map(),
+    endpoints: new Map(),
+    complete: true,
   };
 }
 
@@ -104,127 +94,18 @@ Deno.test("a static pod's cgroup is looked for by its hash, never by another pod
   }
 });
 
-Deno.test("peers are the registry's entries of all nodes, by address", () => {
-  const remote: Pod = { ...B, nodeName: "n2", addresses: ["10.0.0.2", "fd00::2"] };
-  const { peers, conflicts, refusedEntries } = desired(
-    objects([A], [entryOf(A), entryOf(remote)]),
-  );
-  const peer = (pod: Pod, address: string) => ({
-    address,
-    identity: `spiffe://td/ns/shop/sa/${pod.serviceAccount}`,
-    uid: pod.uid,
-    pod: `shop/${pod.name}`,
-    node: pod.nodeName,
-  });
-  deepStrictEqual(
-    peers,
-    new Map([
-      ["10.0.0.1", peer(A, "10.0.0.1")],
-      ["10.0.0.2", peer(remote, "10.0.0.2")],
-      ["fd00::2", peer(remote, "fd00::2")],
-    ]),
-  );
-  deepStrictEqual([conflicts, refusedEntries], [[], []]);
-});
-
-Deno.test("a pod is a peer only through the registry, and a refused entry is reported", () => {
-  strictEqual(desired(objects([A])).peers.size, 0);
-  const { peers, refusedEntries } = desiredState(objects([A], [entryOf(A)]), "n1", "other");
-  strictEqual(peers.size, 0);
-  match(refusedEntries[0]?.reason ?? "", /another trust domain/);
-});
-
-Deno.test("of two claims to an address the one the pod objects support best is believed", () => {
-  const remote = { nodeName: "n2" };
-  // By UID alone A would win each time, so every win of B has its reason.
-  for (
-    const [name, pods, a, b, winner, reason] of [
-      ["A is gone from our node", [B], {}, {}, "uid-b", /running.*contradicted/],
-      ["A has ended", [{ ...A, phase: "Succeeded" }, B], {}, {}, "uid-b", /contradicted/],
-      ["A has another address", [{ ...A, addresses: [] }, B], {}, {}, "uid-b", /contradicted/],
-      ["A is being deleted", [{ ...A, deleting: true }, B], {}, {}, "uid-b", /being deleted/],
-      ["A is a dead node's", [B], remote, {}, "uid-b", /running.*not visible/],
-      ["B is not visible, A is gone", [], {}, remote, "uid-b", /not visible here.*contradicted/],
-      [
-        "B is being deleted, A is not visible",
-        [{ ...B, deleting: true }],
-        remote,
-        {},
-        "uid-b",
-        /./,
-      ],
-      ["A runs", [A], {}, remote, "uid-a", /running/],
-      ["both run", [A, B], {}, {}, "uid-a", /smallest UID/],
-      ["neither is visible", [], remote, { nodeName: "n3" }, "uid-a", /smallest UID/],
-    ] as [string, Pod[], Partial<Pod>, Partial<Pod>, string, RegExp][]
-  ) {
-    const entries = [entryOf({ ...A, ...a }), entryOf({ ...B, ...b })];
-    for (const order of [entries, [...entries].reverse()]) {
-      const { peers, conflicts } = desired(objects(pods, order));
-      strictEqual(peers.get("10.0.0.1")?.uid, winner, name);
-      strictEqual(conflicts.length, 1, name);
-      strictEqual(conflicts[0]?.winner.uid, winner, name);
-      deepStrictEqual(
-        conflicts[0]?.losers.map(({ uid }) => uid),
-        [winner === "uid-a" ? "uid-b" : "uid-a"],
-        name,
-      );
-      match(conflicts[0]?.reason ?? "", reason, name);
-    }
-  }
-});
-
-Deno.test("an address stays a peer's even when nothing supports its claim: nothing leaves in clear", () => {
-  const { peers, conflicts } = desired(objects([], [entryOf(A)]));
-  strictEqual(peers.get("10.0.0.1")?.uid, "uid-a");
-  deepStrictEqual(conflicts, []);
-});
-
-Deno.test("in every order of a reused address's events the maps equal the truth", () => {
-  const grown: Pod = { ...B, annotations: { ...B.annotations, "kube-gateway.io/note": "x" } };
-  type Event = { name: string; uid: string; pod?: Pod };
-  const events: Event[] = [
-    { name: "add A", uid: A.uid, pod: A },
-    { name: "delete A", uid: A.uid },
-    { name: "add B", uid: B.uid, pod: B },
-    { name: "update B", uid: B.uid, pod: grown },
+Deno.test("a namespace's annotation is that of its pods that have none of their own", () => {
+  const bare: Pod = { ...A, annotations: {} };
+  const no: Pod = { ...B, annotations: { "kube-gateway.io": "false" } };
+  const other: Pod = { ...bare, uid: "uid-c", namespace: "bank" };
+  const enrolled = (annotation?: string) => [
+    ...desired(objects([bare, no, other], annotation)).enrolments.keys(),
   ];
-  let orders = 0;
-  for (const order of permutations([...events, ...events].map((event, i) => ({ event, i })))) {
-    // Duplicates are alike: of the 8! orders only those count that differ.
-    const firstSeen = order.map(({ i }) => i);
-    if (events.some((_, i) => firstSeen.indexOf(i) > firstSeen.indexOf(i + 4))) continue;
-    orders++;
-    const pods = new Map<string, Pod>();
-    const gone = new Set<string>(); // a UID is never used again, so a late add is no pod
-    let seen = "";
-    for (const { event } of order) {
-      seen += ` ${event.name},`;
-      if (event.pod === undefined) {
-        gone.add(event.uid);
-        pods.delete(event.uid);
-      } else if (!gone.has(event.uid)) pods.set(event.uid, event.pod);
-
-      const truth = [...pods.values()];
-      const { enrolments, peers } = desired(objects(truth, truth.map(entryOf)));
-      deepStrictEqual([...enrolments.keys()], [...pods.keys()], seen);
-      strictEqual(peers.has("10.0.0.1"), pods.size > 0, seen);
-      strictEqual(enrolments.has(B.uid), pods.has(B.uid), seen);
-      const holder = peers.get("10.0.0.1")?.uid;
-      strictEqual(holder === undefined || pods.has(holder), true, `${seen} stale ${holder}`);
-    }
-    // A's registry entry may outlive A for any time: B is not lost by it either.
-    const { enrolments, peers } = desired(objects([...pods.values()], [entryOf(A), entryOf(B)]));
-    deepStrictEqual([...enrolments.keys()], [B.uid], seen);
-    strictEqual(peers.get("10.0.0.1")?.uid, B.uid, seen);
-    strictEqual(peers.size, 1, seen);
-  }
-  strictEqual(orders, 2520); // 8! / 2!^4
+  deepStrictEqual(enrolled("true"), ["uid-a"]);
+  deepStrictEqual(enrolled("false"), []);
+  deepStrictEqual(enrolled(undefined), []);
+  deepStrictEqual([...desired(objects([A], "false")).enrolments.keys()], ["uid-a"]);
+  const { refused } = desired(objects([bare, no, other], "yes"));
+  deepStrictEqual(refused.map(({ uid }) => uid), ["uid-a"]);
+  match(refused[0]?.reason ?? "", /namespace shop's annotation .* not "yes"/);
 });
-
-function* permutations<T>(items: T[]): Generator<T[]> {
-  if (items.length === 0) return yield [];
-  for (const [i, item] of items.entries()) {
-    for (const rest of permutations(items.toSpliced(i, 1))) yield [item, ...rest];
-  }
-}

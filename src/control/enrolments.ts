@@ -71,11 +71,16 @@ export class Enrolments {
     await this.#advance();
   }
 
-  /** Leaves with every pod at once. */
-  async stop(): Promise<void> {
+  /** Begins nothing more; every pod stays as it is. */
+  pause(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
     this.#births.close();
+  }
+
+  /** Leaves with every pod at once. */
+  async stop(): Promise<void> {
+    this.pause();
     this.#wanted = new Map();
     this.#holds.releaseAll();
     await Promise.all(

@@ -1,48 +1,80 @@
 import { formatAddress, parseAddress } from "../addresses.ts";
-import { PRESENT } from "../kernel/maps.ts";
+import { decodeNumber, encodeIdentity, encodeNumber, encodePeer } from "../kernel/maps.ts";
+import type { Redirector } from "../kernel/redirector.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
-import type { Peer } from "./desired.ts";
+import type { PeerChange } from "./peer_index.ts";
 
-/** Keeps the kernel's `peers` map and the workers' list of peers equal to the registry. */
+/** Keeps the kernel's maps `peers` and `identities` equal to the registry. */
 export class Peers {
-  /** What the kernel's map holds, also what an earlier agent left there. */
-  readonly #inKernel: Set<string>;
-  #current: ReadonlyMap<string, Peer> = new Map();
+  readonly #map: BpfMap;
+  readonly #identities: Identities;
+  #generation = 0;
 
-  constructor(readonly map: BpfMap, readonly workers: RelayWorkers) {
-    this.#inKernel = new Set(
-      map.keys().map((key) => formatAddress(key)),
-    );
+  constructor(
+    redirector: Pick<Redirector, "peers" | "identities">,
+    readonly workers: Pick<RelayWorkers, "peersChanged">,
+  ) {
+    this.#map = redirector.peers;
+    this.#identities = new Identities(redirector.identities);
   }
 
-  list(): Peer[] {
-    return [...this.#current.values()];
+  apply(changes: readonly PeerChange[]): void {
+    for (const { address, before, now } of changes) {
+      const key = new Uint8Array(parseAddress(address));
+      if (now === undefined) this.#map.delete(key);
+      else {
+        // The identity first: whoever finds the peer finds it, too.
+        const identity = this.#identities.use(now.identity);
+        this.#map.set(key, encodePeer({ identity, generation: ++this.#generation }));
+      }
+      if (before !== undefined) this.#identities.release(before.identity);
+    }
+    if (changes.some(({ before }) => before !== undefined)) this.workers.peersChanged();
   }
 
-  /**
-   * A new peer is known to the workers before the kernel redirects to it, and one that is gone is redirected
-   * to no more before the workers forget it. While `complete` is false, `peers` may lack some: none is removed.
-   */
-  async set(peers: ReadonlyMap<string, Peer>, complete: boolean): Promise<void> {
-    this.#current = peers;
-    for (const address of this.#inKernel) {
-      if (peers.has(address) || !complete) continue;
-      this.map.delete(keyOf(address));
-      this.#inKernel.delete(address);
-    }
-    this.workers.setPeers(peers);
-    const added = [...peers.keys()].filter((address) => !this.#inKernel.has(address));
-    if (added.length === 0) return;
-    await this.workers.report(); // an answer means that the commands before it were obeyed
-    for (const address of added) {
-      if (!this.#current.has(address)) continue; // withdrawn meanwhile
-      this.map.set(keyOf(address), PRESENT);
-      this.#inKernel.add(address);
-    }
+  /** Removes what an earlier agent has left and no slice names any more. */
+  prune(isPeer: (address: string) => boolean): void {
+    for (const key of this.#map.keys()) if (!isPeer(formatAddress(key))) this.#map.delete(key);
+    this.#identities.prune();
   }
 }
 
-function keyOf(address: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(parseAddress(address));
+/** SPIFFE IDs by number, as long as a peer has them. A number is never used again while the agent runs. */
+class Identities {
+  readonly #map: BpfMap;
+  readonly #known = new Map<string, { readonly number: number; peers: number }>();
+  /** An earlier agent's numbers, which peers may refer to until all have been written anew. */
+  readonly #earlier: Set<number>;
+  #next: number;
+
+  constructor(map: BpfMap) {
+    this.#map = map;
+    this.#earlier = new Set(map.keys().map(decodeNumber));
+    this.#next = [...this.#earlier].reduce((most, number) => Math.max(most, number), 0) + 1;
+  }
+
+  use(id: string): number {
+    const known = this.#known.get(id);
+    if (known !== undefined) {
+      known.peers++;
+      return known.number;
+    }
+    const number = this.#next++;
+    this.#map.set(encodeNumber(number), encodeIdentity(id));
+    this.#known.set(id, { number, peers: 1 });
+    return number;
+  }
+
+  release(id: string): void {
+    const known = this.#known.get(id);
+    if (known === undefined || --known.peers > 0) return;
+    this.#known.delete(id);
+    this.#map.delete(encodeNumber(known.number));
+  }
+
+  prune(): void {
+    for (const number of this.#earlier) this.#map.delete(encodeNumber(number));
+    this.#earlier.clear();
+  }
 }

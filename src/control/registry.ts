@@ -26,6 +26,26 @@ export interface RegistryEntry {
   readonly addresses: readonly string[];
 }
 
+/** Who is expected behind an address. The handshake decides whether it is so. */
+export interface Peer {
+  /** Canonical text. */
+  readonly address: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
+  readonly uid: string;
+  /** `namespace/name`. */
+  readonly pod: string;
+  readonly node: string;
+}
+
+/** What one slice of the registry says, as far as it can be believed. */
+export interface RegistryPart {
+  /** `namespace/name`. */
+  readonly slice: string;
+  readonly peers: readonly Peer[];
+  readonly refused: readonly RefusedEntry[];
+}
+
 /** An endpoint, or a whole slice (then without `uid`), that was not believed. */
 export interface RefusedEntry {
   /** Slice name. */
@@ -85,42 +105,28 @@ export function slicesOf(node: string, entries: readonly RegistryEntry[]): Endpo
 }
 
 /**
- * The entries in the registry's slices that can be believed, sorted by UID, and why the others are not.
- * What an agent of one node publishes is bounded by what it may say: pods on that node, identities of
- * our trust domain in the pod's own namespace, addresses that a pod can have.
+ * The peers in a slice of the registry that can be believed, and why the others are not. What an agent of
+ * one node publishes is bounded by what it may say: pods on that node, identities of our trust domain in the
+ * pod's own namespace, addresses that a pod can have.
  */
-export function entriesOf(
-  slices: readonly RegistrySlice[],
-  trustDomain: string,
-): { entries: RegistryEntry[]; refused: RefusedEntry[] } {
-  const entries = new Map<string, RegistryEntry>();
+export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart {
+  const key = `${slice.namespace}/${slice.name}`;
+  const identities = identitiesOf(slice);
+  if (typeof identities === "string") {
+    return { slice: key, peers: [], refused: [{ slice: slice.name, reason: identities }] };
+  }
+  const peers = new Map<string, Peer>();
   const refused: RefusedEntry[] = [];
-  // In one order, whatever order the slices came in, so that all agents decide the same.
-  const sorted = [...slices].sort((a, b) =>
-    compare(a.namespace, b.namespace) || compare(a.name, b.name)
-  );
-  for (const slice of sorted) {
-    const identities = identitiesOf(slice);
-    if (typeof identities === "string") {
-      refused.push({ slice: slice.name, reason: identities });
+  for (const endpoint of slice.endpoints) {
+    const peer = peerOf(slice, endpoint, identities, trustDomain);
+    if (typeof peer !== "string") {
+      peers.set(`${peer.address} ${peer.uid}`, peer);
       continue;
     }
-    for (const endpoint of slice.endpoints) {
-      const entry = entryOf(slice, endpoint, identities, trustDomain);
-      const problem = typeof entry === "string" ? entry : add(entries, entry);
-      if (problem === undefined) continue;
-      const uid = endpoint.targetRef.uid;
-      refused.push({
-        slice: slice.name,
-        reason: problem,
-        ...(isPodUid(uid) ? { uid } : {}),
-      });
-    }
+    const { uid } = endpoint.targetRef;
+    refused.push({ slice: slice.name, reason: peer, ...(isPodUid(uid) ? { uid } : {}) });
   }
-  return {
-    entries: [...entries.values()].sort((a, b) => compare(a.uid, b.uid)),
-    refused,
-  };
+  return { slice: key, peers: [...peers.values()], refused };
 }
 
 /**
@@ -146,7 +152,7 @@ function sliceOf(
     metadata: {
       name: `registry-${node}-ipv${family}-${index}`,
       namespace: GATEWAY_NAMESPACE,
-      labels: { [REGISTRY_LABEL]: node },
+      labels: { [REGISTRY_LABEL]: node, [MANAGED_BY_LABEL]: "kube-gateway.io" },
       annotations: {
         [IDENTITIES_ANNOTATION]: JSON.stringify(
           Object.fromEntries(pods.map(({ entry }) => [entry.uid, entry.identity])),
@@ -193,13 +199,13 @@ function identitiesOf(slice: RegistrySlice): Map<string, unknown> | string {
   return `annotation ${IDENTITIES_ANNOTATION} is no JSON object`;
 }
 
-/** The entry that an endpoint stands for, or why it is refused. */
-function entryOf(
+/** The peer that an endpoint stands for, or why it is refused. */
+function peerOf(
   slice: RegistrySlice,
   endpoint: RegistryEndpoint,
   identities: Map<string, unknown>,
   trustDomain: string,
-): RegistryEntry | string {
+): Peer | string {
   const { kind, namespace, name, uid } = endpoint.targetRef;
   if (kind !== "Pod") return `target kind ${quoted(kind)}, not Pod`;
   if (!isPodUid(uid)) return `target UID ${quoted(uid)}`;
@@ -226,7 +232,13 @@ function entryOf(
   } catch (error) {
     return (error as Error).message;
   }
-  return { uid, namespace, name, identity, node: slice.node, addresses: [address] };
+  return {
+    address,
+    identity: shared(identity),
+    uid,
+    pod: `${namespace}/${name}`,
+    node: shared(slice.node),
+  };
 }
 
 function refuseAddress(text: string, addressType: string): string | undefined {
@@ -242,26 +254,25 @@ function refuseAddress(text: string, addressType: string): string | undefined {
   return special === undefined ? undefined : `address ${text} is ${special}`;
 }
 
-/** Adds an entry, or the second address of one that is there; says why not when they contradict. */
-function add(entries: Map<string, RegistryEntry>, entry: RegistryEntry): string | undefined {
-  const known = entries.get(entry.uid);
-  if (known === undefined) {
-    entries.set(entry.uid, entry);
-    return undefined;
-  }
-  const same = (["namespace", "name", "identity", "node"] as const)
-    .every((field) => known[field] === entry[field]);
-  if (!same) return `published differently by ${known.node} as ${known.namespace}/${known.name}`;
-  const addresses = [...new Set([...known.addresses, ...entry.addresses])];
-  if (addresses.length > 2) return "more than two addresses";
-  entries.set(entry.uid, { ...known, addresses });
-  return undefined;
+/** One copy of a text that many peers have: JSON gives each its own. */
+function shared(text: string): string {
+  const known = SHARED.get(text);
+  if (known !== undefined) return known;
+  if (SHARED.size >= MAX_SHARED) SHARED.clear();
+  SHARED.set(text, text);
+  return text;
 }
+
+const SHARED = new Map<string, string>();
+const MAX_SHARED = 20_000;
 
 /** By code unit: the same on every node, whatever its locale. */
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
+
+/** Tells Kubernetes' own controllers that the slice is none of theirs (discovery.k8s.io/v1). */
+const MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by";
 
 const MAX_ENDPOINTS = 100;
 const PORT_NAME = "tunnel";

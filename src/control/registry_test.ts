@@ -1,6 +1,6 @@
 import { deepStrictEqual, match, strictEqual, throws } from "node:assert/strict";
 import { readSlice, type RegistrySlice } from "./cluster/objects.ts";
-import { entriesOf, type RegistryEntry, slicesOf } from "./registry.ts";
+import { partOf, type Peer, type RegistryEntry, slicesOf } from "./registry.ts";
 
 const WEB: RegistryEntry = {
   uid: "uid-web",
@@ -34,7 +34,10 @@ Deno.test("what a node publishes is an ordinary EndpointSlice", () => {
     metadata: {
       name: "registry-n1-ipv4-0",
       namespace: "kube-gateway",
-      labels: { "kube-gateway.io/registry-node": "n1" },
+      labels: {
+        "kube-gateway.io/registry-node": "n1",
+        "endpointslice.kubernetes.io/managed-by": "kube-gateway.io",
+      },
       annotations: {
         "kube-gateway.io/identities": '{"uid-db":"spiffe://cluster.local/ns/shop/sa/db",' +
           '"uid-web":"spiffe://cluster.local/ns/shop/sa/web"}',
@@ -72,8 +75,19 @@ Deno.test("published entries come back as they were, at most 100 in a slice, in 
   const slices = read("n1", entries);
   deepStrictEqual(slices.map(({ endpoints }) => endpoints.length), [100, 100, 50, 100, 25]);
   strictEqual(new Set(slices.map(({ name }) => name)).size, 5);
-  deepStrictEqual(entriesOf(slices, "cluster.local"), { entries, refused: [] });
-  deepStrictEqual(entriesOf([...slices].reverse(), "cluster.local"), { entries, refused: [] });
+  const parts = slices.map((slice) => partOf(slice, "cluster.local"));
+  deepStrictEqual(parts.flatMap(({ refused }) => refused), []);
+  deepStrictEqual(
+    parts.flatMap(({ peers }) => peers).map(({ uid, address }) => `${uid} ${address}`).sort(),
+    entries.flatMap(({ uid, addresses }) => addresses.map((a) => `${uid} ${a}`)).sort(),
+  );
+  deepStrictEqual(parts[0]?.peers[0], {
+    address: "10.0.1.0",
+    identity: WEB.identity,
+    uid: "uid-000",
+    pod: "shop/web-0",
+    node: "n1",
+  });
   deepStrictEqual(slicesOf("n1", [...entries].reverse()), slicesOf("n1", entries));
   deepStrictEqual(slicesOf("n1", []), []);
 });
@@ -149,8 +163,8 @@ Deno.test("an entry that its node may not publish is refused, the others stay", 
   for (const [name, change, reason] of REFUSED_ENDPOINTS) {
     const [slice] = read("n1", [{ ...WEB, addresses: ["10.0.0.1"] }, DB]);
     const changed = change(slice as RegistrySlice) as RegistrySlice;
-    const { entries, refused } = entriesOf([changed], "cluster.local");
-    deepStrictEqual(entries.map(({ uid }) => uid), ["uid-web"], name);
+    const { peers, refused } = partOf(changed, "cluster.local");
+    deepStrictEqual(peers.map(({ uid }) => uid), ["uid-web"], name);
     strictEqual(refused.length, 1, name);
     match(refused[0]?.reason ?? "", reason, name);
     strictEqual(refused[0]?.slice, "registry-n1-ipv4-0");
@@ -177,32 +191,16 @@ Deno.test("a slice that no agent would have written is refused whole", () => {
     ] as const
   ) {
     const [slice] = read("n1", [DB]);
-    const { entries, refused } = entriesOf(
-      [{ ...slice, ...change } as RegistrySlice],
-      "cluster.local",
-    );
-    deepStrictEqual(entries, [], String(reason));
+    const { peers, refused } = partOf({ ...slice, ...change } as RegistrySlice, "cluster.local");
+    deepStrictEqual(peers, [], String(reason));
     strictEqual(refused.length, 1);
     match(refused[0]?.reason ?? "", reason);
     strictEqual(refused[0] !== undefined && "uid" in refused[0], false);
   }
 });
 
-Deno.test("a UID that two nodes publish differently is the first one's, in any order", () => {
-  const slices = [...read("n1", [DB]), ...read("n2", [{ ...DB, node: "n2" }])];
-  for (const order of [slices, [...slices].reverse()]) {
-    const { entries, refused } = entriesOf(order, "cluster.local");
-    deepStrictEqual(entries, [DB]);
-    match(refused[0]?.reason ?? "", /published differently by n1/);
-    strictEqual(refused[0]?.uid, "uid-db");
-  }
-});
-
-Deno.test("a pod has at most two addresses, and naming one twice is naming it once", () => {
-  const twice = read("n1", [{ ...DB, addresses: ["10.0.0.2", "10.0.0.2"] }]);
-  deepStrictEqual(entriesOf(twice, "cluster.local").entries, [DB]);
-  const three = read("n1", [{ ...DB, addresses: ["10.0.0.2", "10.0.0.3", "10.0.0.4"] }]);
-  const { entries, refused } = entriesOf(three, "cluster.local");
-  deepStrictEqual(entries[0]?.addresses, ["10.0.0.2", "10.0.0.3"]);
-  match(refused[0]?.reason ?? "", /more than two/);
+Deno.test("naming an address twice is naming it once", () => {
+  const [twice] = read("n1", [{ ...DB, addresses: ["10.0.0.2", "10.0.0.2"] }]);
+  const { peers } = partOf(twice as RegistrySlice, "cluster.local");
+  deepStrictEqual(peers.map(({ address }: Peer) => address), ["10.0.0.2"]);
 });

@@ -10,12 +10,15 @@ export const LAYOUT = {
   address: { size: 16 },
   endpoint: { size: 20, address: 0, port: 16 },
   socket_key: { size: 32, netns_cookie: 0, endpoint: 8 },
+  peer: { size: 8, identity: 0, generation: 4 },
+  identity: { size: 592, text: 0 },
   pod: { size: 36, own: 0, outbound_port: 32 },
 } as const;
 
 /** Name, key and value of every map that the agent reads or writes. */
 export const MAPS = {
-  peers: { key: "address", value: 1 },
+  peers: { key: "address", value: "peer" },
+  identities: { key: 4, value: "identity" },
   pods: { key: 8, value: "pod" },
   flows: { key: "socket_key", value: "endpoint" },
   origins: { key: "socket_key", value: "endpoint" },
@@ -36,8 +39,50 @@ function sizeOf(type: number | keyof typeof LAYOUT): number {
   return typeof type === "number" ? type : LAYOUT[type].size;
 }
 
-/** The value that says "is a peer". */
-export const PRESENT = Uint8Array.of(1);
+/** `struct peer`. */
+export interface PeerValue {
+  /** Key of the `identities` map. */
+  readonly identity: number;
+  readonly generation: number;
+}
+
+export function encodePeer({ identity, generation }: PeerValue): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.peer.size);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(LAYOUT.peer.identity, identity, true);
+  view.setUint32(LAYOUT.peer.generation, generation, true);
+  return bytes;
+}
+
+export function decodePeer(bytes: Uint8Array<ArrayBuffer>): PeerValue {
+  const view = new DataView(bytes.buffer);
+  return {
+    identity: view.getUint32(LAYOUT.peer.identity, true),
+    generation: view.getUint32(LAYOUT.peer.generation, true),
+  };
+}
+
+/** A key of the `identities` map. */
+export function encodeNumber(number: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new Uint32Array([number]).buffer);
+}
+
+export function decodeNumber(bytes: Uint8Array<ArrayBuffer>): number {
+  return new DataView(bytes.buffer).getUint32(0, true);
+}
+
+/** `struct identity`. @throws {RangeError} for a SPIFFE ID that is longer than any pod's can be. */
+export function encodeIdentity(id: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.identity.size);
+  const { read, written } = new TextEncoder().encodeInto(id, bytes.subarray(0, -1));
+  if (read < id.length) throw new RangeError(`a SPIFFE ID of more than ${written} bytes`);
+  return bytes;
+}
+
+export function decodeIdentity(bytes: Uint8Array<ArrayBuffer>): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(bytes.subarray(0, end < 0 ? bytes.length : end));
+}
 
 /** `struct socket_key`. */
 export function encodeSocketKey(cookie: bigint, endpoint: Endpoint): Uint8Array<ArrayBuffer> {

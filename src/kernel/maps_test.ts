@@ -1,18 +1,21 @@
 /** The layouts and names of maps.ts and redirector.ts against the compiled object (scripts/build-bpf). */
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseAddress } from "../addresses.ts";
 import {
   cookieOf,
   decodeEndpoint,
+  decodeIdentity,
+  decodePeer,
   encodeCookie,
   encodeEndpoint,
+  encodeIdentity,
+  encodePeer,
   encodePod,
   encodeSocketKey,
   LAYOUT,
   type MapName,
   MAPS,
   openMap,
-  PRESENT,
   SOCKET_STORAGE,
 } from "./maps.ts";
 import { PROGRAMS } from "./redirector.ts";
@@ -36,7 +39,7 @@ Deno.test("every struct has the size and the field offsets of the object's BTF",
 
 Deno.test("no field of a struct is left out", async () => {
   const structs = await structsOf();
-  for (const name of ["endpoint", "socket_key", "pod"] as const) {
+  for (const name of ["endpoint", "socket_key", "peer", "identity", "pod"] as const) {
     const fields = [...structs.get(name)?.offsets.keys() ?? []].filter((field) =>
       field !== "padding"
     );
@@ -56,7 +59,6 @@ Deno.test("the maps are the object's, with its key and value sizes", async () =>
     const map = openMap(name, 3);
     deepStrictEqual([map.name, map.keySize, map.valueSize], [name, keySize, valueSize]);
   }
-  strictEqual(PRESENT.length, openMap("peers", 3).valueSize);
 });
 
 Deno.test("the programs are the object's, each with the attach type of its section", async () => {
@@ -123,6 +125,26 @@ Deno.test("a pod is its two addresses, zero where it has none, and the outbound 
   ) {
     deepStrictEqual([...encodePod({ ...pod, outboundPort: 18000 })], expected);
   }
+});
+
+Deno.test("a peer and an identity come back from their bytes", () => {
+  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5 })], [
+    4,
+    3,
+    2,
+    1,
+    5,
+    0,
+    0,
+    0,
+  ]);
+  const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1 };
+  deepStrictEqual(decodePeer(encodePeer(largest)), largest);
+  const longest = `spiffe://${"t".repeat(255)}/ns/${"n".repeat(63)}/sa/${"s".repeat(253)}`;
+  for (const id of ["", "spiffe://td/ns/shop/sa/web", longest]) {
+    strictEqual(decodeIdentity(encodeIdentity(id)), id);
+  }
+  throws(() => encodeIdentity(`${longest}${"x".repeat(10)}`), RangeError);
 });
 
 function endpoint(address: string, port: number): { address: Uint8Array; port: number } {

@@ -25,6 +25,7 @@ const PROGRAM_NAMES = Object.keys(PROGRAMS) as ProgramName[];
 
 export class Redirector implements Disposable {
   readonly peers: BpfMap;
+  readonly identities: BpfMap;
   readonly pods: BpfMap;
   readonly flows: BpfMap;
   readonly origins: BpfMap;
@@ -40,6 +41,7 @@ export class Redirector implements Disposable {
       mapsDirectory(stateDirectory),
     );
     this.peers = openMap("peers", this.#object.map("peers"));
+    this.identities = openMap("identities", this.#object.map("identities"));
     this.pods = openMap("pods", this.#object.map("pods"));
     this.flows = openMap("flows", this.#object.map("flows"));
     this.origins = openMap("origins", this.#object.map("origins"));

@@ -1,5 +1,8 @@
 import type { ClusterProblem } from "../control/cluster/cluster.ts";
-import type { Desired, Peer } from "../control/desired.ts";
+import type { ClusterObjects } from "../control/cluster/objects.ts";
+import type { Desired } from "../control/desired.ts";
+import type { PeerIndex } from "../control/peer_index.ts";
+import type { Peer } from "../control/registry.ts";
 import type { Enrolment } from "../control/enrolment.ts";
 import type { PodReport } from "../relay/messages.ts";
 
@@ -11,7 +14,14 @@ export interface AgentStatus {
   /** Bytes of resident memory. */
   readonly memory: number;
   readonly enrolments: readonly EnrolmentStatus[];
+  readonly peerCount: number;
+  /** The first thousand. */
   readonly peers: readonly Peer[];
+  /** What routing knows of the cluster's Services. */
+  readonly services: number;
+  readonly endpoints: number;
+  /** Seconds since the API server was last heard of. */
+  readonly silentSeconds: number;
   /** What is wrong with the cluster's objects. */
   readonly problems: readonly { readonly where: string; readonly message: string }[];
 }
@@ -33,16 +43,19 @@ export interface EnrolmentStatus {
 export interface StatusSources {
   readonly nodeName: string;
   readonly trustDomain: string;
+  readonly objects: ClusterObjects | undefined;
   readonly desired: Desired | undefined;
   readonly enrolments: readonly Enrolment[];
-  readonly peers: readonly Peer[];
+  readonly peers: PeerIndex;
+  /** Milliseconds. */
+  readonly silence: number;
   readonly problems: readonly ClusterProblem[];
   readonly reports: () => Promise<Map<string, PodReport>>;
 }
 
 export async function agentStatus(sources: StatusSources): Promise<AgentStatus> {
   const reports = await sources.reports();
-  const { desired } = sources;
+  const { desired, objects } = sources;
   return {
     node: sources.nodeName,
     trustDomain: sources.trustDomain,
@@ -58,17 +71,24 @@ export async function agentStatus(sources: StatusSources): Promise<AgentStatus> 
         addresses: [],
       })),
     ].sort((a, b) => a.pod < b.pod ? -1 : 1),
-    peers: sources.peers,
+    peerCount: sources.peers.size,
+    peers: [...take(sources.peers, MAX_PEERS)],
+    services: objects?.services.size ?? 0,
+    endpoints: [...objects?.endpoints.values() ?? []].reduce(
+      (sum, { endpoints }) => sum + endpoints.length,
+      0,
+    ),
+    silentSeconds: Math.round(sources.silence / 1000),
     problems: [
       ...sources.problems.map(({ file, line, message }) => ({
         where: line === undefined ? file : `${file}:${line}`,
         message,
       })),
-      ...(desired?.refusedEntries ?? []).map(({ slice, reason }) => ({
+      ...(objects?.registry ?? []).flatMap(({ refused }) => refused).map(({ slice, reason }) => ({
         where: slice,
         message: reason,
       })),
-      ...(desired?.conflicts ?? []).map(({ address, winner, reason }) => ({
+      ...sources.peers.conflicts().map(({ address, winner, reason }) => ({
         where: address,
         message: `several pods claim this address; ${winner.pod} is believed: ${reason}`,
       })),
@@ -96,3 +116,13 @@ function statusOf(enrolment: Enrolment, reports: Map<string, PodReport>): Enrolm
 function withoutUid({ uid: _uid, ...traffic }: PodReport): Omit<PodReport, "uid"> {
   return traffic;
 }
+
+function* take<T>(items: Iterable<T>, most: number): Generator<T> {
+  let count = 0;
+  for (const item of items) {
+    if (count++ >= most) return;
+    yield item;
+  }
+}
+
+const MAX_PEERS = 1000;

@@ -99,7 +99,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
       throw new FrameError(`unexpected OPEN while ${this.#state}`);
     }
     const client = formatAddress(open.client.address);
-    requireClient(this.#identity, client, this.pod.bench.peers.get(client)?.identity);
+    requireClient(this.#identity, client, this.pod.bench.peers.find(open.client.address)?.identity);
     if (isIpv4(open.client.address) !== isIpv4(this.local)) {
       throw new FrameError("the client's address is of another family than the tunnel");
     }

@@ -1,5 +1,4 @@
 /** What the main thread and the relay workers say to each other. */
-import type { Peer } from "../control/desired.ts";
 import type { Credentials } from "../native/tls_context.ts";
 
 /** To a worker, with a ring of its bell. */
@@ -7,6 +6,9 @@ export type WorkerCommand =
   | {
     readonly type: "start";
     readonly bell: number;
+    /** Map descriptors, lent, like the next three. */
+    readonly peers: number;
+    readonly identities: number;
     readonly flows: number;
     readonly origins: number;
     readonly trustDomain: string;
@@ -16,7 +18,8 @@ export type WorkerCommand =
   | { readonly type: "renew"; readonly uid: string; readonly credentials: Credentials }
   /** Closes the listeners; the streams may go on for `drainMilliseconds`. Answered by `withdrawn`. */
   | { readonly type: "withdraw"; readonly uid: string; readonly drainMilliseconds: number }
-  | { readonly type: "peers"; readonly set: readonly Peer[]; readonly gone: readonly string[] }
+  /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
+  | { readonly type: "peers" }
   /** Answered by `report`. */
   | { readonly type: "report"; readonly id: number };
 

@@ -8,8 +8,6 @@
  *   OPEN        the stream is asked for, and accepted or refused
  *   stream      bytes go both ways
  */
-import { formatAddress } from "../addresses.ts";
-import type { Peer } from "../control/desired.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
 import { identityOfLeaf, requireServer } from "../identity/verify.ts";
@@ -20,6 +18,7 @@ import { text } from "../native/socket.ts";
 import { type Endpoint, isLoopback } from "../native/socket_address.ts";
 import type { Expiring } from "./deadlines.ts";
 import { FrameError, type Open } from "./frame.ts";
+import type { KnownPeer } from "./known_peers.ts";
 import type { Connection, RelayPod } from "./pod.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
 import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
@@ -45,7 +44,7 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
     );
   }
   const dialled = decodeEndpoint(noted);
-  const peer = bench.peers.get(formatAddress(dialled.address));
+  const peer = bench.peers.find(dialled.address);
   const own = pod.ownAddress(dialled.address);
   if (peer === undefined || own === undefined) {
     app.reset();
@@ -69,7 +68,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   constructor(
     readonly pod: RelayPod,
     app: Socket,
-    readonly peer: Peer,
+    readonly peer: KnownPeer,
     readonly wanted: Open,
   ) {
     pod.connections.add(this);
@@ -89,7 +88,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
     const identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
-    requireServer(identity, { address: this.peer.address, id: this.peer.identity });
+    requireServer(identity, { address: this.peer.name, id: this.peer.identity });
     this.pod.counters.handshakes++;
     this.pod.bench.loop.deadlines.disarm(this);
     this.#ask(tunnel);
@@ -190,7 +189,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
       socket = connectTo(pod, { address: this.wanted.dialled.address, port: TUNNEL_PORT });
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      pod.refuse("dial", `cannot dial ${peer.pod}: ${error.message}`, this.#fields());
+      pod.refuse("dial", `cannot dial ${peer.name}: ${error.message}`, this.#fields());
       return this.#end();
     }
     bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -241,7 +240,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   #fields(): Record<string, string | number> {
     return {
       destination: text(this.wanted.dialled),
-      peer: this.peer.pod,
+      peer: this.peer.name, // the main thread knows the pod's name
       client: text(this.wanted.client),
     };
   }

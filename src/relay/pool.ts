@@ -1,6 +1,6 @@
-import type { Peer } from "../control/desired.ts";
 import type { Expiring } from "./deadlines.ts";
 import { FrameError } from "./frame.ts";
+import type { KnownPeer } from "./known_peers.ts";
 import type { Tunnel, TunnelOwner } from "./tunnel.ts";
 
 /** Shorter than the inbound side's patience, so that a tunnel is not taken while it is being closed. */
@@ -23,14 +23,14 @@ export class TunnelPool {
   /** @param closed called for each tunnel that ends here. */
   constructor(readonly closed: () => void) {}
 
-  take(peer: Peer): Tunnel | undefined {
+  take(peer: KnownPeer): Tunnel | undefined {
     const idle = this.#idle.get(keyOf(peer))?.at(-1);
     if (idle === undefined) return undefined;
     this.#remove(idle);
     return idle.tunnel;
   }
 
-  park(peer: Peer, tunnel: Tunnel): void {
+  park(peer: KnownPeer, tunnel: Tunnel): void {
     const key = keyOf(peer);
     const idle = this.#idle.get(key) ?? [];
     const tooOld = performance.now() - tunnel.opened > MAX_AGE_MILLISECONDS;
@@ -39,13 +39,15 @@ export class TunnelPool {
       return this.closed();
     }
     this.#idle.set(key, idle);
-    idle.push(new IdleTunnel(key, tunnel, (ended) => this.#end(ended)));
+    idle.push(new IdleTunnel(key, peer, tunnel, (ended) => this.#end(ended)));
   }
 
   /** Closes the tunnels to pods that are no peers any more, or other ones now. */
-  retain(peers: ReadonlyMap<string, Peer>): void {
-    const keys = new Set([...peers.values()].map(keyOf));
-    for (const [key, idle] of this.#idle) if (!keys.has(key)) this.#closeAll(idle);
+  retain(isCurrent: (peer: KnownPeer) => boolean): void {
+    for (const idle of this.#idle.values()) {
+      const [first] = idle;
+      if (first !== undefined && !isCurrent(first.peer)) this.#closeAll(idle);
+    }
   }
 
   /** Closes all: the pod goes, or shows another certificate from now on. */
@@ -71,9 +73,9 @@ export class TunnelPool {
   }
 }
 
-/** A stream's tunnel is found again by pod and address: a new pod with an old address is another one. */
-function keyOf({ uid, address, identity }: Peer): string {
-  return `${uid} ${address} ${identity}`;
+/** A new pod with an old address is another one. */
+function keyOf({ name, generation }: KnownPeer): string {
+  return `${name} ${generation}`;
 }
 
 /** A parked tunnel. Nothing may arrive on it. */
@@ -82,6 +84,7 @@ class IdleTunnel implements TunnelOwner, Expiring {
 
   constructor(
     readonly key: string,
+    readonly peer: KnownPeer,
     readonly tunnel: Tunnel,
     readonly ended: (idle: IdleTunnel) => void,
   ) {

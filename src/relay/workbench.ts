@@ -1,8 +1,8 @@
 import type { BpfMap } from "../native/bpf_map.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
 import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
-import type { Peer } from "../control/desired.ts";
 import { HEADER_SIZE } from "./frame.ts";
+import type { KnownPeers } from "./known_peers.ts";
 import type { EventLoop } from "./loop.ts";
 import type { WorkerEvent } from "./messages.ts";
 
@@ -20,12 +20,11 @@ export class Workbench {
   readonly gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
   /** One control frame. */
   readonly control = new ScatterBuffer(64);
-  /** By canonical address. */
-  readonly peers = new Map<string, Peer>();
 
   constructor(
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
+    readonly peers: KnownPeers,
     readonly flows: BpfMap,
     readonly origins: BpfMap,
     readonly trustDomain: string,

@@ -12,6 +12,7 @@ import { TlsEngine } from "../native/tls_session.ts";
 import type { Expiring } from "./deadlines.ts";
 import { ALPN } from "./frame.ts";
 import { acceptInbound } from "./inbound.ts";
+import { KnownPeers } from "./known_peers.ts";
 import { Listener } from "./listener.ts";
 import { EventLoop } from "./loop.ts";
 import type { PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
@@ -52,6 +53,7 @@ class Relay {
     this.#bench = new Workbench(
       new EventLoop(new Bell(command.bell), receive),
       new TlsEngine(new AlpnProtocol(ALPN)),
+      new KnownPeers(openMap("peers", command.peers), openMap("identities", command.identities)),
       openMap("flows", command.flows),
       openMap("origins", command.origins),
       command.trustDomain,
@@ -84,9 +86,9 @@ class Relay {
       case "withdraw":
         return this.#withdraw(command.uid, command.drainMilliseconds);
       case "peers":
-        for (const address of command.gone) this.#bench.peers.delete(address);
-        for (const peer of command.set) this.#bench.peers.set(peer.address, peer);
-        for (const { pod } of this.#pods.values()) pod.pool.retain(this.#bench.peers);
+        for (const { pod } of this.#pods.values()) {
+          pod.pool.retain((peer) => this.#bench.peers.isCurrent(peer));
+        }
         return;
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());

@@ -1,5 +1,4 @@
 /** The main thread's view of the relay workers: commands to all of them, answers from each. */
-import type { Peer } from "../control/desired.ts";
 import { Bell } from "../native/epoll.ts";
 import type { Credentials } from "../native/tls_context.ts";
 import type { PodDescription, PodReport, WorkerCommand, WorkerEvent } from "./messages.ts";
@@ -14,6 +13,8 @@ export interface RelayEnrolment {
 export interface RelayOptions {
   readonly count: number;
   /** Map descriptors, lent. */
+  readonly peers: number;
+  readonly identities: number;
   readonly flows: number;
   readonly origins: number;
   readonly trustDomain: string;
@@ -24,7 +25,6 @@ export interface RelayOptions {
 
 export class RelayWorkers implements Disposable {
   readonly #threads: Thread[];
-  readonly #peers = new Map<string, Peer>();
   #nextReport = 0;
 
   constructor(options: RelayOptions) {
@@ -72,14 +72,9 @@ export class RelayWorkers implements Disposable {
     );
   }
 
-  /** Tells the workers what has changed since the last call. */
-  setPeers(peers: ReadonlyMap<string, Peer>): void {
-    const set = [...peers.values()].filter((peer) => !same(peer, this.#peers.get(peer.address)));
-    const gone = [...this.#peers.keys()].filter((address) => !peers.has(address));
-    if (set.length === 0 && gone.length === 0) return;
-    for (const address of gone) this.#peers.delete(address);
-    for (const peer of set) this.#peers.set(peer.address, peer);
-    for (const thread of this.#threads) thread.tell({ type: "peers", set, gone });
+  /** The kernel's map of peers has lost some, or says something else of them. */
+  peersChanged(): void {
+    for (const thread of this.#threads) thread.tell({ type: "peers" });
   }
 
   /** Each pod's counters, summed over the workers. Also proof that every worker answers. */
@@ -126,9 +121,9 @@ class Thread implements Disposable {
       event.preventDefault();
       options.died(event.message);
     };
-    const { flows, origins, trustDomain } = options;
+    const { peers, identities, flows, origins, trustDomain } = options;
     const bell = this.#bell.descriptor;
-    this.#post({ type: "start", bell, flows, origins, trustDomain });
+    this.#post({ type: "start", bell, peers, identities, flows, origins, trustDomain });
   }
 
   tell(command: WorkerCommand): void {
@@ -155,10 +150,6 @@ class Thread implements Disposable {
   #post(command: WorkerCommand): void {
     this.#worker.postMessage(command);
   }
-}
-
-function same(a: Peer, b: Peer | undefined): boolean {
-  return a.identity === b?.identity && a.uid === b.uid && a.pod === b.pod && a.node === b.node;
 }
 
 function sum(a: PodReport | undefined, b: PodReport): PodReport {

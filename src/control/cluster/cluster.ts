@@ -29,6 +29,15 @@ export interface Cluster {
   /** What is wrong with the objects right now. */
   problems(): readonly ClusterProblem[];
 
+  /** Milliseconds since the source was last heard of. */
+  readonly silence: number;
+
+  /**
+   * Whether an agent that stops now is the last one here, so that pods must go back to plain connections. When
+   * another will follow (an upgrade, a restart), they stay held until it is there.
+   */
+  isBeingUninstalled(): boolean;
+
   /** Stops following. What is published stays: taking it back is a decision, `publish([])`. */
   close(): Promise<void>;
 }

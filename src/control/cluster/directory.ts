@@ -1,15 +1,22 @@
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { logger } from "../../log.ts";
-import { type RegistryEntry, requireNodeName, slicesOf } from "../registry.ts";
+import {
+  partOf,
+  type RegistryEntry,
+  type RegistryPart,
+  requireNodeName,
+  slicesOf,
+} from "../registry.ts";
 import type { Cluster, ClusterProblem } from "./cluster.ts";
 import { DirectoryFiles } from "./directory_files.ts";
-import type { ClusterObjects } from "./objects.ts";
+import type { ClusterObjects, RegistrySlice } from "./objects.ts";
 
 /** A directory that plays the API server, and the node whose registry is published there. */
 export interface DirectoryOptions {
   directory: string;
   nodeName: string;
+  trustDomain: string;
 }
 
 /**
@@ -19,15 +26,17 @@ export interface DirectoryOptions {
  *
  * @throws {TypeError} when the node's name cannot be a file's name.
  */
-export function openClusterDirectory({ directory, nodeName }: DirectoryOptions): Cluster {
-  requireNodeName(nodeName);
-  return new ClusterDirectory(directory, nodeName);
+export function openClusterDirectory(options: DirectoryOptions): Cluster {
+  requireNodeName(options.nodeName);
+  return new ClusterDirectory(options);
 }
 
 class ClusterDirectory implements Cluster {
   readonly #directory: string;
   readonly #nodeName: string;
   readonly #files: DirectoryFiles;
+  readonly #trustDomain: string;
+  readonly #parts = new WeakMap<RegistrySlice, RegistryPart>();
   #watcher: Deno.FsWatcher | undefined;
   #closed = false;
   /** Resolved when there may be something new to read. */
@@ -35,9 +44,10 @@ class ClusterDirectory implements Cluster {
   #following: Promise<void> = Promise.resolve();
   #publishing: Promise<void> = Promise.resolve();
 
-  constructor(directory: string, nodeName: string) {
+  constructor({ directory, nodeName, trustDomain }: DirectoryOptions) {
     this.#directory = directory;
     this.#nodeName = nodeName;
+    this.#trustDomain = trustDomain;
     this.#files = new DirectoryFiles(directory);
   }
 
@@ -49,7 +59,7 @@ class ClusterDirectory implements Cluster {
         const [problem] = this.#files.problems();
         throw new Error(`Cannot start with ${this.#directory}: ${problem?.message}`);
       }
-      onChange(this.#files.objects());
+      onChange(this.#objects());
     } catch (error) {
       await this.close();
       throw error;
@@ -67,6 +77,13 @@ class ClusterDirectory implements Cluster {
     return this.#files.problems();
   }
 
+  /** A directory does not fall silent. */
+  readonly silence = 0;
+
+  isBeingUninstalled(): boolean {
+    return true;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#watcher?.close();
@@ -74,6 +91,17 @@ class ClusterDirectory implements Cluster {
     this.#nudge.resolve();
     await this.#following;
     await this.#publishing.catch(() => {}); // its caller has been told
+  }
+
+  #objects(): ClusterObjects {
+    const { slices, ...others } = this.#files.objects();
+    return { ...others, registry: slices.map((slice) => this.#part(slice)) };
+  }
+
+  #part(slice: RegistrySlice): RegistryPart {
+    const part = this.#parts.get(slice) ?? partOf(slice, this.#trustDomain);
+    this.#parts.set(slice, part);
+    return part;
   }
 
   async #follow(onChange: (objects: ClusterObjects) => void): Promise<void> {
@@ -84,7 +112,7 @@ class ClusterDirectory implements Cluster {
       this.#nudge = Promise.withResolvers();
       if (this.#closed) return;
       try {
-        if (await this.#files.read()) onChange(this.#files.objects());
+        if (await this.#files.read()) onChange(this.#objects());
       } catch (error) {
         log.error("A change of the cluster's objects could not be handled: {error}", { error });
       }

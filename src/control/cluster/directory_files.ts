@@ -1,8 +1,14 @@
 import { join } from "node:path";
 import { logger } from "../../log.ts";
 import type { ClusterProblem } from "./cluster.ts";
-import type { ClusterObjects, Pod, RegistrySlice } from "./objects.ts";
+import type { ClusterObjects, Namespace, Pod, RegistrySlice } from "./objects.ts";
+import type { Service, ServiceEndpoints } from "./services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
+
+/** The files' objects: as {@link ClusterObjects}, but the registry's slices have not been judged. */
+export interface FileObjects extends Omit<ClusterObjects, "registry"> {
+  readonly slices: readonly RegistrySlice[];
+}
 
 /**
  * What is known of a cluster directory's files. A file that cannot be read keeps the objects that it last
@@ -15,7 +21,7 @@ export class DirectoryFiles {
   #listing: ClusterProblem | undefined;
   #duplicates: ClusterProblem[] = [];
   #reported = new Set<string>();
-  #objects: ClusterObjects = { pods: [], registry: [], complete: false };
+  #objects = EMPTY;
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -28,7 +34,7 @@ export class DirectoryFiles {
   unsettled = false;
 
   /** The objects as of the last `read`. */
-  objects(): ClusterObjects {
+  objects(): FileObjects {
     return this.#objects;
   }
 
@@ -118,7 +124,10 @@ export class DirectoryFiles {
   /** One state from all files; of the same object in two places the later file's stands. */
   #merge(): void {
     const pods = new Map<string, Placed<Pod>>();
+    const namespaces = new Map<string, Placed<Namespace>>();
     const slices = new Map<string, Placed<RegistrySlice>>();
+    const services = new Map<string, Placed<Service>>();
+    const endpoints = new Map<string, Placed<ServiceEndpoints>>();
     this.#duplicates = [];
     for (const [file, { objects = [] }] of [...this.#files].sort(byPath)) {
       for (const { line, ...kept } of objects) {
@@ -127,6 +136,16 @@ export class DirectoryFiles {
           const placed = { object: kept.pod, file, line };
           const names = [`name ${namespace}/${name}`, `uid ${uid}`];
           this.#place(pods, names, `Pod ${namespace}/${name}`, placed);
+        } else if (kept.kind === "Namespace") {
+          const { name } = kept.namespace;
+          const placed = { object: kept.namespace, file, line };
+          this.#place(namespaces, [name], `Namespace ${name}`, placed);
+        } else if (kept.kind === "Service") {
+          const placed = { object: kept.service, file, line };
+          this.#place(services, [kept.key], `Service ${kept.key}`, placed);
+        } else if (kept.kind === "Endpoints") {
+          const placed = { object: kept.endpoints, file, line };
+          this.#place(endpoints, [kept.key], `EndpointSlice ${kept.key}`, placed);
         } else {
           const name = `${kept.slice.namespace}/${kept.slice.name}`;
           this.#place(slices, [name], `EndpointSlice ${name}`, { object: kept.slice, file, line });
@@ -135,7 +154,10 @@ export class DirectoryFiles {
     }
     this.#objects = {
       pods: [...new Set(pods.values())].map(({ object }) => object),
-      registry: [...slices.values()].map(({ object }) => object),
+      namespaces: objectsOf(namespaces),
+      services: objectsOf(services),
+      endpoints: objectsOf(endpoints),
+      slices: [...slices.values()].map(({ object }) => object),
       complete: [...this.#files.values()].every(({ objects }) => objects !== undefined),
     };
   }
@@ -167,6 +189,19 @@ export class DirectoryFiles {
     this.#reported = reported;
   }
 }
+
+function objectsOf<T>(placed: ReadonlyMap<string, Placed<T>>): Map<string, T> {
+  return new Map([...placed].map(([key, { object }]) => [key, object]));
+}
+
+const EMPTY: FileObjects = {
+  pods: [],
+  namespaces: new Map(),
+  slices: [],
+  services: new Map(),
+  endpoints: new Map(),
+  complete: false,
+};
 
 interface KnownFile {
   /** What the file looked like when it was read, empty when it must be read again anyway. */

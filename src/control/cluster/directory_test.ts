@@ -1,7 +1,6 @@
 import { deepStrictEqual, match, rejects, strictEqual, throws } from "node:assert/strict";
 import { configure, type LogRecord, reset } from "@logtape/logtape";
 import type { RegistryEntry } from "../registry.ts";
-import { entriesOf } from "../registry.ts";
 import type { Cluster } from "./cluster.ts";
 import { openClusterDirectory } from "./directory.ts";
 import type { ClusterObjects } from "./objects.ts";
@@ -236,7 +235,7 @@ Deno.test("of the same object in two files the later file's is used, and said", 
 Deno.test("a handler that throws does not end the following", async () => {
   await withDirectory(async (d) => {
     const logs = await captureLogs();
-    const cluster = openClusterDirectory({ directory: d, nodeName: "n1" });
+    const cluster = openClusterDirectory({ directory: d, nodeName: "n1", trustDomain: "td" });
     let calls = 0;
     await cluster.start(() => {
       if (++calls === 2) throw new Error("planted");
@@ -253,7 +252,11 @@ Deno.test("a handler that throws does not end the following", async () => {
 
 Deno.test("a directory that is not there is an error at the start", async () => {
   await captureLogs();
-  const cluster = openClusterDirectory({ directory: "/nonexistent/cluster", nodeName: "n1" });
+  const cluster = openClusterDirectory({
+    directory: "/nonexistent/cluster",
+    nodeName: "n1",
+    trustDomain: "td",
+  });
   await rejects(cluster.start(() => {}), /Cannot start with \/nonexistent\/cluster: .*listed/);
   await reset();
 });
@@ -276,12 +279,12 @@ Deno.test("what one agent publishes another reads, whole and from its own file",
     await two.cluster.publish([{ ...ENTRY, node: "n2", uid: "uid-2", addresses: ["fd00::2"] }]);
     for (const seen of [one, two]) {
       await seen.until(() => seen.last().registry.length === 2);
-      const { entries, refused } = entriesOf(seen.last().registry, "td");
-      deepStrictEqual(entries.map(({ node, uid }) => [node, uid]), [["n2", "uid-2"], [
-        "n1",
-        "uid-web",
-      ]]);
-      deepStrictEqual(refused, []);
+      const { registry } = seen.last();
+      deepStrictEqual(
+        registry.flatMap(({ peers }) => peers).map(({ node, uid }) => [node, uid]).sort(),
+        [["n1", "uid-web"], ["n2", "uid-2"]],
+      );
+      deepStrictEqual(registry.flatMap(({ refused }) => refused), []);
     }
     deepStrictEqual(await namesIn(`${d}/registry`), ["n1.yaml", "n2.yaml"]);
     await one.cluster.publish([]);
@@ -295,7 +298,7 @@ Deno.test("what one agent publishes another reads, whole and from its own file",
 
 Deno.test("publishing writes on change only, heals the file, and the last of several stays", async () => {
   await withDirectory(async (d) => {
-    const cluster = openClusterDirectory({ directory: d, nodeName: "n1" });
+    const cluster = openClusterDirectory({ directory: d, nodeName: "n1", trustDomain: "td" });
     const file = `${d}/registry/n1.yaml`;
     await cluster.publish([ENTRY]);
     const before = await Deno.stat(file);
@@ -323,7 +326,7 @@ Deno.test("a reader never sees a part of what is published", async () => {
   await withDirectory(async (d) => {
     const logs = await captureLogs();
     const seen = await follow(d, "n2");
-    const writer = openClusterDirectory({ directory: d, nodeName: "n1" });
+    const writer = openClusterDirectory({ directory: d, nodeName: "n1", trustDomain: "td" });
     const many = Array.from({ length: 100 }, (_, i) => ({
       ...ENTRY,
       uid: `uid-${i}`,
@@ -334,9 +337,9 @@ Deno.test("a reader never sees a part of what is published", async () => {
       await writer.publish(i % 2 ? many : many.slice(0, 50));
       await new Promise((resolve) => setTimeout(resolve, 15));
     }
-    await seen.until(() => seen.last().registry[0]?.endpoints.length === 100);
+    await seen.until(() => seen.last().registry[0]?.peers.length === 100);
     for (const { registry } of seen.states) {
-      if (registry[0]) strictEqual([50, 100].includes(registry[0].endpoints.length), true);
+      if (registry[0]) strictEqual([50, 100].includes(registry[0].peers.length), true);
     }
     deepStrictEqual(logs, []);
     await writer.close();
@@ -347,7 +350,10 @@ Deno.test("a reader never sees a part of what is published", async () => {
 
 Deno.test("a node name that is no file name is refused", () => {
   for (const nodeName of ["", "..", "../x", "a/b", ".hidden", "A", "a".repeat(64)]) {
-    throws(() => openClusterDirectory({ directory: "/tmp", nodeName }), TypeError);
+    throws(
+      () => openClusterDirectory({ directory: "/tmp", nodeName, trustDomain: "td" }),
+      TypeError,
+    );
   }
 });
 
@@ -361,9 +367,13 @@ interface Following {
 }
 
 async function follow(directory: string, nodeName = "n1"): Promise<Following> {
-  const cluster = openClusterDirectory({ directory, nodeName });
+  const cluster = openClusterDirectory({ directory, nodeName, trustDomain: "td" });
   const states: ClusterObjects[] = [];
-  const last = () => states.at(-1) ?? { pods: [], registry: [], complete: false };
+  const last = () => {
+    const state = states.at(-1);
+    if (state === undefined) throw new Error("there has been no state yet");
+    return state;
+  };
   await cluster.start((objects) => states.push(objects));
   strictEqual(states.length, 1, "the first state comes before start resolves");
   return { cluster, states, last, names: () => last().pods.map(({ name }) => name).sort(), until };

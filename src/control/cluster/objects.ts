@@ -1,8 +1,22 @@
-import * as v from "valibot";
 import { canonicalAddress } from "../../addresses.ts";
 import { ANNOTATION, REGISTRY_LABEL } from "../../constants.ts";
 import { quoted } from "../../names.ts";
-import { KindSchema, LabelledSchema, PodSchema, SliceSchema } from "./schemas.ts";
+import type { RegistryPart } from "../registry.ts";
+import { ObjectError, parseObject } from "./parse.ts";
+import {
+  KindSchema,
+  LabelledSchema,
+  NamedSchema,
+  NamespaceSchema,
+  PodSchema,
+  SliceSchema,
+} from "./schemas.ts";
+import {
+  readService,
+  readServiceEndpoints,
+  type Service,
+  type ServiceEndpoints,
+} from "./services.ts";
 
 /** What is kept of a Kubernetes Pod. */
 export interface Pod {
@@ -24,7 +38,15 @@ export interface Pod {
   readonly deleting: boolean;
 }
 
-/** What is kept of an EndpointSlice of the registry, not yet trusted: `entriesOf` judges it. */
+/** What is kept of a Kubernetes Namespace. */
+export interface Namespace {
+  readonly name: string;
+  /** The value of the gateway's annotation, which its pods have for theirs when they have none. */
+  readonly annotation: string | undefined;
+  readonly deleting: boolean;
+}
+
+/** What is kept of an EndpointSlice of the registry, not yet trusted: `partOf` judges it. */
 export interface RegistrySlice {
   readonly namespace: string;
   readonly name: string;
@@ -47,7 +69,13 @@ export interface RegistryEndpoint {
 /** Everything that is known about the cluster at one moment. */
 export interface ClusterObjects {
   readonly pods: readonly Pod[];
-  readonly registry: readonly RegistrySlice[];
+  /** By name. */
+  readonly namespaces: ReadonlyMap<string, Namespace>;
+  /** A part that has not changed is the same object as before. */
+  readonly registry: readonly RegistryPart[];
+  /** By `namespace/name`; an object that has not changed is the same as before. */
+  readonly services: ReadonlyMap<string, Service>;
+  readonly endpoints: ReadonlyMap<string, ServiceEndpoints>;
   /**
    * False while a source has never been read whole (a file that has been malformed since the agent
    * started): what is listed is true, but what is not listed must not be removed for that reason.
@@ -58,25 +86,17 @@ export interface ClusterObjects {
 /** One object of those that are kept, with where it stands in its document. */
 export type KeptObject =
   & { readonly path: readonly (string | number)[] }
-  & ({ readonly kind: "Pod"; readonly pod: Pod } | {
-    readonly kind: "EndpointSlice";
-    readonly slice: RegistrySlice;
-  });
-
-/** An object from outside is not what its kind must be. `path` leads to the bad field. */
-export class ObjectError extends Error {
-  override readonly name = "ObjectError";
-  readonly path: readonly (string | number)[];
-
-  constructor(message: string, path: readonly (string | number)[]) {
-    super(message);
-    this.path = path;
-  }
-}
+  & (
+    | { readonly kind: "Pod"; readonly pod: Pod }
+    | { readonly kind: "Namespace"; readonly namespace: Namespace }
+    | { readonly kind: "EndpointSlice"; readonly slice: RegistrySlice }
+    | { readonly kind: "Service"; readonly key: string; readonly service: Service }
+    | { readonly kind: "Endpoints"; readonly key: string; readonly endpoints: ServiceEndpoints }
+  );
 
 /**
- * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, an EndpointSlice of the
- * registry, or a list of such. Other kinds and ordinary EndpointSlices are passed over.
+ * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a
+ * Service, an EndpointSlice, or a list of such. Other kinds and ordinary EndpointSlices are passed over.
  *
  * @throws {ObjectError} for the first object that breaks Kubernetes' rules.
  */
@@ -88,7 +108,7 @@ export function readObjects(document: unknown): KeptObject[] {
 
 /** @throws {ObjectError} when `value` is not a valid Pod. */
 export function readPod(value: unknown, path: readonly (string | number)[] = []): Pod {
-  const { metadata, spec, status } = parse(PodSchema, value, path);
+  const { metadata, spec, status } = parseObject(PodSchema, value, path);
   const texts = [status?.podIP ?? "", ...(status?.podIPs ?? []).map(({ ip }) => ip ?? "")];
   const addresses = [...new Set(texts.map(canonicalAddress).filter((text) => text !== undefined))];
   if (addresses.length > MAX_ADDRESSES) {
@@ -113,6 +133,24 @@ export function readPod(value: unknown, path: readonly (string | number)[] = [])
   };
 }
 
+/** @throws {ObjectError} when `value` is not a valid Namespace. */
+export function readNamespace(
+  value: unknown,
+  path: readonly (string | number)[] = [],
+): Namespace {
+  const { metadata } = parseObject(NamespaceSchema, value, path);
+  const annotations = keepAnnotations(
+    metadata.annotations,
+    (key) => key === ANNOTATION,
+    MAX_ANNOTATION,
+  );
+  return {
+    name: metadata.name,
+    annotation: annotations[ANNOTATION],
+    deleting: metadata.deletionTimestamp !== undefined,
+  };
+}
+
 /**
  * The registry slice in `value`, or undefined for an EndpointSlice without the registry's label: the
  * cluster's others are none of ours to judge.
@@ -123,9 +161,9 @@ export function readSlice(
   value: unknown,
   path: readonly (string | number)[] = [],
 ): RegistrySlice | undefined {
-  const { metadata: { labels } } = parse(LabelledSchema, value, path);
+  const { metadata: { labels } } = parseObject(LabelledSchema, value, path);
   if (labels?.[REGISTRY_LABEL] === undefined) return undefined;
-  const { metadata, addressType, endpoints, ports } = parse(SliceSchema, value, path);
+  const { metadata, addressType, endpoints, ports } = parseObject(SliceSchema, value, path);
   return {
     namespace: metadata.namespace ?? "default",
     name: metadata.name,
@@ -153,7 +191,7 @@ function collect(
   depth: number,
 ): void {
   if (value === null || value === undefined) return; // an empty document
-  const { kind, items } = parse(KindSchema, value, path);
+  const { kind, items } = parseObject(KindSchema, value, path);
   if (kind.endsWith("List")) {
     // The API server never nests lists; the depth ends recursion through a file's own aliases.
     if (depth > 1) throw new ObjectError("a list in a list in a list", path);
@@ -161,10 +199,24 @@ function collect(
       collect(withKind(item, kind), [...path, "items", i], kept, depth + 1);
     }
   } else if (kind === "Pod") kept.push({ kind, path, pod: readPod(value, path) });
+  else if (kind === "Namespace") kept.push({ kind, path, namespace: readNamespace(value, path) });
   else if (kind === "EndpointSlice") {
     const slice = readSlice(value, path);
-    if (slice !== undefined) kept.push({ kind, path, slice });
+    if (slice !== undefined) return void kept.push({ kind, path, slice });
+    const endpoints = readServiceEndpoints(value, path);
+    if (endpoints !== undefined) {
+      kept.push({ kind: "Endpoints", path, key: keyOf(value), endpoints });
+    }
+  } else if (kind === "Service") {
+    const service = readService(value, path);
+    if (service !== undefined) kept.push({ kind, path, key: keyOf(value), service });
   }
+}
+
+/** `namespace/name`. */
+function keyOf(value: unknown): string {
+  const { metadata: { namespace = "default", name } } = parseObject(NamedSchema, value, []);
+  return `${namespace}/${name}`;
 }
 
 /** The items of a PodList carry no kind of their own in the API server's answers. */
@@ -173,35 +225,6 @@ function withKind(item: unknown, listKind: string): unknown {
     return item;
   }
   return { ...item, kind: listKind.slice(0, -"List".length) };
-}
-
-function parse<const S extends v.GenericSchema>(
-  schema: S,
-  value: unknown,
-  path: readonly (string | number)[],
-): v.InferOutput<S> {
-  const result = v.safeParse(schema, value, { abortEarly: true });
-  if (result.success) return result.output;
-  const [issue] = result.issues;
-  const inside = (issue.path ?? []).map((item) => item.key as string | number);
-  const field = v.getDotPath(issue) ?? "object";
-  const message = issue.message.length > 200 ? `${issue.message.slice(0, 200)}…` : issue.message;
-  const named = nameOf(value);
-  throw new ObjectError(
-    `${named === "" ? "" : `${named}: `}${field.slice(0, 200)}: ${message}`,
-    [...path, ...inside],
-  );
-}
-
-/** "Pod web" for messages, so that one finds it in a list of a thousand. */
-function nameOf(value: unknown): string {
-  const found = v.safeParse(
-    v.object({ kind: v.string(), metadata: v.object({ name: v.string() }) }),
-    value,
-  );
-  if (!found.success) return "";
-  const { kind, metadata: { name } } = found.output;
-  return `${quoted(kind).slice(1, -1)} ${quoted(name)}`;
 }
 
 function keepAnnotations(

@@ -1,5 +1,6 @@
 import { LineCounter, parseAllDocuments } from "yaml";
-import { type KeptObject, ObjectError, readObjects } from "./objects.ts";
+import { type KeptObject, readObjects } from "./objects.ts";
+import { ObjectError } from "./parse.ts";
 
 /** An object and the line (from 1) at which it begins; no line in a JSON file. */
 export type LocatedObject = KeptObject & { readonly line?: number };

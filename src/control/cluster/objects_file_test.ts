@@ -68,7 +68,7 @@ Deno.test("hostile YAML ends as an error, quickly", () => {
 });
 
 Deno.test("keys of a prototype are only keys", () => {
-  parseObjectsFile("x.yaml", "kind: Service\n__proto__: {polluted: yes}\nconstructor: 1\n");
-  parseObjectsFile("x.json", '{"kind": "Service", "__proto__": {"polluted": 1}}');
+  parseObjectsFile("x.yaml", "kind: ConfigMap\n__proto__: {polluted: yes}\nconstructor: 1\n");
+  parseObjectsFile("x.json", '{"kind": "ConfigMap", "__proto__": {"polluted": 1}}');
   strictEqual(({} as Record<string, unknown>).polluted, undefined);
 });

@@ -1,6 +1,7 @@
 import { deepStrictEqual, match, strictEqual, throws } from "node:assert/strict";
 import { REGISTRY_LABEL } from "../../constants.ts";
-import { ObjectError, readObjects, readPod, readSlice } from "./objects.ts";
+import { readObjects, readPod, readSlice } from "./objects.ts";
+import { ObjectError } from "./parse.ts";
 
 const POD = {
   apiVersion: "v1",
@@ -203,8 +204,8 @@ Deno.test("lists are unwrapped and other kinds passed over", () => {
   const kinds = (document: unknown) => readObjects(document).map(({ kind, path }) => [kind, path]);
   deepStrictEqual(kinds(POD), [["Pod", []]]);
   deepStrictEqual(kinds(null), []);
-  deepStrictEqual(kinds({ kind: "Service", metadata: 1 }), []);
-  deepStrictEqual(kinds({ kind: "List", items: [{ kind: "Service" }, POD, SLICE] }), [
+  deepStrictEqual(kinds({ kind: "ConfigMap", metadata: 1 }), []);
+  deepStrictEqual(kinds({ kind: "List", items: [{ kind: "ConfigMap" }, POD, SLICE] }), [
     ["Pod", ["items", 1]],
     ["EndpointSlice", ["items", 2]],
   ]);

@@ -46,6 +46,11 @@ export const KindSchema = v.object({ kind: short, items: maybe(v.array(v.unknown
 /** Enough of an object to tell whether it is ours. */
 export const LabelledSchema = v.object({ metadata: v.object({ labels: maybe(text) }) });
 
+/** What every namespaced object has. */
+export const NamedSchema = v.object({
+  metadata: v.object({ name: short, namespace: v.optional(short) }),
+});
+
 /** A core/v1 Pod. */
 export const PodSchema = v.object({
   metadata: v.object({
@@ -65,6 +70,15 @@ export const PodSchema = v.object({
     podIP: maybe(address),
     podIPs: maybe(v.array(v.object({ ip: maybe(address) }))),
   })),
+});
+
+/** A core/v1 Namespace. */
+export const NamespaceSchema = v.object({
+  metadata: v.object({
+    name: namespace,
+    annotations: maybe(text),
+    deletionTimestamp: maybe(short),
+  }),
 });
 
 /** A discovery.k8s.io/v1 EndpointSlice. */

@@ -1,0 +1,50 @@
+import { formatAddress } from "../addresses.ts";
+import { decodeIdentity, decodePeer, encodeNumber } from "../kernel/maps.ts";
+import type { BpfMap } from "../native/bpf_map.ts";
+
+/** Who is expected behind an address. The handshake decides whether it is so. */
+export interface KnownPeer {
+  /** 16 bytes. */
+  readonly address: Uint8Array<ArrayBuffer>;
+  /** Canonical text. */
+  readonly name: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
+  /** Never the same for two pods that had the address one after the other. */
+  readonly generation: number;
+}
+
+/**
+ * The registry as the kernel's maps have it: looked up when a stream begins (under a microsecond), so that
+ * no worker keeps a copy of a cluster's 150,000 peers.
+ */
+export class KnownPeers {
+  /** By number. A number is never used again while the agent runs. */
+  readonly #identities = new Map<number, string>();
+
+  constructor(readonly peers: BpfMap, readonly identities: BpfMap) {}
+
+  find(bytes: Uint8Array): KnownPeer | undefined {
+    const address = new Uint8Array(bytes);
+    const value = this.peers.get(address);
+    if (value === undefined) return undefined;
+    const { identity: number, generation } = decodePeer(value);
+    const identity = this.#identities.get(number) ?? this.#read(number);
+    if (identity === undefined) return undefined; // withdrawn between the two lookups
+    return { address, name: formatAddress(address), identity, generation };
+  }
+
+  /** Whether the address is still the same pod's. */
+  isCurrent({ address, generation }: KnownPeer): boolean {
+    const value = this.peers.get(address);
+    return value !== undefined && decodePeer(value).generation === generation;
+  }
+
+  #read(number: number): string | undefined {
+    const value = this.identities.get(encodeNumber(number));
+    if (value === undefined) return undefined;
+    const identity = decodeIdentity(value);
+    this.#identities.set(number, identity);
+    return identity;
+  }
+}
