@@ -1,21 +1,17 @@
 /** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { knownUids } from "./control/births.ts";
 import type { Cluster } from "./control/cluster/cluster.ts";
 import { openClusterDirectory } from "./control/cluster/directory.ts";
-import type { ClusterObjects } from "./control/cluster/objects.ts";
-import { type Desired, desiredState } from "./control/desired.ts";
-import { Enrolments } from "./control/enrolments.ts";
+import { NodeControl } from "./control/node_control.ts";
 import { PeerIndex } from "./control/peer_index.ts";
-import { Peers } from "./control/peers.ts";
 import { openInProcessIssuer } from "./identity/in_process.ts";
 import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { logger } from "./log.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
-import { type AgentStatus, agentStatus } from "./operate/status.ts";
+import { agentStatus } from "./operate/status.ts";
 import { RelayWorkers } from "./relay/workers.ts";
 
 const log = logger("agent");
@@ -77,7 +73,19 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (isReplaced) await untilAlone(options.adminSocket, stop);
   forgetEarlierPods(redirector);
   node.begin();
-  const admin = serveAdmin(options.adminSocket, () => node.status());
+  const status = () =>
+    agentStatus({
+      nodeName: options.nodeName,
+      trustDomain: options.trustDomain,
+      objects: node.objects,
+      desired: node.desired,
+      enrolments: node.enrolments.list(),
+      peers: index,
+      silence: cluster.silence,
+      problems: cluster.problems(),
+      reports: () => workers.report(),
+    });
+  const admin = serveAdmin(options.adminSocket, status);
   await Promise.race([started, stop]);
   log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
 
@@ -92,99 +100,6 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (!isLast) return;
   removeState(options.stateDirectory);
   if (mounted !== undefined) unmount(mounted);
-}
-
-/** What the agent does about its node: brings about what the cluster's objects ask for. */
-class NodeControl {
-  readonly #options: AgentOptions;
-  readonly #services: NodeServices;
-  readonly #peers: Peers;
-  readonly #enrolments: Enrolments;
-  #objects: ClusterObjects | undefined;
-  #desired: Desired | undefined;
-  #begun = false;
-  /** An agent that comes back must not withdraw pods that it has not had the time to enrol again. */
-  #settled = false;
-
-  constructor(options: AgentOptions, services: NodeServices) {
-    this.#options = options;
-    this.#services = services;
-    this.#peers = new Peers(services.redirector, services.workers);
-    this.#enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
-      ...services,
-      procRoot: options.procRoot,
-      publish: () => this.#publish(),
-    });
-  }
-
-  changed(objects: ClusterObjects): void {
-    this.#objects = objects;
-    if (this.#begun) this.#reconcile(objects);
-  }
-
-  begin(): void {
-    this.#begun = true;
-    if (this.#objects !== undefined) this.#reconcile(this.#objects);
-  }
-
-  async status(): Promise<AgentStatus> {
-    const { cluster, workers } = this.#services;
-    return await agentStatus({
-      nodeName: this.#options.nodeName,
-      trustDomain: this.#options.trustDomain,
-      objects: this.#objects,
-      desired: this.#desired,
-      enrolments: this.#enrolments.list(),
-      peers: this.#services.index,
-      silence: cluster.silence,
-      problems: cluster.problems(),
-      reports: () => workers.report(),
-    });
-  }
-
-  /** Leaves with every pod, or leaves them held. */
-  async end(isLast: boolean): Promise<void> {
-    if (!isLast) return this.#enrolments.pause();
-    await this.#enrolments.stop();
-    if (!this.#settled) return; // what an earlier agent published is not ours to judge
-    await this.#services.cluster.publish([]).catch((error) =>
-      log.error("the registry may still name this node's pods: {error}", { error: String(error) })
-    );
-  }
-
-  #reconcile(objects: ClusterObjects): void {
-    this.#bringAbout(objects).catch((error) =>
-      log.error("reconciling failed: {error}", { error: String(error) })
-    );
-  }
-
-  async #bringAbout(objects: ClusterObjects): Promise<void> {
-    const { nodeName, trustDomain } = this.#options;
-    const desired = desiredState(objects, nodeName, trustDomain);
-    this.#desired = desired;
-    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
-    const first = objects.complete && !this.#settled;
-    if (first) detachUnwanted(this.#services.redirector, desired);
-    this.#peers.apply(this.#services.index.update(objects));
-    if (first) this.#peers.prune((address) => this.#services.index.get(address) !== undefined);
-    const known = knownUids(objects, nodeName);
-    await this.#enrolments.reconcile(desired.enrolments, known, objects.complete);
-    if (!first) return;
-    this.#settled = true;
-    await this.#publish();
-  }
-
-  async #publish(): Promise<void> {
-    if (this.#settled) await this.#services.cluster.publish(this.#enrolments.entries());
-  }
-}
-
-interface NodeServices {
-  readonly redirector: Redirector;
-  readonly workers: RelayWorkers;
-  readonly cluster: Cluster;
-  readonly issuer: Issuer;
-  readonly index: PeerIndex;
 }
 
 async function openSource(options: AgentOptions): Promise<{ cluster: Cluster; issuer: Issuer }> {
@@ -254,10 +169,4 @@ function forgetEarlierPods(redirector: Redirector): void {
   for (const cookie of redirector.pods.keys()) redirector.pods.delete(cookie);
   for (const key of redirector.origins.keys()) redirector.origins.delete(key);
   for (const key of redirector.flows.keys()) redirector.flows.delete(key);
-}
-
-function detachUnwanted(redirector: Redirector, desired: Desired): void {
-  for (const uid of redirector.attached()) {
-    if (!desired.enrolments.has(uid)) redirector.detach(uid);
-  }
 }

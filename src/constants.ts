@@ -20,3 +20,6 @@ export const GATEWAY_NAMESPACE = "kube-gateway";
 
 /** The trust domain when `--trust-domain` is not given: the cluster's default DNS domain. */
 export const DEFAULT_TRUST_DOMAIN = "cluster.local";
+
+/** The pod condition by which `kubectl wait` learns that a pod is enrolled. */
+export const SECURED_CONDITION = "kube-gateway.io/Secured";

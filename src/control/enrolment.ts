@@ -49,6 +49,8 @@ export interface EnrolmentServices {
   readonly procRoot: string;
   /** The set of active enrolments has changed: publish it. Resolves when the registry has it. */
   readonly publish: () => Promise<void>;
+  /** An enrolment's state or reason has changed: somebody may want to be told. */
+  readonly changed: () => void;
 }
 
 export interface CertificateStatus {
@@ -58,9 +60,10 @@ export interface CertificateStatus {
 }
 
 export class Enrolment {
-  state: EnrolmentState = "waiting";
-  /** Why it is not active. */
-  reason: string | undefined = "its cgroup has not been found yet";
+  #state: EnrolmentState = "waiting";
+  #reason: string | undefined = "its cgroup has not been found yet";
+  /** The pod's namespace was found at the last attempt, so what it waits for is ours to bring. */
+  isPresent = false;
   certificate: CertificateStatus | undefined;
   /** Canonical text; empty until they are known from the pod's object or from its namespace. */
   addresses: readonly string[];
@@ -74,9 +77,20 @@ export class Enrolment {
   /** The workers have something of the pod. */
   #served = false;
   #renewal: ReturnType<typeof setTimeout> | undefined;
+  /** What the workers show and trust. */
+  #shown: Credentials | undefined;
 
   constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
     this.addresses = wanted.addresses;
+  }
+
+  get state(): EnrolmentState {
+    return this.#state;
+  }
+
+  /** Why it is not active. */
+  get reason(): string | undefined {
+    return this.#reason;
   }
 
   /** Whether it is young enough for its missing parts to appear at any moment. */
@@ -98,17 +112,16 @@ export class Enrolment {
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
   async enrol(cgroup: string | undefined): Promise<void> {
     if (this.state !== "waiting") return;
-    this.state = "enrolling";
+    this.#become("enrolling", this.#reason);
     try {
       await this.#enter(cgroup);
     } catch (error) {
       await this.#withdraw(0);
-      this.state = "waiting";
-      this.#setReason(error instanceof Error ? error.message : String(error));
-      return;
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#become("waiting", reason);
+      return this.#complain(reason);
     }
-    this.state = "active";
-    this.reason = undefined;
+    this.#become("active", undefined);
     log.info("enrolled {pod}", { pod: this.name, identity: this.wanted.identity });
     await this.services.publish();
   }
@@ -126,19 +139,26 @@ export class Enrolment {
     );
   }
 
+  /** From the next handshake on these are the roots that peers are verified by. */
+  trust(roots: Uint8Array[]): void {
+    if (this.#shown !== undefined && this.#state === "active") {
+      this.#show({ ...this.#shown, roots });
+    }
+  }
+
   /**
    * Withdraws the pod and removes everything of it. `gracefully`: peers are given time to hear of it and
    * streams to end; otherwise all is cut at once (the pod or the agent goes).
    */
   async leave(gracefully: boolean): Promise<void> {
     const wasActive = this.state === "active";
-    this.state = "leaving";
+    this.#become("leaving", undefined);
     clearTimeout(this.#renewal);
     if (wasActive) await this.services.publish();
     this.services.redirector.detach(this.wanted.uid);
     if (wasActive && gracefully) await delay(WITHDRAWAL_MILLISECONDS);
     await this.#withdraw(gracefully ? DRAIN_MILLISECONDS : 0);
-    this.state = "gone";
+    this.#become("gone", undefined);
     log.info("un-enrolled {pod}", { pod: this.name });
   }
 
@@ -148,15 +168,23 @@ export class Enrolment {
    */
   async giveWay(): Promise<void> {
     const wasActive = this.state === "active";
-    this.state = "leaving";
+    this.#become("leaving", undefined);
     await this.#withdraw(0);
     if (wasActive) await this.services.publish();
-    this.state = "gone";
+    this.#become("gone", undefined);
     log.info("enrolling {pod} anew", { pod: this.name });
+  }
+
+  #become(state: EnrolmentState, reason: string | undefined): void {
+    const isNews = state !== "enrolling" && (state !== this.#state || reason !== this.#reason);
+    this.#state = state;
+    this.#reason = reason;
+    if (isNews) this.services.changed();
   }
 
   async #enter(cgroup: string | undefined): Promise<void> {
     const { wanted, services } = this;
+    this.isPresent = false;
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
     if (this.#cgroup !== cgroup) services.redirector.attach(wanted.uid, cgroup);
     this.#cgroup = cgroup;
@@ -164,6 +192,7 @@ export class Enrolment {
     const found = findNamespace(processesOf(cgroup), wanted.addresses, services.procRoot);
     if ("missing" in found) throw new Error(found.missing);
     this.#namespace = found;
+    this.isPresent = true;
     if (!sameMembers(found.addresses, this.addresses)) this.#issuing = undefined;
     this.addresses = found.addresses;
 
@@ -186,6 +215,7 @@ export class Enrolment {
         inbound: inbound.map(({ descriptor }) => descriptor),
       })),
     }, credentials);
+    this.#shown = credentials;
     this.#renewAt(halfLife(credentials.certificate));
   }
 
@@ -225,12 +255,17 @@ export class Enrolment {
     return { chain: certificate.chain, privateKey, roots, certificate };
   }
 
+  #show(credentials: Credentials): void {
+    this.#shown = credentials;
+    this.services.workers.renew(this.wanted.uid, credentials);
+  }
+
   #renewAt(milliseconds: number, retry = RETRY_MILLISECONDS.first): void {
     clearTimeout(this.#renewal);
     this.#renewal = setTimeout(async () => {
       try {
         const credentials = await this.#obtainCredentials();
-        this.services.workers.renew(this.wanted.uid, credentials);
+        this.#show(credentials);
         this.#renewAt(halfLife(credentials.certificate));
         log.info("renewed the certificate of {pod}", { pod: this.name });
       } catch (error) {
@@ -243,8 +278,7 @@ export class Enrolment {
     }, milliseconds);
   }
 
-  #setReason(reason: string): void {
-    this.reason = reason;
+  #complain(reason: string): void {
     if (this.isNew || reason === this.#logged) return;
     this.#logged = reason;
     log.warn("{pod} waits: {reason}", { pod: this.name, reason });

@@ -71,6 +71,11 @@ export class Enrolments {
     await this.#advance();
   }
 
+  /** The trust bundle has changed. */
+  trust(roots: Uint8Array[]): void {
+    for (const enrolment of this.#current.values()) enrolment.trust(roots);
+  }
+
   /** Begins nothing more; every pod stays as it is. */
   pause(): void {
     this.#stopped = true;

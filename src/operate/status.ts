@@ -5,6 +5,7 @@ import type { PeerIndex } from "../control/peer_index.ts";
 import type { Peer } from "../control/registry.ts";
 import type { Enrolment } from "../control/enrolment.ts";
 import type { PodReport } from "../relay/messages.ts";
+import type { RelayReport } from "../relay/workers.ts";
 
 /** What an agent says of itself: the answer of `GET /status`, printed by `kube-gateway status`. */
 export interface AgentStatus {
@@ -35,7 +36,11 @@ export interface EnrolmentStatus {
   readonly reason?: string;
   readonly identity?: string;
   readonly addresses: readonly string[];
-  readonly certificate?: { readonly serial: string; readonly notAfter: string };
+  readonly certificate?: {
+    readonly serial: string;
+    readonly notBefore: string;
+    readonly notAfter: string;
+  };
   readonly traffic?: Omit<PodReport, "uid">;
 }
 
@@ -50,11 +55,11 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
-  readonly reports: () => Promise<Map<string, PodReport>>;
+  readonly reports: () => Promise<RelayReport>;
 }
 
 export async function agentStatus(sources: StatusSources): Promise<AgentStatus> {
-  const reports = await sources.reports();
+  const { pods: reports } = await sources.reports();
   const { desired, objects } = sources;
   return {
     node: sources.nodeName,
@@ -96,7 +101,7 @@ export async function agentStatus(sources: StatusSources): Promise<AgentStatus> 
   };
 }
 
-function statusOf(enrolment: Enrolment, reports: Map<string, PodReport>): EnrolmentStatus {
+function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
   const { wanted, certificate, state, reason } = enrolment;
   const report = reports.get(wanted.uid);
   return {
@@ -107,7 +112,11 @@ function statusOf(enrolment: Enrolment, reports: Map<string, PodReport>): Enrolm
     identity: wanted.identity,
     addresses: enrolment.addresses,
     ...(certificate === undefined ? {} : {
-      certificate: { serial: certificate.serial, notAfter: certificate.notAfter.toISOString() },
+      certificate: {
+        serial: certificate.serial,
+        notBefore: certificate.notBefore.toISOString(),
+        notAfter: certificate.notAfter.toISOString(),
+      },
     }),
     ...(report === undefined ? {} : { traffic: withoutUid(report) }),
   };

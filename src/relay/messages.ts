@@ -44,7 +44,13 @@ export type WorkerEvent =
   | { readonly type: "enrolled"; readonly uid: string }
   | { readonly type: "failed"; readonly uid: string; readonly reason: string }
   | { readonly type: "withdrawn"; readonly uid: string }
-  | { readonly type: "report"; readonly id: number; readonly pods: readonly PodReport[] }
+  | {
+    readonly type: "report";
+    readonly id: number;
+    readonly pods: readonly PodReport[];
+    /** The sums of the pods that are withdrawn. */
+    readonly past: Traffic;
+  }
   | {
     readonly type: "log";
     readonly level: "info" | "warning" | "error";
@@ -53,8 +59,12 @@ export type WorkerEvent =
   };
 
 /** What a worker has done for a pod since it was enrolled. */
-export interface PodReport {
+export interface PodReport extends Traffic {
   readonly uid: string;
+}
+
+/** Counters and, ending in Open, what there is now. */
+export interface Traffic {
   readonly streamsOpen: number;
   readonly streams: number;
   readonly tunnelsOpen: number;

@@ -17,6 +17,7 @@ import { Listener } from "./listener.ts";
 import { EventLoop } from "./loop.ts";
 import type { PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
 import { acceptOutbound } from "./outbound.ts";
+import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 import { RelayPod } from "./pod.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -45,6 +46,7 @@ const DRAIN_POLL_MILLISECONDS = 50;
 class Relay {
   readonly #bench: Workbench;
   readonly #pods = new Map<string, EnrolledPod>();
+  #past = NO_TRAFFIC;
 
   constructor(
     command: WorkerCommand & { type: "start" },
@@ -92,7 +94,7 @@ class Relay {
         return;
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());
-        return this.#bench.report({ type: "report", id: command.id, pods });
+        return this.#bench.report({ type: "report", id: command.id, pods, past: this.#past });
       }
     }
   }
@@ -111,6 +113,7 @@ class Relay {
   #withdraw(uid: string, drainMilliseconds: number): void {
     const enrolled = this.#pods.get(uid);
     const done = () => {
+      if (enrolled !== undefined) this.#past = sumOf(this.#past, enrolled.pod.report());
       this.#pods.delete(uid);
       this.#bench.report({ type: "withdrawn", uid });
     };

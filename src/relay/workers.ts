@@ -1,7 +1,8 @@
 /** The main thread's view of the relay workers: commands to all of them, answers from each. */
 import { Bell } from "../native/epoll.ts";
 import type { Credentials } from "../native/tls_context.ts";
-import type { PodDescription, PodReport, WorkerCommand, WorkerEvent } from "./messages.ts";
+import type { PodDescription, PodReport, Traffic, WorkerCommand, WorkerEvent } from "./messages.ts";
+import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 
 /** A pod's description without its sockets, and the sockets of each worker. */
 export interface RelayEnrolment {
@@ -21,6 +22,14 @@ export interface RelayOptions {
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
   /** A worker ended by itself: the agent cannot go on. */
   readonly died: (reason: string) => void;
+}
+
+/** What all workers have done. */
+export interface RelayReport {
+  /** By UID. */
+  readonly pods: ReadonlyMap<string, PodReport>;
+  /** Of the pods that are withdrawn, together. */
+  readonly past: Traffic;
 }
 
 export class RelayWorkers implements Disposable {
@@ -78,19 +87,23 @@ export class RelayWorkers implements Disposable {
   }
 
   /** Each pod's counters, summed over the workers. Also proof that every worker answers. */
-  async report(): Promise<Map<string, PodReport>> {
+  async report(): Promise<RelayReport> {
     const id = this.#nextReport++;
     const answers = await Promise.all(
       this.#threads.map((thread) =>
         thread.ask({ type: "report", id }, (event) => event.type === "report" && event.id === id)
       ),
     );
-    const sums = new Map<string, PodReport>();
+    const pods = new Map<string, PodReport>();
+    let past = NO_TRAFFIC;
     for (const answer of answers) {
       if (answer.type !== "report") continue;
-      for (const pod of answer.pods) sums.set(pod.uid, sum(sums.get(pod.uid), pod));
+      past = sumOf(past, answer.past);
+      for (const pod of answer.pods) {
+        pods.set(pod.uid, { uid: pod.uid, ...sumOf(pods.get(pod.uid) ?? NO_TRAFFIC, pod) });
+      }
     }
-    return sums;
+    return { pods, past };
   }
 
   [Symbol.dispose](): void {
@@ -150,22 +163,4 @@ class Thread implements Disposable {
   #post(command: WorkerCommand): void {
     this.#worker.postMessage(command);
   }
-}
-
-function sum(a: PodReport | undefined, b: PodReport): PodReport {
-  if (a === undefined) return b;
-  const refused: Record<string, number> = { ...a.refused };
-  for (const [reason, count] of Object.entries(b.refused)) {
-    refused[reason] = (refused[reason] ?? 0) + count;
-  }
-  return {
-    uid: a.uid,
-    streamsOpen: a.streamsOpen + b.streamsOpen,
-    streams: a.streams + b.streams,
-    tunnelsOpen: a.tunnelsOpen + b.tunnelsOpen,
-    handshakes: a.handshakes + b.handshakes,
-    bytesSent: a.bytesSent + b.bytesSent,
-    bytesReceived: a.bytesReceived + b.bytesReceived,
-    refused,
-  };
 }

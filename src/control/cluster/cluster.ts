@@ -1,4 +1,5 @@
 import type { RegistryEntry } from "../registry.ts";
+import type { Verdict } from "../verdicts.ts";
 import type { ClusterObjects } from "./objects.ts";
 
 /** Something in the cluster's objects that needs a person, until it is gone. */
@@ -25,6 +26,9 @@ export interface Cluster {
    * Calls may overlap: the last one's entries stay.
    */
   publish(entries: readonly RegistryEntry[]): Promise<void>;
+
+  /** Says in the pods' status, and by Events, what has become of them; resolves when it was tried. */
+  tell(verdicts: readonly Verdict[]): Promise<void>;
 
   /** What is wrong with the objects right now. */
   problems(): readonly ClusterProblem[];

@@ -73,6 +73,11 @@ class ClusterDirectory implements Cluster {
     return this.#publishing;
   }
 
+  /** The files belong to whoever wrote them; `kube-gateway status` tells the same. */
+  tell(): Promise<void> {
+    return Promise.resolve();
+  }
+
   problems(): readonly ClusterProblem[] {
     return this.#files.problems();
   }

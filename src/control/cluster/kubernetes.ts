@@ -4,6 +4,7 @@ import type { KubernetesApi } from "../../kubernetes/api.ts";
 import { type WatchedList, watchList, type WatchOptions } from "../../kubernetes/watch.ts";
 import { logger } from "../../log.ts";
 import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "../registry.ts";
+import type { Verdict } from "../verdicts.ts";
 import type { Cluster, ClusterProblem } from "./cluster.ts";
 import {
   type ClusterObjects,
@@ -20,6 +21,7 @@ import {
   type Service,
   type ServiceEndpoints,
 } from "./services.ts";
+import { Teller } from "./teller.ts";
 
 const log = logger("cluster");
 
@@ -45,6 +47,7 @@ export function openKubernetesCluster(options: KubernetesClusterOptions): Cluste
 class KubernetesCluster implements Cluster {
   readonly #options: KubernetesClusterOptions;
   readonly #publisher: RegistryPublisher;
+  readonly #teller: Teller;
   readonly #watches: WatchedList[] = [];
   #pods: ReadonlyMap<string, Pod> = new Map();
   #namespaces: ReadonlyMap<string, Namespace> = new Map();
@@ -59,6 +62,7 @@ class KubernetesCluster implements Cluster {
   constructor(options: KubernetesClusterOptions) {
     this.#options = options;
     this.#publisher = new RegistryPublisher(options.api, options.nodeName);
+    this.#teller = new Teller(options.api, options.nodeName);
   }
 
   async start(onChange: (objects: ClusterObjects) => void): Promise<void> {
@@ -123,6 +127,10 @@ class KubernetesCluster implements Cluster {
     return this.#publisher.publish(entries);
   }
 
+  tell(verdicts: readonly Verdict[]): Promise<void> {
+    return this.#teller.tell(verdicts);
+  }
+
   problems(): readonly ClusterProblem[] {
     return this.#watches.flatMap((watch) =>
       [...watch.problems()].map(([file, message]) => ({ file, message }))
@@ -143,7 +151,11 @@ class KubernetesCluster implements Cluster {
   async close(): Promise<void> {
     this.#tell = undefined;
     clearTimeout(this.#timer);
-    await Promise.all([this.#publisher.close(), ...this.#watches.map((watch) => watch.close())]);
+    await Promise.all([
+      this.#publisher.close(),
+      this.#teller.close(),
+      ...this.#watches.map((watch) => watch.close()),
+    ]);
   }
 
   /** Resolves when it has been listed whole. */

@@ -1,5 +1,5 @@
 import { canonicalAddress } from "../../addresses.ts";
-import { ANNOTATION, REGISTRY_LABEL } from "../../constants.ts";
+import { ANNOTATION, REGISTRY_LABEL, SECURED_CONDITION } from "../../constants.ts";
 import { quoted } from "../../names.ts";
 import type { RegistryPart } from "../registry.ts";
 import { ObjectError, parseObject } from "./parse.ts";
@@ -36,6 +36,17 @@ export interface Pod {
   readonly phase: string;
   /** Has a deletion timestamp; its containers may run on for its grace period. */
   readonly deleting: boolean;
+  /** What an agent has said of the pod in its status; absent when none has. */
+  readonly secured?: SecuredCondition;
+}
+
+/** The pod condition `kube-gateway.io/Secured`. */
+export interface SecuredCondition {
+  readonly status: "True" | "False";
+  readonly reason: string;
+  readonly message: string;
+  /** RFC 3339; when `status` became what it is. */
+  readonly since: string;
 }
 
 /** What is kept of a Kubernetes Namespace. */
@@ -130,6 +141,7 @@ export function readPod(value: unknown, path: readonly (string | number)[] = [])
     hostNetwork: spec?.hostNetwork ?? false,
     phase: status?.phase ?? "Pending",
     deleting: metadata.deletionTimestamp !== undefined,
+    ...securedOf(status?.conditions ?? []),
   };
 }
 
@@ -211,6 +223,28 @@ function collect(
     const service = readService(value, path);
     if (service !== undefined) kept.push({ kind, path, key: keyOf(value), service });
   }
+}
+
+function securedOf(
+  conditions: readonly {
+    type: string;
+    status?: string | undefined;
+    reason?: string | undefined;
+    message?: string | undefined;
+    lastTransitionTime?: string | undefined;
+  }[],
+): Pick<Pod, "secured"> {
+  const found = conditions.find(({ type }) => type === SECURED_CONDITION);
+  if (found === undefined) return {};
+  const { status, reason = "", message = "", lastTransitionTime = "" } = found;
+  return {
+    secured: {
+      status: status === "True" ? "True" : "False",
+      reason,
+      message,
+      since: lastTransitionTime,
+    },
+  };
 }
 
 /** `namespace/name`. */

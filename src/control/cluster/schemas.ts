@@ -69,6 +69,13 @@ export const PodSchema = v.object({
     phase: maybe(short),
     podIP: maybe(address),
     podIPs: maybe(v.array(v.object({ ip: maybe(address) }))),
+    conditions: maybe(v.array(v.object({
+      type: v.string(),
+      status: maybe(v.string()),
+      reason: maybe(v.string()),
+      message: maybe(v.string()),
+      lastTransitionTime: maybe(v.string()),
+    }))),
   })),
 });
 

@@ -1,0 +1,142 @@
+import type { Issuer } from "../identity/issuer.ts";
+import type { Redirector } from "../kernel/redirector.ts";
+import { logger } from "../log.ts";
+import type { RelayWorkers } from "../relay/workers.ts";
+import { knownUids } from "./births.ts";
+import type { Cluster } from "./cluster/cluster.ts";
+import type { ClusterObjects } from "./cluster/objects.ts";
+import { type Desired, desiredState } from "./desired.ts";
+import { Enrolments } from "./enrolments.ts";
+import type { PeerIndex } from "./peer_index.ts";
+import { Peers } from "./peers.ts";
+import { notEnrolled, verdictsOf } from "./verdicts.ts";
+
+const log = logger("agent");
+
+export interface NodeOptions {
+  readonly nodeName: string;
+  readonly trustDomain: string;
+  readonly cgroupRoot: string;
+  readonly procRoot: string;
+}
+
+export interface NodeServices {
+  readonly redirector: Redirector;
+  readonly workers: RelayWorkers;
+  readonly cluster: Cluster;
+  readonly issuer: Issuer;
+  readonly index: PeerIndex;
+}
+
+/** What the agent does about its node: brings about what the cluster's objects ask for. */
+export class NodeControl {
+  readonly #nodeName: string;
+  readonly #trustDomain: string;
+  readonly #services: NodeServices;
+  readonly #peers: Peers;
+  readonly enrolments: Enrolments;
+  /** The last state of the cluster, and what follows from it. */
+  objects: ClusterObjects | undefined;
+  desired: Desired | undefined;
+  #begun = false;
+  #telling: ReturnType<typeof setTimeout> | undefined;
+  /** The pods that an earlier agent has left attached; births come on top. */
+  readonly #inherited: readonly string[];
+  /** An agent that comes back must not withdraw pods that it has not had the time to enrol again. */
+  #settled = false;
+
+  constructor(options: NodeOptions, services: NodeServices) {
+    this.#nodeName = options.nodeName;
+    this.#trustDomain = options.trustDomain;
+    this.#services = services;
+    this.#inherited = services.redirector.attached();
+    this.#peers = new Peers(services.redirector, services.workers);
+    this.enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
+      ...services,
+      procRoot: options.procRoot,
+      publish: () => this.#publish(),
+      changed: () => this.#tellSoon(),
+    });
+  }
+
+  changed(objects: ClusterObjects): void {
+    this.objects = objects;
+    if (this.#begun) this.#reconcile(objects);
+  }
+
+  begin(): void {
+    this.#begun = true;
+    if (this.objects !== undefined) this.#reconcile(this.objects);
+  }
+
+  /** Leaves with every pod, or leaves them held. */
+  async end(isLast: boolean): Promise<void> {
+    if (!isLast) return this.enrolments.pause();
+    await this.enrolments.stop();
+    await this.#takeBack();
+    if (!this.#settled) return; // what an earlier agent published is not ours to judge
+    await this.#services.cluster.publish([]).catch((error) =>
+      log.error("the registry may still name this node's pods: {error}", { error: String(error) })
+    );
+  }
+
+  #reconcile(objects: ClusterObjects): void {
+    this.#bringAbout(objects).catch((error) =>
+      log.error("reconciling failed: {error}", { error: String(error) })
+    );
+  }
+
+  async #bringAbout(objects: ClusterObjects): Promise<void> {
+    const [nodeName, trustDomain] = [this.#nodeName, this.#trustDomain];
+    const desired = desiredState(objects, nodeName, trustDomain);
+    this.desired = desired;
+    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
+    const first = objects.complete && !this.#settled;
+    if (first) this.#detachUnwanted(desired);
+    this.#peers.apply(this.#services.index.update(objects));
+    if (first) this.#peers.prune((address) => this.#services.index.get(address) !== undefined);
+    this.#tellSoon();
+    const known = knownUids(objects, nodeName);
+    await this.enrolments.reconcile(desired.enrolments, known, objects.complete);
+    if (!first) return;
+    this.#settled = true;
+    await this.#publish();
+  }
+
+  #detachUnwanted(desired: Desired): void {
+    for (const uid of this.#inherited) {
+      if (!desired.enrolments.has(uid)) this.#services.redirector.detach(uid);
+    }
+  }
+
+  /** What many pods become at once is told at once. */
+  #tellSoon(): void {
+    this.#telling ??= setTimeout(() => {
+      this.#telling = undefined;
+      const [objects, desired] = [this.objects, this.desired];
+      if (objects === undefined || desired === undefined) return;
+      const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
+      void this.#services.cluster.tell(verdictsOf(pods, desired, this.enrolments.list()));
+    }, TELL_MILLISECONDS);
+  }
+
+  /** The last words of an agent: nothing is secured any more. Whoever removes it may have taken its rights. */
+  async #takeBack(): Promise<void> {
+    clearTimeout(this.#telling);
+    const pods = this.objects?.pods.filter(({ secured }) => secured?.status === "True") ?? [];
+    const told = this.#services.cluster.tell(
+      pods.map((pod) => notEnrolled(pod, "kube-gateway was removed from its node")),
+    );
+    await Promise.race([
+      told,
+      new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MILLISECONDS)),
+    ]);
+  }
+
+  async #publish(): Promise<void> {
+    if (this.#settled) await this.#services.cluster.publish(this.enrolments.entries());
+  }
+}
+
+const TELL_MILLISECONDS = 20;
+const LAST_WORDS_MILLISECONDS = 2_000;
