@@ -2,17 +2,20 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Cluster } from "./control/cluster/cluster.ts";
-import { openClusterDirectory } from "./control/cluster/directory.ts";
+import { GATEWAY_NAMESPACE } from "./constants.ts";
 import { NodeControl } from "./control/node_control.ts";
 import { PeerIndex } from "./control/peer_index.ts";
-import { openInProcessIssuer } from "./identity/in_process.ts";
 import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
+import { openKubernetesApi } from "./kubernetes/open.ts";
+import type { ListenAddress } from "./listen_address.ts";
 import { logger } from "./log.ts";
+import { Certificate } from "./native/certificate.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
-import { agentStatus } from "./operate/status.ts";
-import { RelayWorkers } from "./relay/workers.ts";
+import { serveProbes } from "./operate/probes.ts";
+import { type AgentStatus, agentStatus } from "./operate/status.ts";
+import { type RelayReport, RelayWorkers } from "./relay/workers.ts";
 
 const log = logger("agent");
 
@@ -27,6 +30,8 @@ export interface AgentOptions {
   readonly procRoot: string;
   readonly workers: number;
   readonly adminSocket: string;
+  /** Where probes and metrics are served; undefined: nowhere. */
+  readonly metricsAddress: ListenAddress | undefined;
   /** The compiled eBPF object. */
   readonly objectFile: string;
 }
@@ -49,6 +54,8 @@ export type AgentSource =
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
   const isReplaced = "daemonSet" in options.source && options.source.daemonSet !== undefined;
   if (!isReplaced) await requireNoOtherAgent(options.adminSocket);
+  const source = await openSource(options);
+  const { cluster } = source;
   const mounted = prepareStateDirectory(options.stateDirectory);
   const redirector = new Redirector(options.objectFile, options.stateDirectory);
   const index = new PeerIndex(options.nodeName);
@@ -67,34 +74,35 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       Deno.exit(1);
     },
   });
-  const { cluster, issuer } = await openSource(options);
-  const node = new NodeControl(options, { redirector, workers, cluster, issuer, index });
-  const started = cluster.start((objects) => node.changed(objects));
-  if (isReplaced) await untilAlone(options.adminSocket, stop);
-  forgetEarlierPods(redirector);
-  node.begin();
-  const status = () =>
+  const control = new NodeControl(options, { redirector, workers, index, ...source });
+  source.onTrust((roots) => control.enrolments.trust(roots));
+  const started = cluster.start((objects) => control.changed(objects));
+  const status = (report: RelayReport) =>
     agentStatus({
       nodeName: options.nodeName,
       trustDomain: options.trustDomain,
-      objects: node.objects,
-      desired: node.desired,
-      enrolments: node.enrolments.list(),
+      objects: control.objects,
+      desired: control.desired,
+      enrolments: control.enrolments.list(),
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
-      reports: () => workers.report(),
+      report,
     });
-  const admin = serveAdmin(options.adminSocket, status);
+  const probes = await openProbes(options.metricsAddress, control, workers, status);
   await Promise.race([started, stop]);
+  if (isReplaced) await untilAlone(options.adminSocket, stop);
+  forgetEarlierPods(redirector);
+  control.begin();
+  const admin = serveAdmin(options.adminSocket, async () => status(await workers.report()));
   log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
 
   await stop;
   const isLast = cluster.isBeingUninstalled();
   log.info(isLast ? "stopping" : "stopping; the pods stay held for the next agent");
-  await admin.shutdown();
-  await node.end(isLast);
-  await cluster.close();
+  await control.end(isLast);
+  await admin.shutdown(); // another agent may begin now
+  await Promise.all([probes?.shutdown(), cluster.close(), source.close()]);
   workers[Symbol.dispose]();
   redirector[Symbol.dispose]();
   if (!isLast) return;
@@ -102,17 +110,92 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (mounted !== undefined) unmount(mounted);
 }
 
-async function openSource(options: AgentOptions): Promise<{ cluster: Cluster; issuer: Issuer }> {
+interface Source {
+  readonly cluster: Cluster;
+  readonly issuer: Issuer;
+  /** The listener is called with the roots when the trust bundle has changed. */
+  readonly onTrust: (listener: (roots: Uint8Array[]) => void) => void;
+  readonly close: () => Promise<void>;
+}
+
+async function openSource(options: AgentOptions): Promise<Source> {
   const { source, nodeName, trustDomain, certificateSeconds: ttlSeconds } = options;
   if ("directory" in source) {
     const { directory } = source;
+    const { openClusterDirectory } = await import("./control/cluster/directory.ts");
+    const { openInProcessIssuer } = await import("./identity/in_process.ts");
     return {
       cluster: openClusterDirectory({ directory, nodeName, trustDomain }),
       issuer: await openInProcessIssuer({ directory: `${directory}/ca`, trustDomain, ttlSeconds }),
+      onTrust: () => {}, // its CA stays the same
+      close: () => Promise.resolve(),
     };
   }
-  throw new Error("TODO");
+  const { openKubernetesCluster } = await import("./control/cluster/kubernetes.ts");
+  const { openCertificateRequestIssuer } = await import("./identity/certificate_request_issuer.ts");
+  const { daemonSet, signerName } = source;
+  const api = await openKubernetesApi(source.kubeconfig);
+  let trust = (_roots: Uint8Array[]) => {};
+  const issuer = openCertificateRequestIssuer({
+    api,
+    namespace: GATEWAY_NAMESPACE,
+    signerName,
+    trustDomain,
+    ttlSeconds,
+    leafFacts: (der) => {
+      using certificate = Certificate.parse(der);
+      return certificate.leafFacts();
+    },
+    onTrustBundle: (roots) => trust(roots),
+  });
+  return {
+    cluster: openKubernetesCluster({ api, nodeName, trustDomain, daemonSet }),
+    issuer,
+    onTrust: (listener) => void (trust = listener),
+    close: async () => {
+      await issuer.close();
+      api[Symbol.dispose]();
+    },
+  };
 }
+
+/** Prometheus' client is loaded only where somebody asks. */
+async function openProbes(
+  address: ListenAddress | undefined,
+  control: NodeControl,
+  workers: RelayWorkers,
+  status: (report: RelayReport) => AgentStatus,
+): Promise<Deno.HttpServer | undefined> {
+  if (address === undefined) return undefined;
+  const { Metrics } = await import("./operate/metrics.ts");
+  const metrics = new Metrics();
+  return serveProbes(address, {
+    sick: async () => {
+      const answered = await within(WORKER_MILLISECONDS, workers.report());
+      return answered === undefined ? "a relay worker has not answered for 2 s" : undefined;
+    },
+    notReady: () => control.notReady(),
+    metrics: async () => {
+      const report = await workers.report();
+      return { contentType: metrics.contentType, text: await metrics.text(status(report), report) };
+    },
+  });
+}
+
+/** Undefined when it takes longer. */
+async function within<T>(milliseconds: number, answer: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), milliseconds);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const WORKER_MILLISECONDS = 2_000;
 
 /** Waits until the agent that is to be replaced has gone, or `stop`. */
 async function untilAlone(adminSocket: string, stop: Promise<void>): Promise<void> {

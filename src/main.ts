@@ -13,6 +13,11 @@ try {
         await agentCommand(command.options);
         break;
       }
+      case "signer": {
+        const { signerCommand } = await import("./commands/signer.ts");
+        await signerCommand(command.options);
+        break;
+      }
       case "status": {
         const { statusCommand } = await import("./commands/status.ts");
         await statusCommand(command.options);

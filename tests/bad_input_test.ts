@@ -98,7 +98,18 @@ Deno.test("the command line says what is wrong in one line, and what it can do",
 
   const wrong: Record<string, { args: string[]; says: RegExp }> = {
     "no node name": { args: agent, says: /agent needs --node-name NAME/ },
-    "no cluster": { args: ["agent", "--node-name", "node-a"], says: /agent needs --cluster DIR/ },
+    "no cluster": {
+      args: ["agent", "--node-name", "node-a"],
+      says: /agent needs --kubeconfig FILE or --cluster DIR/,
+    },
+    "two clusters": {
+      args: [...agent, "--node-name", "node-a", "--kubeconfig", "x"],
+      says: /--kubeconfig makes no sense with --cluster/,
+    },
+    "a metrics address that is none": {
+      args: [...agent, "--node-name", "node-a", "--metrics-address", "80"],
+      says: /--metrics-address must be HOST:PORT or :PORT, not '80'/,
+    },
     "an unknown option": {
       args: [...agent, "--node-name", "node-a", "--colour"],
       says: /Unknown option '--colour'.*kube-gateway agent --help/,
@@ -109,7 +120,7 @@ Deno.test("the command line says what is wrong in one line, and what it can do",
     },
     "a node name that is none": {
       args: [...agent, "--node-name", "../etc"],
-      says: /--node-name must be a Kubernetes node name/,
+      says: /--node-name must be the name of a node in Kubernetes/,
     },
     "an unknown command": { args: ["agnet"], says: /unknown command 'agnet'.*--help/ },
   };

@@ -1,7 +1,6 @@
 import { parseArgs } from "node:util";
-import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
-import { validTrustDomain } from "../identity/spiffe.ts";
-import { isDnsSubdomain } from "../names.ts";
+import { type ListenAddress, parseListenAddress } from "../listen_address.ts";
+import { type CommandName, COMMANDS, type OptionSpec } from "./options.ts";
 
 /** A command line that makes no sense: exit status 2. The message is one line. */
 export class UsageError extends Error {}
@@ -49,125 +48,17 @@ export function textOption(options: Options, name: string): string {
   return value;
 }
 
-interface OptionSpec {
-  /** The value's name in the help; a flag has none. */
-  readonly value?: string;
-  readonly about: string;
-  readonly default?: string | string[];
-  readonly required?: boolean;
-  /** May be given several times. */
-  readonly multiple?: boolean;
-  /** What the value must be, when it is not. */
-  readonly check?: (value: string) => string | undefined;
+/** A text option that may be missing. */
+export function optionalText(options: Options, name: string): string | undefined {
+  const value = options[name];
+  return typeof value === "string" ? value : undefined;
 }
 
-const wholeNumber = (least: number, most: number) => (value: string) =>
-  /^\d{1,9}$/.test(value) && Number(value) >= least && Number(value) <= most
-    ? undefined
-    : `a whole number from ${least} to ${most}`;
-
-const oneOf = (...choices: string[]) => (value: string) =>
-  choices.includes(value) ? undefined : `one of ${choices.join(", ")}`;
-
-const absolutePath = (value: string) => value.startsWith("/") ? undefined : "an absolute path";
-
-const ADMIN_SOCKET = {
-  value: "PATH",
-  about: "unix socket of the agent",
-  default: "/run/kube-gateway/admin.sock",
-  check: absolutePath,
-} as const;
-
-const STATE_DIR = {
-  value: "DIR",
-  about: "where links and maps are pinned, on a bpffs",
-  default: "/sys/fs/bpf/kube-gateway",
-  check: absolutePath,
-} as const;
-
-const COMMANDS = {
-  agent: {
-    about: "run on a node: enrol its annotated pods and relay their connections",
-    options: {
-      "node-name": {
-        value: "NAME",
-        about: "this node, as pods' spec.nodeName has it",
-        required: true,
-        check: (value: string) => isDnsSubdomain(value) ? undefined : "a Kubernetes node name",
-      },
-      cluster: {
-        value: "DIR",
-        about: "a directory of Kubernetes objects that plays the API server",
-        required: true,
-      },
-      "state-dir": STATE_DIR,
-      "cgroup-root": {
-        value: "DIR",
-        about: "where the pods' cgroups are (default: the cgroup v2 mount)",
-        check: absolutePath,
-      },
-      "proc-root": {
-        value: "DIR",
-        about: "the node's /proc",
-        default: "/proc",
-        check: absolutePath,
-      },
-      workers: {
-        value: "N",
-        about: "relay threads",
-        default: String(Math.min(4, Math.max(2, Math.floor(navigator.hardwareConcurrency / 4)))),
-        check: wholeNumber(1, 64),
-      },
-      "trust-domain": {
-        value: "NAME",
-        about: "SPIFFE trust domain of the pods' identities",
-        default: DEFAULT_TRUST_DOMAIN,
-        check: (value: string) => validTrustDomain(value) ? undefined : "a SPIFFE trust domain",
-      },
-      "cert-ttl": {
-        value: "SECONDS",
-        about: "lifetime of a pod's certificate, renewed at half",
-        default: "86400",
-        check: wholeNumber(10, 30 * 86400),
-      },
-      "admin-socket": ADMIN_SOCKET,
-      "log-level": {
-        value: "LEVEL",
-        about: "debug, info, warning or error",
-        default: "info",
-        check: oneOf("debug", "info", "warning", "error"),
-      },
-      "log-format": {
-        value: "FORMAT",
-        about: "text or json, on standard error",
-        default: "text",
-        check: oneOf("text", "json"),
-      },
-    },
-  },
-  status: {
-    about: "ask the local agent what is enrolled, and what is not and why",
-    options: {
-      "admin-socket": {
-        ...ADMIN_SOCKET,
-        about: "unix socket of the agent; several give one table",
-        multiple: true,
-        default: [ADMIN_SOCKET.default],
-      },
-      json: { about: "print JSON" },
-    },
-  },
-  check: {
-    about: "tell whether this node has what the agent needs, and what to do where it has not",
-    options: { "state-dir": STATE_DIR, json: { about: "print JSON" } },
-  },
-  cleanup: {
-    about: "detach everything from this node; pods go on with plain connections",
-    options: { "state-dir": STATE_DIR },
-  },
-} as const satisfies Record<string, { about: string; options: Record<string, OptionSpec> }>;
-
-export type CommandName = keyof typeof COMMANDS;
+/** An option whose value is a listen address; undefined when it was not given. */
+export function addressOption(options: Options, name: string): ListenAddress | undefined {
+  const text = optionalText(options, name);
+  return text === undefined ? undefined : parseListenAddress(text);
+}
 
 function isCommand(name: string): name is CommandName {
   return Object.hasOwn(COMMANDS, name);

@@ -69,6 +69,19 @@ export class NodeControl {
     if (this.objects !== undefined) this.#reconcile(this.objects);
   }
 
+  /** Why a pod may still be without what its annotation asks for; undefined when none is. */
+  notReady(): string | undefined {
+    if (this.objects === undefined) return "the cluster's objects have not been read yet";
+    if (!this.#begun) return undefined; // ready to follow the agent that is still here
+    if (!this.#settled) return "the pods of this node have not all been tried yet";
+    const late = this.enrolments.list().filter(({ state, isPresent }) =>
+      (state === "waiting" || state === "enrolling") && isPresent
+    );
+    return late.length === 0
+      ? undefined
+      : late.map(({ name, reason }) => `${name}: ${reason ?? "enrolling"}`).join("\n");
+  }
+
   /** Leaves with every pod, or leaves them held. */
   async end(isLast: boolean): Promise<void> {
     if (!isLast) return this.enrolments.pause();

@@ -2,6 +2,7 @@ import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import { basename, dirname, join, resolve } from "node:path";
 import { IssuingError } from "./issuer.ts";
+import { caId, ECDSA_P256, newCa } from "./new_ca.ts";
 
 /** An ECDSA P-256 certificate authority whose key and certificate have been read and checked. */
 export interface CertificateAuthority {
@@ -9,9 +10,6 @@ export interface CertificateAuthority {
   /** Not extractable. */
   readonly privateKey: CryptoKey;
 }
-
-/** ECDSA with the one curve and hash used here. */
-export const ECDSA_P256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 
 /**
  * Opens the CA in `directory` (`ca.key`, PKCS#8 PEM, and `ca.crt`, PEM), and makes it on first use. Any
@@ -75,40 +73,6 @@ async function makeCa(directory: string, trustDomain: string): Promise<void> {
     if (await lstatOrUndefined(directory) !== undefined) return; // another agent was faster
     throw new IssuingError("ca_unusable", `Cannot make a CA in ${directory}`, { cause });
   }
-}
-
-/** A self-signed root for one trust domain, as PEM texts. */
-async function newCa(trustDomain: string): Promise<{ key: string; certificate: string }> {
-  const keys = await crypto.subtle.generateKey(ECDSA_P256, true, ["sign", "verify"]);
-  const now = Date.now();
-  const { BasicConstraintsExtension, KeyUsagesExtension, KeyUsageFlags } = x509;
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    keys,
-    name: "CN=kube-gateway CA",
-    serialNumber: newSerial(),
-    // Agents that share the directory need not agree on the time to the second.
-    notBefore: new Date(now - HOUR),
-    notAfter: new Date(now + CA_LIFETIME),
-    signingAlgorithm: ECDSA_P256,
-    extensions: [
-      new BasicConstraintsExtension(true, 0, true),
-      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-      // X509-SVID 3.2: a signing certificate's SPIFFE ID is the trust domain's, without a path.
-      new x509.SubjectAlternativeNameExtension([{ type: "url", value: caId(trustDomain) }]),
-      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
-    ],
-  });
-  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
-  return {
-    key: x509.PemConverter.encode(pkcs8, "PRIVATE KEY") + "\n",
-    certificate: certificate.toString("pem") + "\n",
-  };
-}
-
-/** A random positive serial number of 128 bits, hexadecimal (RFC 5280 4.1.2.2 allows 20 octets). */
-export function newSerial(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Owned by us, a plain file or directory, nothing for group and others. */
@@ -202,12 +166,5 @@ function unusable(file: string, what: string, doThis: string, cause?: unknown): 
   );
 }
 
-function caId(trustDomain: string): string {
-  return `spiffe://${trustDomain}`;
-}
-
 const START_OVER =
   "To start over with a new CA, stop every agent that shares it and remove the directory";
-
-const HOUR = 3_600_000;
-const CA_LIFETIME = 3650 * 24 * HOUR;

@@ -39,7 +39,12 @@ export type IssuingReason =
   | "bad_proof" // not signed by the key that it asks a certificate for
   | "bad_pod" // a name that Kubernetes does not allow, or an address no pod can have
   | "no_address" // the pod has no address yet
-  | "ca_unusable"; // the CA's directory, key or certificate must be repaired by a person
+  | "ca_unusable" // the CA's directory, key or certificate must be repaired by a person
+  | "denied" // by the signer; the message says why
+  | "failed" // the signer approved it and could not sign
+  | "unavailable" // the API server or the signer did not answer in time
+  | "bad_certificate" // what was issued does not fit the pod or its key
+  | "unknown_root"; // no root of the trust bundle leads to it, or there is no bundle yet
 
 /** A certificate was denied. `reason` is the stable code; the message is a sentence for people. */
 export class IssuingError extends Error {

@@ -55,11 +55,11 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
-  readonly reports: () => Promise<RelayReport>;
+  readonly report: RelayReport;
 }
 
-export async function agentStatus(sources: StatusSources): Promise<AgentStatus> {
-  const { pods: reports } = await sources.reports();
+export function agentStatus(sources: StatusSources): AgentStatus {
+  const { pods: reports } = sources.report;
   const { desired, objects } = sources;
   return {
     node: sources.nodeName,

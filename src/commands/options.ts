@@ -1,0 +1,197 @@
+import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
+import { DEFAULT_SIGNER_NAME } from "../identity/signing_names.ts";
+import { validTrustDomain } from "../identity/spiffe.ts";
+import { parseListenAddress } from "../listen_address.ts";
+import { isDnsSubdomain } from "../names.ts";
+
+/** One option of a command. */
+export interface OptionSpec {
+  /** The value's name in the help; a flag has none. */
+  readonly value?: string;
+  readonly about: string;
+  readonly default?: string | string[];
+  readonly required?: boolean;
+  /** May be given several times. */
+  readonly multiple?: boolean;
+  /** What the value must be, when it is not. */
+  readonly check?: (value: string) => string | undefined;
+}
+
+const wholeNumber = (least: number, most: number) => (value: string) =>
+  /^\d{1,9}$/.test(value) && Number(value) >= least && Number(value) <= most
+    ? undefined
+    : `a whole number from ${least} to ${most}`;
+
+const oneOf = (...choices: string[]) => (value: string) =>
+  choices.includes(value) ? undefined : `one of ${choices.join(", ")}`;
+
+const absolutePath = (value: string) => value.startsWith("/") ? undefined : "an absolute path";
+
+const listenAddress = (value: string) =>
+  parseListenAddress(value) === undefined ? "HOST:PORT or :PORT" : undefined;
+
+const kubernetesName = (what: string) => (value: string) =>
+  isDnsSubdomain(value) ? undefined : `the name of ${what} in Kubernetes`;
+
+const KUBECONFIG = {
+  value: "FILE",
+  about: "how to reach the API server (default: as a pod in the cluster)",
+} as const;
+
+const TRUST_DOMAIN = {
+  value: "NAME",
+  about: "SPIFFE trust domain of the pods' identities",
+  default: DEFAULT_TRUST_DOMAIN,
+  check: (value: string) => validTrustDomain(value) ? undefined : "a SPIFFE trust domain",
+} as const;
+
+const SIGNER_NAME = {
+  value: "NAME",
+  about: "signerName of the certificate requests",
+  default: DEFAULT_SIGNER_NAME,
+  check: (value: string) => isSignerName(value) ? undefined : "a signer name, DOMAIN/PATH",
+} as const;
+
+const LOG = {
+  "log-level": {
+    value: "LEVEL",
+    about: "debug, info, warning or error",
+    default: "info",
+    check: oneOf("debug", "info", "warning", "error"),
+  },
+  "log-format": {
+    value: "FORMAT",
+    about: "text or json, on standard error",
+    default: "text",
+    check: oneOf("text", "json"),
+  },
+} as const;
+
+const ADMIN_SOCKET = {
+  value: "PATH",
+  about: "unix socket of the agent",
+  default: "/run/kube-gateway/admin.sock",
+  check: absolutePath,
+} as const;
+
+const STATE_DIR = {
+  value: "DIR",
+  about: "where links and maps are pinned, on a bpffs",
+  default: "/sys/fs/bpf/kube-gateway",
+  check: absolutePath,
+} as const;
+
+/** Every command and its options: what the command line accepts and --help prints. */
+export const COMMANDS = {
+  agent: {
+    about: "run on a node: enrol its annotated pods and relay their connections",
+    options: {
+      "node-name": {
+        value: "NAME",
+        about: "this node, as pods' spec.nodeName has it",
+        required: true,
+        check: kubernetesName("a node"),
+      },
+      kubeconfig: KUBECONFIG,
+      cluster: {
+        value: "DIR",
+        about: "a directory of Kubernetes objects that plays the API server",
+      },
+      "daemon-set": {
+        value: "NAME",
+        about:
+          "the DaemonSet that runs this agent: pods go back to plain connections at its end, not at ours",
+        check: kubernetesName("a DaemonSet"),
+      },
+      "signer-name": SIGNER_NAME,
+      "metrics-address": {
+        value: "[HOST]:PORT",
+        about: "where /healthz, /readyz and /metrics are served (default: nowhere)",
+        check: listenAddress,
+      },
+      "state-dir": STATE_DIR,
+      "cgroup-root": {
+        value: "DIR",
+        about: "where the pods' cgroups are (default: the cgroup v2 mount)",
+        check: absolutePath,
+      },
+      "proc-root": {
+        value: "DIR",
+        about: "the node's /proc",
+        default: "/proc",
+        check: absolutePath,
+      },
+      workers: {
+        value: "N",
+        about: "relay threads",
+        default: String(Math.min(4, Math.max(2, Math.floor(navigator.hardwareConcurrency / 4)))),
+        check: wholeNumber(1, 64),
+      },
+      "trust-domain": TRUST_DOMAIN,
+      "cert-ttl": {
+        value: "SECONDS",
+        about: "lifetime of a pod's certificate, renewed at half",
+        default: "86400",
+        check: wholeNumber(10, 30 * 86400),
+      },
+      "admin-socket": ADMIN_SOCKET,
+      ...LOG,
+    },
+  },
+  signer: {
+    about: "run in the cluster: approve and sign the agents' certificate requests",
+    options: {
+      kubeconfig: KUBECONFIG,
+      "signer-name": SIGNER_NAME,
+      "agent-service-account": {
+        value: "NAME",
+        about: "the service account of the agents: nobody else may ask",
+        default: "kube-gateway-agent",
+        check: kubernetesName("a service account"),
+      },
+      "trust-domain": TRUST_DOMAIN,
+      "cert-ttl": {
+        value: "SECONDS",
+        about: "longest and usual lifetime of a pod's certificate; a request may ask for less",
+        default: "86400",
+        check: wholeNumber(10, 30 * 86400),
+      },
+      "health-address": {
+        value: "[HOST]:PORT",
+        about: "where /healthz and /readyz are served",
+        default: ":8080",
+        check: listenAddress,
+      },
+      ...LOG,
+    },
+  },
+  status: {
+    about: "ask the local agent what is enrolled, and what is not and why",
+    options: {
+      "admin-socket": {
+        ...ADMIN_SOCKET,
+        about: "unix socket of the agent; several give one table",
+        multiple: true,
+        default: [ADMIN_SOCKET.default],
+      },
+      json: { about: "print JSON" },
+    },
+  },
+  check: {
+    about: "tell whether this node has what the agent needs, and what to do where it has not",
+    options: { "state-dir": STATE_DIR, json: { about: "print JSON" } },
+  },
+  cleanup: {
+    about: "detach everything from this node; pods go on with plain connections",
+    options: { "state-dir": STATE_DIR },
+  },
+} as const satisfies Record<string, { about: string; options: Record<string, OptionSpec> }>;
+
+export type CommandName = keyof typeof COMMANDS;
+
+/** certificates.k8s.io/v1: a domain with a dot, then a path of subdomains. */
+function isSignerName(text: string): boolean {
+  const [domain = "", ...path] = text.split("/");
+  return text.length <= 571 && domain.includes(".") && isDnsSubdomain(domain) &&
+    path.length === 1 && path.every(isDnsSubdomain);
+}

@@ -1,0 +1,31 @@
+/** What the long-running commands have in common. */
+import {
+  configure,
+  getJsonLinesFormatter,
+  getTextFormatter,
+  type LogLevel,
+} from "@logtape/logtape";
+import { type Options, textOption } from "./command_line.ts";
+
+/** Resolves at the first of these signals. */
+export function signalled(...signals: Deno.Signal[]): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of signals) Deno.addSignalListener(signal, () => resolve());
+  });
+}
+
+/** Logs to standard error as --log-level and --log-format say. */
+export async function configureLog(options: Options): Promise<void> {
+  const lines = textOption(options, "log-format") === "json"
+    ? getJsonLinesFormatter({ message: "rendered", properties: "flatten", categorySeparator: "." })
+    : getTextFormatter({ timestamp: "rfc3339" });
+  const encoder = new TextEncoder();
+  const lowestLevel = textOption(options, "log-level") as LogLevel; // command_line.ts allows its names only
+  await configure({
+    sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(lines(record))) },
+    loggers: [
+      { category: "kube-gateway", sinks: ["stderr"], lowestLevel },
+      { category: ["logtape", "meta"], sinks: ["stderr"], lowestLevel: "error" },
+    ],
+  });
+}

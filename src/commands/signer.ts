@@ -1,0 +1,49 @@
+import { GATEWAY_NAMESPACE } from "../constants.ts";
+import type { KubernetesApi } from "../kubernetes/api.ts";
+import { openKubernetesApi } from "../kubernetes/open.ts";
+import { type ListenAddress, serveHttp } from "../listen_address.ts";
+import { runSigner, SignerHealth } from "../signer/signer.ts";
+import { addressOption, optionalText, type Options, textOption } from "./command_line.ts";
+import { configureLog, signalled } from "./process.ts";
+
+/** `kube-gateway signer`. Resolves after SIGTERM or SIGINT. */
+export async function signerCommand(options: Options): Promise<void> {
+  await configureLog(options);
+  using api = await openKubernetesApi(optionalText(options, "kubeconfig"));
+  await serveSigner(options, api, signalled("SIGTERM", "SIGINT"));
+}
+
+/** Resolves after `stop`, the lease given back. */
+export async function serveSigner(
+  options: Options,
+  api: KubernetesApi,
+  stop: Promise<void>,
+): Promise<void> {
+  const health = new SignerHealth();
+  const address = addressOption(options, "health-address");
+  await using _server = address === undefined ? undefined : serveHealth(address, health);
+  await runSigner(
+    {
+      api,
+      namespace: GATEWAY_NAMESPACE,
+      signerName: textOption(options, "signer-name"),
+      agentServiceAccount: textOption(options, "agent-service-account"),
+      trustDomain: textOption(options, "trust-domain"),
+      certificateSeconds: Number(textOption(options, "cert-ttl")),
+      identity: `${Deno.hostname()}_${crypto.randomUUID()}`, // as client-go names candidates
+    },
+    stop,
+    health,
+  );
+}
+
+/** Alive while it answers; ready while it could sign if it led. */
+function serveHealth(address: ListenAddress, health: SignerHealth): Deno.HttpServer {
+  return serveHttp(address, (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/healthz") return new Response("ok\n");
+    if (pathname !== "/readyz") return new Response("not found\n", { status: 404 });
+    if (health.problem !== undefined) return new Response(`${health.problem}\n`, { status: 503 });
+    return new Response(health.leading ? "ok, leading\n" : "ok, standing by\n");
+  });
+}

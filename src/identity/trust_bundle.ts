@@ -1,0 +1,86 @@
+import * as v from "valibot";
+import type { KubernetesApi } from "../kubernetes/api.ts";
+import { watchList } from "../kubernetes/watch.ts";
+import { IssuingError } from "./issuer.ts";
+import { decodePem } from "./pem.ts";
+import { TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "./signing_names.ts";
+
+export interface BundleOptions {
+  readonly api: KubernetesApi;
+  /** Where the ConfigMap is. */
+  readonly namespace: string;
+  /** Called with the roots, DER, when they have changed, and the first time. */
+  readonly onTrustBundle?: (roots: Uint8Array[]) => void;
+}
+
+/** The trust bundle, followed live: its roots as the ConfigMap has them now. */
+export class FollowedBundle {
+  readonly #changedTo: BundleOptions["onTrustBundle"];
+  readonly #watch: { close(): Promise<void> };
+  #pem = "";
+  #roots: Uint8Array<ArrayBuffer>[] = [];
+  #changed = Promise.withResolvers<void>();
+
+  constructor(options: BundleOptions) {
+    this.#changedTo = options.onTrustBundle;
+    this.#watch = watchList(options.api, {
+      name: "trust bundle",
+      path: `/api/v1/namespaces/${options.namespace}/configmaps`,
+      query: { fieldSelector: `metadata.name=${TRUST_BUNDLE}` },
+      read: (value) => v.parse(BundleSchema, value).data?.[TRUST_BUNDLE_KEY] ?? "",
+      onChange: (bundles) => this.#set(bundles.values().next().value ?? ""),
+    });
+  }
+
+  /** @throws {IssuingError} `unknown_root` when there are none in time. */
+  async roots(signal: AbortSignal): Promise<Uint8Array[]> {
+    while (this.#roots.length === 0) {
+      if (signal.aborted) {
+        throw new IssuingError("unknown_root", `ConfigMap ${TRUST_BUNDLE} holds no roots`);
+      }
+      await this.#next(signal);
+    }
+    return [...this.#roots];
+  }
+
+  /** What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still come. */
+  async retried<T>(use: (roots: readonly Uint8Array[]) => T, signal: AbortSignal): Promise<T> {
+    for (;;) {
+      try {
+        return use(this.#roots);
+      } catch (error) {
+        const early = error instanceof IssuingError && error.reason === "unknown_root";
+        if (!early || signal.aborted) throw error;
+      }
+      await this.#next(signal);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#watch.close();
+  }
+
+  /** An empty or damaged bundle never replaces a good one: all pods would be cut off. */
+  #set(pem: string): void {
+    if (pem === this.#pem) return;
+    const roots = decodePem(pem, "CERTIFICATE");
+    if (roots.length === 0) return;
+    this.#pem = pem;
+    this.#roots = roots;
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+    this.#changedTo?.([...roots]);
+  }
+
+  /** Resolves at the next change, or when the signal says so. */
+  async #next(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const stopped = Promise.withResolvers<void>();
+    const stop = () => stopped.resolve();
+    signal.addEventListener("abort", stop, { once: true });
+    await Promise.race([this.#changed.promise, stopped.promise]);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+const BundleSchema = v.object({ data: v.nullish(v.record(v.string(), v.string())) });

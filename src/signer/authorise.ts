@@ -1,0 +1,191 @@
+import { addressFamily, canonicalAddress, parseAddress, specialAddress } from "../addresses.ts";
+import type { Pod } from "../control/cluster/objects.ts";
+import type { PodIdentity } from "../identity/issuer.ts";
+import {
+  NODE_CLAIM,
+  POD_ADDRESSES_ANNOTATION,
+  POD_NAME_ANNOTATION,
+  POD_NAMESPACE_ANNOTATION,
+  POD_UID_ANNOTATION,
+  USAGES,
+} from "../identity/signing_names.ts";
+import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
+import { isPodAddressOf } from "./cidr.ts";
+import type { CsrFacts, NodeFacts } from "./facts.ts";
+
+/** Why a request is denied: code → what it means. The code is the condition's reason and a log field. */
+export const DENIALS = {
+  WrongSigner: "the request is for another signer",
+  WrongRequester: "only the agents' service account may ask",
+  NoNodeClaim:
+    "the requester's token names no node: it is not bound to a scheduled pod, or the API server is older than 1.30",
+  BadUsages: "a usage is asked for that pods' certificates do not have",
+  BadExpiration: "the lifetime asked for is no positive number of seconds",
+  NoPod: "the annotations do not name a pod",
+  BadAddresses: "the annotations do not name one or two addresses that a pod can have",
+  PodNotFound: "there is no such pod",
+  PodUidMismatch: "the pod of that name has another UID",
+  PodOnOtherNode: "the pod does not run on the requester's node",
+  PodFinished: "the pod is neither pending nor running",
+  PodDeleted: "the pod is being deleted",
+  HostNetwork: "the pod is in its node's network and has no address of its own",
+  AddressMismatch: "the addresses asked for are not the pod's",
+  AddressOfNode: "an address asked for is the node's own",
+  AddressNotOfNode: "an address asked for is none that the node gives to pods",
+  BadRequest: "there is no PKCS#10 request, or it is too large",
+  BadKey: "the key is not ECDSA P-256",
+  BadProof: "the request is not signed with the key it asks a certificate for",
+} as const;
+
+/** A denial's code. */
+export type Denial = keyof typeof DENIALS;
+
+export type Verdict =
+  | { readonly allow: PodIdentity; readonly ttlSeconds: number }
+  | { readonly deny: Denial; readonly message: string }
+  | {
+    readonly wait: string;
+    /** What it is denied with when waiting has not helped; undefined: it may wait for as long as it likes. */
+    readonly orDeny?: Denial;
+  };
+
+export interface AuthoriseSettings {
+  readonly signerName: string;
+  /** `system:serviceaccount:<namespace>:<name>`. */
+  readonly requester: string;
+  /** The longest, and the usual, lifetime of a certificate. */
+  readonly ttlSeconds: number;
+}
+
+/** Which pod a request is for, and whose node it comes from: what must be looked up to judge it. */
+export interface Claim {
+  readonly node: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly addresses: readonly string[];
+}
+
+/**
+ * Decides about a request, from what the API server knows: the requester and his node, which it fills in
+ * itself, and the pod's object. The request's own subject and extensions are never looked at. `pod` and
+ * `node` are the objects that {@link claimOf} names, undefined when there are none; `node` matters only
+ * while the pod has no addresses in its status.
+ *
+ * The source of the rules is the checks that the API server's NodeRestriction applies to a kubelet's
+ * PodCertificateRequest (KEP-4317), and a node's agent stands here where the kubelet stands there.
+ */
+export function authorise(
+  request: CsrFacts,
+  pod: Pod | undefined,
+  node: NodeFacts | undefined,
+  settings: AuthoriseSettings,
+): Verdict {
+  const claim = claimOf(request, settings);
+  if ("deny" in claim) return claim;
+  const where = `pod ${claim.namespace}/${claim.name}`;
+  const namesIt = pod?.namespace === claim.namespace && pod.name === claim.name;
+  if (pod === undefined || !namesIt) return deny("PodNotFound", where);
+  if (pod.uid !== claim.uid) {
+    return deny("PodUidMismatch", `${quoted(pod.uid, 253)}, not ${quoted(claim.uid, 253)}`);
+  }
+  if (pod.nodeName !== claim.node) {
+    const on = pod.nodeName === "" ? "no node yet" : quoted(pod.nodeName, 253);
+    return deny("PodOnOtherNode", `it is on ${on}, the requester on ${quoted(claim.node, 253)}`);
+  }
+  if (pod.deleting) return deny("PodDeleted", where);
+  if (pod.phase !== "Pending" && pod.phase !== "Running") {
+    return deny("PodFinished", `it is ${quoted(pod.phase)}`);
+  }
+  if (pod.hostNetwork) return deny("HostNetwork", where);
+  return addressVerdict(claim, pod, node) ?? {
+    allow: {
+      uid: pod.uid,
+      namespace: pod.namespace,
+      name: pod.name,
+      serviceAccount: pod.serviceAccount,
+      addresses: claim.addresses,
+    },
+    ttlSeconds: Math.min(settings.ttlSeconds, request.expirationSeconds ?? settings.ttlSeconds),
+  };
+}
+
+/** What the request claims, or its denial for what can be judged without looking anything up. */
+export function claimOf(
+  request: CsrFacts,
+  settings: AuthoriseSettings,
+): Claim | { deny: Denial; message: string } {
+  if (request.signerName !== settings.signerName) {
+    return deny("WrongSigner", quoted(request.signerName));
+  }
+  if (request.username !== settings.requester) {
+    return deny("WrongRequester", quoted(request.username, 253));
+  }
+  const [node, ...more] = Object.hasOwn(request.extra, NODE_CLAIM)
+    ? request.extra[NODE_CLAIM] ?? []
+    : [];
+  if (node === undefined || more.length > 0 || !isDnsSubdomain(node)) return deny("NoNodeClaim");
+  const usage = request.usages.find((usage) => !USAGES.some((allowed) => allowed === usage));
+  if (usage !== undefined) return deny("BadUsages", quoted(usage));
+  const seconds = request.expirationSeconds;
+  if (seconds !== undefined && !(Number.isSafeInteger(seconds) && seconds > 0)) {
+    return deny("BadExpiration", String(seconds));
+  }
+  const text = (key: string) =>
+    Object.hasOwn(request.annotations, key) ? request.annotations[key] ?? "" : "";
+  const namespace = text(POD_NAMESPACE_ANNOTATION);
+  const name = text(POD_NAME_ANNOTATION);
+  const uid = text(POD_UID_ANNOTATION);
+  if (!isDnsLabel(namespace)) return deny("NoPod", `${POD_NAMESPACE_ANNOTATION} is no namespace`);
+  if (!isDnsSubdomain(name)) return deny("NoPod", `${POD_NAME_ANNOTATION} is no name`);
+  if (!isPodUid(uid)) return deny("NoPod", `${POD_UID_ANNOTATION} is no UID`);
+  const addresses = addressesOf(text(POD_ADDRESSES_ANNOTATION));
+  if (addresses === undefined) {
+    return deny("BadAddresses", quoted(text(POD_ADDRESSES_ANNOTATION)));
+  }
+  return { node, namespace, name, uid, addresses };
+}
+
+/** A denial as the requester reads it. `detail` must be bounded and printable. */
+export function deny(code: Denial, detail?: string): { deny: Denial; message: string } {
+  return { deny: code, message: DENIALS[code] + (detail === undefined ? "" : `: ${detail}`) };
+}
+
+/** One or two ordinary addresses, at most one of a family, canonical. */
+function addressesOf(text: string): string[] | undefined {
+  const texts = text.split(",", 3);
+  const addresses = texts.map(canonicalAddress).filter((address) => address !== undefined);
+  if (text.length > 128 || addresses.length !== texts.length || texts.length > 2) return undefined;
+  const bytes = addresses.map(parseAddress);
+  if (bytes.some((address) => specialAddress(address) !== undefined)) return undefined;
+  return new Set(bytes.map(addressFamily)).size === bytes.length ? addresses : undefined;
+}
+
+/** Undefined when the addresses are the pod's: nobody may speak for an address that is not his. */
+function addressVerdict(
+  claim: Claim,
+  pod: Pod,
+  node: NodeFacts | undefined,
+): Verdict | undefined {
+  if (pod.addresses.length > 0) {
+    const same = pod.addresses.length === claim.addresses.length &&
+      pod.addresses.every((address) => claim.addresses.includes(address));
+    if (same) return undefined;
+    const [asked, has] = [claim.addresses.join(", "), pod.addresses.join(", ")];
+    return deny("AddressMismatch", `${asked} asked for, ${has} in its status`);
+  }
+  if (node === undefined || node.name !== claim.node || node.podCidrs.length === 0) {
+    return { wait: `node ${claim.node} has no podCIDRs: waiting for the pod's status.podIPs` };
+  }
+  const own = claim.addresses.find((address) => node.addresses.includes(address));
+  if (own !== undefined) return deny("AddressOfNode", own);
+  const foreign = claim.addresses.find((address) =>
+    !node.podCidrs.some((cidr) => isPodAddressOf(cidr, address))
+  );
+  if (foreign === undefined) return undefined;
+  // Some IPAMs (Calico's, Cilium's) leave podCIDRs unused; the pod's status decides then.
+  return {
+    wait: `${foreign} is not in ${node.podCidrs.join(", ").slice(0, 200)} of node ${claim.node}`,
+    orDeny: "AddressNotOfNode",
+  };
+}

@@ -1,0 +1,189 @@
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { readPod } from "../control/cluster/objects.ts";
+import { authorise, DENIALS, type Verdict } from "./authorise.ts";
+import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
+import { AGENT, pod, POD_UID, requestBody } from "./signer_scene.ts";
+
+const CLAIM = "authentication.kubernetes.io/node-name";
+const SETTINGS = { signerName: "kube-gateway.io/pod", requester: AGENT, ttlSeconds: 3600 };
+const NODE: NodeFacts = {
+  name: "node-a",
+  podCidrs: ["10.1.0.0/24", "fd01::/64"],
+  addresses: ["10.1.0.250"],
+};
+const LEGAL: CsrFacts = {
+  name: "x",
+  uid: "u",
+  createdAt: new Date(),
+  signerName: SETTINGS.signerName,
+  username: AGENT,
+  extra: { [CLAIM]: ["node-a"] },
+  usages: ["digital signature", "server auth", "client auth"],
+  expirationSeconds: undefined,
+  annotations: {
+    "kube-gateway.io/pod-namespace": "shop",
+    "kube-gateway.io/pod-name": "web-0",
+    "kube-gateway.io/pod-uid": POD_UID,
+    "kube-gateway.io/pod-addresses": "10.1.0.5",
+  },
+  request: new Uint8Array(),
+  state: "pending",
+};
+
+const asking = (key: string, value: string): Partial<CsrFacts> => ({
+  annotations: { ...LEGAL.annotations, [`kube-gateway.io/pod-${key}`]: value },
+});
+const at = (addresses: string) => asking("addresses", addresses);
+const P = pod();
+const called = (metadata: Record<string, unknown>) => pod({}, undefined, metadata);
+const young = pod({}, { phase: "Pending" });
+const dual = pod({}, { phase: "Running", podIPs: [{ ip: "10.1.0.5" }, { ip: "fd01::5" }] });
+const stranger = { username: "system:serviceaccount:shop:kube-gateway-agent" };
+
+/** What is asked, the pod, the node, and the verdict: "allow", "wait…" or the code of a denial. */
+const CASES: [string, Partial<CsrFacts>, unknown, NodeFacts | undefined, string][] = [
+  ["legal", {}, P, undefined, "allow"],
+  ["fewer usages", { usages: ["client auth"] }, P, undefined, "allow"],
+  ["ten minutes", { expirationSeconds: 600 }, P, undefined, "allow"],
+  ["other spelling", at("::ffff:10.1.0.5"), P, undefined, "allow"],
+  ["both families", at("fd01:0::5,10.1.0.5"), dual, undefined, "allow"],
+  ["an address more", at("10.1.0.5,fd01::5"), P, NODE, "AddressMismatch"],
+  ["one of two", {}, dual, undefined, "AddressMismatch"],
+  ["other signer", { signerName: "a.b/c" }, P, undefined, "WrongSigner"],
+  ["empty requester", { username: "" }, P, undefined, "WrongRequester"],
+  ["other namespace's agent", stranger, P, undefined, "WrongRequester"],
+  ["no claim", { extra: {} }, P, undefined, "NoNodeClaim"],
+  ["empty claim", { extra: { [CLAIM]: [] } }, P, undefined, "NoNodeClaim"],
+  ["two claims", { extra: { [CLAIM]: ["node-a", "node-b"] } }, P, undefined, "NoNodeClaim"],
+  ["no name", { extra: { [CLAIM]: [""] } }, pod({ nodeName: "" }), undefined, "NoNodeClaim"],
+  ["CA usage", { usages: ["cert sign"] }, P, undefined, "BadUsages"],
+  ["no lifetime", { expirationSeconds: 0 }, P, undefined, "BadExpiration"],
+  ["half a second", { expirationSeconds: 0.5 }, P, undefined, "BadExpiration"],
+  ["no annotations", { annotations: {} }, P, undefined, "NoPod"],
+  ["path in namespace", asking("namespace", "shop/pods/x"), P, undefined, "NoPod"],
+  ["path in name", asking("name", "../../secrets/x"), P, undefined, "NoPod"],
+  ["no UID", asking("uid", ""), P, undefined, "NoPod"],
+  ["no address", at(""), P, undefined, "BadAddresses"],
+  ["loopback", at("127.0.0.1"), P, undefined, "BadAddresses"],
+  ["link-local", at("fe80::1"), P, undefined, "BadAddresses"],
+  ["two of a family", at("10.1.0.5,10.1.0.6"), P, undefined, "BadAddresses"],
+  ["three", at("10.1.0.5,fd01::5,10.1.0.6"), P, undefined, "BadAddresses"],
+  ["a name", at("web-0"), P, undefined, "BadAddresses"],
+  ["no pod", {}, undefined, undefined, "PodNotFound"],
+  ["another pod", {}, called({ name: "db" }), undefined, "PodNotFound"],
+  ["another namespace", {}, called({ namespace: "b" }), undefined, "PodNotFound"],
+  ["recreated pod", {}, called({ uid: "new" }), undefined, "PodUidMismatch"],
+  ["other node", {}, pod({ nodeName: "node-b" }), undefined, "PodOnOtherNode"],
+  ["deleting", {}, called({ deletionTimestamp: "2026-01-01T00:00:00Z" }), undefined, "PodDeleted"],
+  ["unknown phase", {}, pod({}, { phase: "Unknown" }), NODE, "PodFinished"],
+  ["host network", {}, pod({ hostNetwork: true }), undefined, "HostNetwork"],
+  ["other address", at("10.1.0.6"), P, NODE, "AddressMismatch"],
+  ["no status, in the CIDR", {}, young, NODE, "allow"],
+  ["no status, both in CIDRs", at("10.1.0.5,fd01::5"), young, NODE, "allow"],
+  ["no status, no node", {}, young, undefined, "wait"],
+  ["no status, another node", {}, young, { ...NODE, name: "node-b" }, "wait"],
+  ["no status, no CIDRs", {}, young, { ...NODE, podCidrs: [] }, "wait"],
+  ["no status, other CIDR", at("10.2.0.5"), young, NODE, "wait or AddressNotOfNode"],
+  ["no status, one in it", at("10.1.0.5,fd02::5"), young, NODE, "wait or AddressNotOfNode"],
+  ["no status, the pods' gateway", at("10.1.0.1"), young, NODE, "wait or AddressNotOfNode"],
+  ["no status, the node's own", at("10.1.0.250"), young, NODE, "AddressOfNode"],
+];
+
+Deno.test("who may have a certificate for which pod", () => {
+  for (const [name, change, object, node, expected] of CASES) {
+    const found = object === undefined ? undefined : readPod(object);
+    const verdict = authorise({ ...LEGAL, ...change }, found, node, SETTINGS);
+    strictEqual(short(verdict), expected, name);
+  }
+});
+
+Deno.test("the certificate is for what the API server knows, for no longer than is set", () => {
+  const lifetime = (expirationSeconds?: number) => {
+    const verdict = authorise({ ...LEGAL, expirationSeconds }, readPod(P), undefined, SETTINGS);
+    return "allow" in verdict ? verdict.ttlSeconds : NaN;
+  };
+  deepStrictEqual([undefined, 600, 3600, 315_360_000].map(lifetime), [3600, 600, 3600, 3600]);
+  deepStrictEqual(authorise(LEGAL, readPod(P), undefined, SETTINGS), {
+    allow: {
+      uid: POD_UID,
+      namespace: "shop",
+      name: "web-0",
+      serviceAccount: "web",
+      addresses: ["10.1.0.5"],
+    },
+    ttlSeconds: 3600,
+  });
+});
+
+Deno.test("with node A's token exactly the certificates of A's pods can be had", () => {
+  const nodes = ["node-a", "node-b", "node-c", ""];
+  const pods = Array.from({ length: 40 }, (_, i) =>
+    readPod(pod(
+      { nodeName: nodes[i % 4], hostNetwork: i % 5 === 0 },
+      { phase: i % 7 === 0 ? "Failed" : "Running", podIPs: [{ ip: `10.1.0.${i + 2}` }] },
+      { name: `p-${i}`, uid: `u-${i}` },
+    )));
+  const allowed = pods.filter((one) => {
+    const annotations = {
+      "kube-gateway.io/pod-namespace": "shop",
+      "kube-gateway.io/pod-name": one.name,
+      "kube-gateway.io/pod-uid": one.uid,
+      "kube-gateway.io/pod-addresses": one.addresses.join(),
+    };
+    return "allow" in authorise({ ...LEGAL, annotations }, one, NODE, SETTINGS);
+  });
+  const expected = pods.filter(({ nodeName, hostNetwork, phase }) =>
+    nodeName === "node-a" && !hostNetwork && phase === "Running"
+  );
+  ok(expected.length > 3);
+  deepStrictEqual(allowed, expected);
+});
+
+Deno.test("hostile texts are bounded and printable in what is answered", () => {
+  const long = "x\n".repeat(10_000);
+  const changes = [{ username: long }, { signerName: long }, { usages: [long] }, at(long)];
+  for (const change of [...changes, asking("name", long)]) {
+    const verdict = authorise({ ...LEGAL, ...change }, readPod(P), undefined, SETTINGS);
+    ok("deny" in verdict);
+    match(verdict.message, /^[ -~…]{10,500}$/);
+  }
+  for (const [code, text] of Object.entries(DENIALS)) match(`${code} ${text}`, /^[A-Z]\w+ [ -~]+$/);
+});
+
+Deno.test("objects are read as the API server sends them, and nothing else is", async () => {
+  const body = await requestBody() as Record<string, object>;
+  const object = {
+    ...body,
+    metadata: { ...body.metadata, name: "x", uid: "u", creationTimestamp: "2026-01-01T00:00:00Z" },
+    status: { conditions: null, certificate: null },
+  };
+  strictEqual(readCsr(object).state, "pending");
+  ok(readCsr(object).request.length > 100);
+  for (
+    const [status, state] of [
+      [{ conditions: [{ type: "Approved" }] }, "approved"],
+      [{ conditions: [{ type: "Approved" }, { type: "Failed" }] }, "failed"],
+      [{ conditions: [{ type: "Denied" }] }, "denied"],
+      [{ conditions: [{ type: "Approved" }], certificate: "eA==" }, "issued"],
+    ] as const
+  ) strictEqual(readCsr({ ...object, status }).state, state);
+  for (const request of ["", "*", btoa("x"), "A".repeat(100_000)]) {
+    strictEqual(readCsr({ ...object, spec: { ...body.spec, request } }).request.length, 0);
+  }
+  const metadata = { name: "n" };
+  deepStrictEqual(readNode({ metadata, spec: { podCIDR: "10.0.0.0/24" } }).podCidrs, [
+    "10.0.0.0/24",
+  ]);
+  const addresses = [
+    { type: "Hostname", address: "n" },
+    { type: "InternalIP", address: "10.0.0.9" },
+  ];
+  const node = readNode({ metadata, spec: null, status: { addresses } });
+  deepStrictEqual(node, { name: "n", podCidrs: [], addresses: ["10.0.0.9"] });
+});
+
+function short(verdict: Verdict): string {
+  if ("allow" in verdict) return "allow";
+  if ("deny" in verdict) return verdict.deny;
+  return verdict.orDeny === undefined ? "wait" : `wait or ${verdict.orDeny}`;
+}

@@ -1,0 +1,61 @@
+import * as v from "valibot";
+import { TRUST_BUNDLE } from "../identity/signing_names.ts";
+import type { KubernetesApi } from "../kubernetes/api.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import { bundleObject, type BundleRoot, readBundle } from "./bundle.ts";
+
+/** The trust bundle's ConfigMap, read and written by the leading signer. */
+export class BundleStore {
+  readonly #api: KubernetesApi;
+  readonly #namespace: string;
+
+  constructor(api: KubernetesApi, namespace: string) {
+    this.#api = api;
+    this.#namespace = namespace;
+  }
+
+  /**
+   * Changes the bundle by a pure function and returns what it is then. `change` is asked again when
+   * somebody else was faster; nothing is written when it returns its argument.
+   *
+   * @throws {ApiError} or what `change` throws; {TypeError} when the ConfigMap cannot be read.
+   */
+  async update(
+    change: (current: readonly BundleRoot[]) => readonly BundleRoot[],
+    timeoutMs: number,
+  ): Promise<readonly BundleRoot[]> {
+    for (let attempt = 1;; attempt++) {
+      const existing = await this.#get(timeoutMs);
+      const current = existing === undefined ? [] : readBundle(existing);
+      const next = change(current);
+      if (next === current) return current;
+      const body = bundleObject(next, this.#namespace, existing);
+      try {
+        // The resourceVersion in metadata guards the update against others'.
+        await (existing === undefined
+          ? this.#api.request("POST", this.#collection, { body, timeoutMs })
+          : this.#api.request("PUT", this.#path, { body, timeoutMs }));
+        return next;
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.status !== 409 || attempt === 5) throw error;
+      }
+    }
+  }
+
+  async #get(timeoutMs: number): Promise<unknown> {
+    try {
+      return v.parse(v.looseObject({}), await this.#api.request("GET", this.#path, { timeoutMs }));
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return undefined;
+      throw error;
+    }
+  }
+
+  get #collection(): string {
+    return `/api/v1/namespaces/${this.#namespace}/configmaps`;
+  }
+
+  get #path(): string {
+    return `${this.#collection}/${TRUST_BUNDLE}`;
+  }
+}

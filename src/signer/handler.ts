@@ -1,0 +1,220 @@
+import type * as X509 from "@peculiar/x509";
+import { type Pod, readPod } from "../control/cluster/objects.ts";
+import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
+import { provenKey, signLeaf } from "../identity/leaf.ts";
+import { encodePem } from "../identity/pem.ts";
+import type { KubernetesApi } from "../kubernetes/api.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import { logger } from "../log.ts";
+import {
+  authorise,
+  type AuthoriseSettings,
+  type Claim,
+  claimOf,
+  type Denial,
+  deny,
+} from "./authorise.ts";
+import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
+import type { Candidacy } from "./lease.ts";
+import type { Outcome } from "./queue.ts";
+import {
+  asRequest,
+  orUndefined,
+  putRequest,
+  type RequestChange,
+  type RequestObject,
+  REQUESTS,
+} from "./request_object.ts";
+import type { Rotation } from "./rotation.ts";
+
+const audit = logger("signer");
+
+export interface HandlerOptions {
+  readonly x509: typeof X509;
+  readonly api: KubernetesApi;
+  readonly settings: AuthoriseSettings;
+  readonly trustDomain: string;
+  readonly rotation: Rotation;
+  /** Nothing is written without it. */
+  readonly candidacy: Pick<Candidacy, "remaining">;
+  /** How long a request may wait that is denied in the end. */
+  readonly patienceMilliseconds?: number;
+}
+
+/** Takes one request after the other to its end: looked up, authorised, approved and signed, or denied. */
+export class RequestHandler {
+  readonly #options: HandlerOptions;
+  /** When a request that waits was first seen; by its name. */
+  readonly #waitingSince = new Map<string, number>();
+
+  constructor(options: HandlerOptions) {
+    this.#options = options;
+  }
+
+  /** Never throws: what fails is logged and to be tried again. */
+  async handle(name: string): Promise<Outcome> {
+    try {
+      if (this.#options.candidacy.remaining() === 0) return "done"; // the new leader's
+      const outcome = await this.#decide(name);
+      if (outcome === "done") this.#waitingSince.delete(name);
+      return outcome;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return this.forget(name);
+      if (!(error instanceof ApiError && error.status === 409)) { // not merely changed meanwhile
+        audit.warn("request {csr} is tried again: {error}", { csr: name, error: String(error) });
+      }
+      return "again";
+    }
+  }
+
+  /** The request is gone. */
+  forget(name: string): "done" {
+    this.#waitingSince.delete(name);
+    return "done";
+  }
+
+  async #decide(name: string): Promise<Outcome> {
+    const { x509, settings, rotation, trustDomain } = this.#options;
+    const object = asRequest(await this.#get(`${REQUESTS}/${name}`));
+    const request = readCsr(object);
+    if (request.state !== "pending" && request.state !== "approved") return "done";
+    const claim = claimOf(request, settings);
+    if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
+    const pod = await this.#pod(claim);
+    const node = pod === undefined || pod.addresses.length > 0
+      ? undefined
+      : await this.#node(claim.node);
+    const verdict = authorise(request, pod, node, settings);
+    if ("deny" in verdict) {
+      return await this.#refuse(object, request, verdict.deny, verdict.message);
+    }
+    if ("wait" in verdict) {
+      if (verdict.orDeny === undefined || this.#waited(name) < this.#patience) {
+        this.#logWait(name, verdict.wait);
+        return "again";
+      }
+      const { deny: code, message } = deny(verdict.orDeny, verdict.wait);
+      return await this.#refuse(object, request, code, message);
+    }
+
+    let publicKey: CryptoKey;
+    try {
+      publicKey = await provenKey(x509, request.request);
+    } catch (error) {
+      const code = error instanceof IssuingError ? KEY_DENIALS[error.reason] : undefined;
+      if (code === undefined) throw error;
+      return await this.#refuse(object, request, code, deny(code).message);
+    }
+    // Before the approval: what is approved is signed at once.
+    const authority = await rotation.authority(this.#timeout());
+    const approved = request.state === "approved" ? object : asRequest(
+      await this.#put(object, {
+        condition: { type: "Approved", reason: APPROVED, message: `for ${podName(claim)}` },
+      }),
+    );
+    let leaf: IssuedCertificate;
+    try {
+      const { ttlSeconds } = verdict;
+      leaf = await signLeaf(x509, authority, publicKey, verdict.allow, { trustDomain, ttlSeconds });
+    } catch (error) {
+      const reason = error instanceof IssuingError ? error.message : "signing failed";
+      return await this.#refuse(
+        approved,
+        { ...request, state: "approved" },
+        SIGNING_FAILED,
+        reason,
+      );
+    }
+    const pem = encodePem(leaf.chain, "CERTIFICATE");
+    await this.#put(approved, { certificate: pem });
+    audit.info("issued {pod} a certificate", {
+      ...auditFields(request, claim),
+      serial: leaf.serial,
+      notAfter: leaf.notAfter.toISOString(),
+    });
+    return "done";
+  }
+
+  /** Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two ends. */
+  async #refuse(
+    object: RequestObject,
+    request: CsrFacts,
+    code: Denial | typeof SIGNING_FAILED,
+    message: string,
+  ): Promise<"done"> {
+    const type = request.state === "approved" ? "Failed" : "Denied";
+    await this.#put(object, { condition: { type, reason: code, message } });
+    audit.warn("denied {csr}: {message}", { ...auditFields(request, undefined), code, message });
+    return "done";
+  }
+
+  async #pod({ namespace, name }: Claim): Promise<Pod | undefined> {
+    const value = await orUndefined(this.#get(`/api/v1/namespaces/${namespace}/pods/${name}`));
+    return value === undefined ? undefined : readPod(value);
+  }
+
+  async #node(name: string): Promise<NodeFacts | undefined> {
+    const value = await orUndefined(this.#get(`/api/v1/nodes/${name}`));
+    return value === undefined ? undefined : readNode(value);
+  }
+
+  #get(path: string): Promise<unknown> {
+    return this.#options.api.request("GET", path, { timeoutMs: this.#timeout() });
+  }
+
+  #put(object: RequestObject, change: RequestChange): Promise<unknown> {
+    return putRequest(this.#options.api, object, change, this.#timeout());
+  }
+
+  /** No request may end after the leadership; throws when that is over. */
+  #timeout(): number {
+    const remaining = this.#options.candidacy.remaining();
+    if (remaining === 0) throw new Error("no longer the leader");
+    return Math.min(REQUEST_MILLISECONDS, remaining);
+  }
+
+  get #patience(): number {
+    return this.#options.patienceMilliseconds ?? PATIENCE_MILLISECONDS;
+  }
+
+  #waited(name: string): number {
+    return performance.now() - (this.#waitingSince.get(name) ?? performance.now());
+  }
+
+  #logWait(name: string, reason: string): void {
+    if (this.#waitingSince.has(name)) return;
+    this.#waitingSince.set(name, performance.now());
+    audit.info("request {csr} waits: {reason}", { csr: name, reason });
+  }
+}
+
+/** Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`, quoted. */
+function auditFields({ name, uid, username }: CsrFacts, claim: Claim | undefined) {
+  return {
+    csr: name,
+    csrUid: uid,
+    requester: username.slice(0, 253),
+    ...(claim === undefined
+      ? {}
+      : { pod: podName(claim), podUid: claim.uid, node: claim.node, addresses: claim.addresses }),
+  };
+}
+
+function podName({ namespace, name }: Claim): string {
+  return `${namespace}/${name}`;
+}
+
+const KEY_DENIALS: Partial<Record<IssuingReason, Denial>> = {
+  bad_request: "BadRequest",
+  bad_key: "BadKey",
+  bad_proof: "BadProof",
+};
+
+const APPROVED = "PodOnRequestersNode";
+const SIGNING_FAILED = "SigningFailed";
+
+/** Longer than any healthy API server needs. */
+const REQUEST_MILLISECONDS = 5_000;
+
+/** Within this time kubelet has usually written a new pod's address into its status. */
+const PATIENCE_MILLISECONDS = 5_000;

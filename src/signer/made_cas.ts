@@ -1,0 +1,70 @@
+/** For tests: certificate authorities as people's tools write them. */
+import { match, strictEqual } from "node:assert/strict";
+import "reflect-metadata"; // @peculiar/x509 needs it loaded first
+import * as x509 from "@peculiar/x509";
+import { openssl } from "../identity/openssl_command.ts";
+import { encodePem } from "../identity/pem.ts";
+
+/** PEM texts. */
+export interface Made {
+  certificate: string;
+  key: string;
+  root?: string;
+}
+
+/** By `openssl req -x509` with these arguments. */
+export async function make(directory: string, name: string, args: string): Promise<Made> {
+  const file = `${directory}/${name}`;
+  const made = await openssl(
+    `req -x509 -nodes -keyout ${file}.key -out ${file}.crt ${args}`.split(" "),
+  );
+  strictEqual(made.ok, true, made.text);
+  return {
+    certificate: await Deno.readTextFile(`${file}.crt`),
+    key: await Deno.readTextFile(`${file}.key`),
+  };
+}
+
+/** One that was valid in 2020. */
+export async function expired(): Promise<Made> {
+  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+  const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    keys,
+    name: "CN=old",
+    notBefore: new Date("2020-01-01"),
+    notAfter: new Date("2021-01-01"),
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+    ],
+  });
+  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
+  return {
+    certificate: certificate.toString("pem"),
+    key: encodePem([new Uint8Array(pkcs8)], "PRIVATE KEY"),
+  };
+}
+
+/** The key in SEC1 or PKCS#1. */
+export async function traditional(key: string): Promise<string> {
+  const said = await openssl(["pkey", "-traditional"], new TextEncoder().encode(key));
+  match(said.text, /BEGIN (EC|RSA) PRIVATE KEY/);
+  return said.text;
+}
+
+/** The Secret that holds it. */
+export function secretOf(
+  { certificate, key, root }: Made,
+  type = "kubernetes.io/tls",
+): unknown {
+  return {
+    type,
+    data: {
+      "tls.crt": btoa(certificate),
+      "tls.key": btoa(key),
+      ...(root === undefined ? {} : { "ca.crt": btoa(root) }),
+    },
+  };
+}

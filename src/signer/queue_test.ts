@@ -1,0 +1,67 @@
+import { ok, strictEqual } from "node:assert/strict";
+import { type Outcome, WorkQueue } from "./queue.ts";
+
+Deno.test("never more at once than allowed, never one key twice at once, and all are done", async () => {
+  let now = 0;
+  let most = 0;
+  const done: string[] = [];
+  const busy = new Set<string>();
+  const queue = make(async (key) => {
+    ok(!busy.has(key));
+    busy.add(key);
+    most = Math.max(most, ++now);
+    await later(key === "k0" ? 30 : 2);
+    now--;
+    busy.delete(key);
+    done.push(key);
+    return "done";
+  });
+  for (let i = 0; i < 40; i++) queue.add(`k${i % 20}`);
+  await later(100);
+  await queue.close();
+  strictEqual(most, 3);
+  strictEqual(new Set(done).size, 20);
+});
+
+Deno.test("a key that is added while it is worked on is worked on once more", async () => {
+  let count = 0;
+  const queue = make(async () => {
+    if (++count === 1) queue.add("k");
+    await later(5);
+    return "done";
+  });
+  queue.add("k");
+  await later(50);
+  await queue.close();
+  strictEqual(count, 2);
+});
+
+Deno.test("what is to be tried again comes back ever later, at once when added, and not when forgotten", async () => {
+  const times: number[] = [];
+  const queue = make(() => {
+    times.push(performance.now());
+    return Promise.resolve("again");
+  });
+  queue.add("k");
+  await later(300);
+  const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
+  ok(gaps.length >= 4 && gaps.length <= 8, `${gaps}`);
+  ok((gaps.at(-1) ?? 0) > 2 * (gaps[0] ?? Infinity), `${gaps}`);
+  const before = times.length;
+  queue.add("k");
+  await later(3);
+  strictEqual(times.length, before + 1);
+  queue.forget("k");
+  await later(200);
+  strictEqual(times.length, before + 1);
+  queue.add("k");
+  await queue.close(); // the sanitizers see that no timer is left
+});
+
+function make(work: (key: string) => Promise<Outcome>): WorkQueue {
+  return new WorkQueue({ concurrency: 3, backoff: { first: 10, most: 100 }, work });
+}
+
+function later(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}

@@ -1,0 +1,111 @@
+import { IssuingError } from "../identity/issuer.ts";
+import { logger } from "../log.ts";
+import { type BundleRoot, fingerprint, isPropagated, nextBundle, recordOf } from "./bundle.ts";
+import type { BundleStore } from "./bundle_store.ts";
+import { type ClusterCa, requireCurrent } from "./ca.ts";
+
+const log = logger("signer");
+
+export interface RotationSettings {
+  /** How long a new root is in the bundle before it signs. */
+  readonly propagationMilliseconds: number;
+  /** The longest lifetime of a certificate. */
+  readonly ttlSeconds: number;
+}
+
+/** Which CA signs: the Secret's, once its root is known everywhere, and until then the one before it. */
+export class Rotation {
+  readonly #store: BundleStore;
+  readonly #settings: RotationSettings;
+  /** Those that were in the Secret, oldest first; the last is in it now. */
+  #known: ClusterCa[] = [];
+  #bundle: readonly BundleRoot[] | undefined;
+
+  constructor(store: BundleStore, settings: RotationSettings) {
+    this.#store = store;
+    this.#settings = settings;
+  }
+
+  /** The Secret's CA. Has no effect on the bundle before the next {@link review} or {@link authority}. */
+  offer(ca: ClusterCa): void {
+    const last = this.#known.at(-1);
+    if (last !== undefined && sameCa(last, ca)) return;
+    this.#known = [...this.#known.slice(-3), ca];
+    this.#bundle = undefined;
+  }
+
+  /**
+   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs out. For
+   * the leader: when it begins to lead, and then now and again.
+   *
+   * @throws {ApiError | TypeError} when the ConfigMap cannot be read or written.
+   */
+  async review(timeoutMs: number): Promise<void> {
+    await this.#update(new Map(), timeoutMs);
+  }
+
+  /**
+   * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out, the
+   * bundle has promised to keep its root for so long.
+   *
+   * @throws {IssuingError} `ca_unusable` while no CA may sign; {ApiError | TypeError} as {@link review}.
+   */
+  async authority(timeoutMs: number): Promise<ClusterCa> {
+    const { ttlSeconds, propagationMilliseconds } = this.#settings;
+    const bundle = this.#bundle ?? await this.#update(new Map(), timeoutMs);
+    const now = new Date();
+    const ca = this.#known.findLast(({ root, certificate }) =>
+      isPropagated(bundle, root, now, propagationMilliseconds) && certificate.notAfter > now
+    );
+    if (ca === undefined) {
+      throw new IssuingError(
+        "ca_unusable",
+        "Cannot sign yet: the CA's root is not yet known to all",
+      );
+    }
+    requireCurrent(ca.certificate);
+    const needed = now.getTime() + ttlSeconds * 1000 + SIGNING_MILLISECONDS;
+    const promised = (roots: readonly BundleRoot[]) =>
+      (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
+    if (promised(bundle)) return ca;
+    // A tenth more than needed, so that this is one write in a tenth of the lifetime.
+    const until = new Date(needed + ttlSeconds * 100);
+    if (promised(await this.#update(new Map([[fingerprint(ca.root), until]]), timeoutMs))) {
+      return ca;
+    }
+    throw new IssuingError(
+      "ca_unusable",
+      "Cannot sign: somebody has taken the root from the bundle",
+    );
+  }
+
+  async #update(
+    issuedUntil: ReadonlyMap<string, Date>,
+    timeoutMs: number,
+  ): Promise<readonly BundleRoot[]> {
+    const root = this.#known.at(-1)?.root;
+    if (root === undefined) {
+      throw new IssuingError("ca_unusable", "Cannot sign yet: the CA has not been read");
+    }
+    const before = this.#bundle;
+    this.#bundle = undefined;
+    this.#bundle = await this.#store.update(
+      (current) => nextBundle(current, { root, now: new Date(), issuedUntil }),
+      timeoutMs,
+    );
+    const ids = this.#bundle.map(({ der }) => fingerprint(der).slice(0, 16)).join(" ");
+    if (before?.map(({ der }) => fingerprint(der).slice(0, 16)).join(" ") !== ids) {
+      log.info("the trust bundle holds {roots}", { roots: ids });
+    }
+    return this.#bundle;
+  }
+}
+
+function sameCa(a: ClusterCa, b: ClusterCa): boolean {
+  return fingerprint(a.root) === fingerprint(b.root) &&
+    fingerprint(new Uint8Array(a.certificate.rawData)) ===
+      fingerprint(new Uint8Array(b.certificate.rawData));
+}
+
+/** From choosing a CA to the certificate: the request is approved in between. */
+const SIGNING_MILLISECONDS = 5_000;
