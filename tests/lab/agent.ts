@@ -21,6 +21,7 @@ export interface AgentStatus {
   node: string;
   enrolments: EnrolmentStatus[];
   peers: PeerStatus[];
+  peerCount: number;
   problems: { where: string; message: string }[];
   [field: string]: unknown;
 }
@@ -44,7 +45,8 @@ export interface PeerStatus {
 
 /** The paths that an agent shares with the lab. */
 export interface AgentPaths {
-  cluster: string;
+  /** How the agent learns of the cluster: `--cluster DIR` or `--kubeconfig FILE`. */
+  source: readonly string[];
   stateDirectory: string;
   adminSocket: string;
 }
@@ -67,7 +69,7 @@ export class Agent implements AsyncDisposable {
       ...COMMAND,
       "agent",
       ...["--node-name", node.name],
-      ...["--cluster", paths.cluster],
+      ...paths.source,
       ...["--cgroup-root", node.cgroup],
       ...["--state-dir", paths.stateDirectory],
       ...["--admin-socket", paths.adminSocket],
@@ -178,8 +180,10 @@ export async function runCommand(
   return await node.run([...COMMAND, ...args], { cwd: REPOSITORY, env: { NO_COLOR: "1" } });
 }
 
-const REPOSITORY = new URL("../../", import.meta.url).pathname;
-const COMMAND = [Deno.execPath(), "run", "-A", `${REPOSITORY}src/main.ts`];
+/** The repository, from which the command runs. */
+export const REPOSITORY = new URL("../../", import.meta.url).pathname;
+/** `kube-gateway`, from the sources. */
+export const COMMAND = [Deno.execPath(), "run", "-A", `${REPOSITORY}src/main.ts`];
 
 // Before the log is set up, and when the runtime itself fails, a line can be anything.
 function parseLog(line: string): LogLine {

@@ -1,8 +1,24 @@
 import { dirname } from "node:path";
 
+/** Where the lab's pods have their objects. */
+export interface PodStore {
+  /** Creates the object, or makes it what it is now. */
+  writePod(pod: PodObject): Promise<void>;
+  /** Removes the object; one that is not there is fine. */
+  removePod(pod: Pick<PodObject, "namespace" | "name">): Promise<void>;
+}
+
 /** The directory that plays the API server: ordinary Kubernetes objects, a file each. */
-export class ClusterDirectory {
+export class ClusterDirectory implements PodStore {
   constructor(readonly path: string) {}
+
+  async writePod(pod: PodObject): Promise<void> {
+    await this.write(podFile(pod), podYaml(pod));
+  }
+
+  async removePod(pod: Pick<PodObject, "namespace" | "name">): Promise<void> {
+    await this.remove(podFile(pod));
+  }
 
   /** Writes a file so that a reader sees the old one or the new one, never a part. */
   async write(fileName: string, text: string): Promise<void> {
@@ -35,6 +51,11 @@ export interface PodObject {
   phase: "Pending" | "Running";
   /** IPv4 first: the first one is `status.podIP`. */
   addresses: string[];
+}
+
+/** The file of a pod's object. */
+export function podFile({ namespace, name }: Pick<PodObject, "namespace" | "name">): string {
+  return `pod-${namespace}-${name}.yaml`;
 }
 
 /** What `kubectl get pod -o yaml` would print of such a pod, as far as an agent may look at it. */

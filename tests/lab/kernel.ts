@@ -37,6 +37,21 @@ export async function mapKeys(stateDirectory: string, map: string): Promise<stri
   return entries.map(({ key }) => key.map((byte) => byte.replace("0x", "")).join(""));
 }
 
+/** Whether a pinned map has a key, given as bytes. */
+export async function mapHas(
+  stateDirectory: string,
+  map: string,
+  key: Uint8Array,
+): Promise<boolean> {
+  const path = `${stateDirectory}/maps/${map}`;
+  const { code } = await new Deno.Command("bpftool", {
+    args: ["map", "lookup", "pinned", path, "key", ...[...key].map(String)],
+    stdout: "null",
+    stderr: "null",
+  }).output();
+  return code === 0;
+}
+
 /** Every path below a directory, none when it does not exist. */
 export async function pathsBelow(directory: string): Promise<string[]> {
   const paths: string[] = [];

@@ -1,6 +1,7 @@
-import { Agent, type AgentOptions } from "./agent.ts";
+import { Agent, type AgentOptions, COMMAND, REPOSITORY } from "./agent.ts";
 import { Capture, type CaptureOptions, watchLink } from "./capture.ts";
 import { cgroupMount } from "./cgroup.ts";
+import { ClusterApi } from "./cluster_api.ts";
 import { ClusterDirectory } from "./cluster_dir.ts";
 import { until } from "./delay.ts";
 import { buildFabric, connectPods } from "./network.ts";
@@ -15,6 +16,15 @@ import { PREFIX, removeTraces, sweep, TEMPORARY_ROOT } from "./sweep.ts";
 export interface LabOptions {
   /** The nodes' names; "node-a" and "node-b" when not given. */
   nodes?: string[];
+  /** What plays the API server: a directory (when not given), or a process that speaks its protocol. */
+  cluster?: "directory" | "api";
+}
+
+export interface SignerOptions {
+  /** Further arguments, after the lab's own. */
+  args?: string[];
+  /** Any, when not given. */
+  healthPort?: number;
 }
 
 /**
@@ -34,16 +44,22 @@ export class Lab implements AsyncDisposable {
   readonly bpffs: string;
   readonly #processes = new Processes();
   readonly #cluster: ClusterDirectory;
+  #api?: ClusterApi;
   #captures = 0;
   #closed?: Promise<void>;
 
-  static async open({ nodes = ["node-a", "node-b"] }: LabOptions = {}): Promise<Lab> {
+  static async open(
+    { nodes = ["node-a", "node-b"], cluster = "directory" }: LabOptions = {},
+  ): Promise<Lab> {
     await sweep();
     const name = claimName();
     const lab = new Lab(name, nodes);
     closeOnSignal(lab);
     try {
       await lab.#build();
+      if (cluster === "api") {
+        lab.#api = await ClusterApi.open(lab.outside, lab.nodes, lab.temporary);
+      }
       return lab;
     } catch (error) {
       await lab.close();
@@ -65,6 +81,12 @@ export class Lab implements AsyncDisposable {
   /** What the agents get as `--cluster`. */
   get directory(): string {
     return this.#cluster.path;
+  }
+
+  /** The cluster's API server, when the lab was opened with one. */
+  get api(): ClusterApi {
+    if (!this.#api) throw new Error("The lab was opened without an API server");
+    return this.#api;
   }
 
   node(name: string): Node {
@@ -97,9 +119,10 @@ export class Lab implements AsyncDisposable {
    * sandbox and before its object follows, as kubelet starts containers before it writes the status.
    */
   async addPods(all: PodOptions[], started: (pod: Pod) => void = () => {}): Promise<Pod[]> {
+    const store = this.#api ?? this.#cluster;
     const forget = (pod: Pod) => void this.pods.splice(this.pods.indexOf(pod), 1);
     const added = all.map((options) =>
-      new Pod(this.#processes, this.node(options.node), this.name, options, this.#cluster, forget)
+      new Pod(this.#processes, this.node(options.node), this.name, options, store, forget)
     );
     this.pods.push(...added);
     for (const pod of added) if (pod.options.object === "before") await pod.apply("Pending");
@@ -137,13 +160,26 @@ export class Lab implements AsyncDisposable {
   /** Starts the agent of a node; a later one of the same node adopts its pins. */
   async startAgent(nodeName: string, options: AgentOptions = {}): Promise<Agent> {
     const agent = new Agent(this.#processes, this.node(nodeName), {
-      cluster: this.directory,
+      source: this.#api
+        ? ["--kubeconfig", await this.#api.agentKubeconfig(nodeName)]
+        : ["--cluster", this.directory],
       stateDirectory: `${this.bpffs}/${nodeName}`,
       adminSocket: `${this.temporary}/${nodeName}.sock`,
     }, options);
     this.agents.set(nodeName, agent);
     if (options.wait ?? true) await agent.waitReady();
     return agent;
+  }
+
+  /** Starts a signer beside the API server. */
+  async startSigner(options: SignerOptions = {}): Promise<LabProcess> {
+    const argv = [
+      ...[...COMMAND, "signer", "--log-format", "json"],
+      ...["--kubeconfig", await this.api.signerKubeconfig()],
+      ...["--health-address", `127.0.0.1:${options.healthPort ?? 0}`],
+      ...(options.args ?? []),
+    ];
+    return this.outside.spawn(argv, { env: { NO_COLOR: "1" }, cwd: REPOSITORY });
   }
 
   /** Waits until a pod is enrolled on its node and a peer for every other running agent. */

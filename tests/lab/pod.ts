@@ -1,6 +1,6 @@
 import { ANNOTATION } from "../../src/constants.ts";
 import { containerCgroup, type Layout, podCgroup, type QosClass, removeCgroup } from "./cgroup.ts";
-import { type ClusterDirectory, podYaml } from "./cluster_dir.ts";
+import { podFile, type PodStore } from "./cluster_dir.ts";
 import { podIpv4, podIpv6, type PodNetwork, removeNamespaces } from "./network.ts";
 import type { Node } from "./node.ts";
 import { Place } from "./place.ts";
@@ -55,7 +55,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
     readonly node: Node,
     netnsPrefix: string,
     readonly options: PodOptions,
-    private readonly cluster: ClusterDirectory,
+    private readonly cluster: PodStore,
     private readonly forget: (pod: Pod) => void,
   ) {
     const { name, namespace = "default", layout = "cgroupfs", qos = "burstable" } = options;
@@ -97,8 +97,9 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
     return `${this.namespace}/${this.name}`;
   }
 
+  /** In the directory that plays the API server. */
   get fileName(): string {
-    return `pod-${this.namespace}-${this.name}.yaml`;
+    return podFile(this);
   }
 
   async makeCgroups(): Promise<void> {
@@ -122,7 +123,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
 
   /** Writes the Pod object as it is now. */
   async apply(phase: "Pending" | "Running" = "Running"): Promise<void> {
-    const text = podYaml({
+    await this.cluster.writePod({
       name: this.name,
       namespace: this.namespace,
       uid: this.uid,
@@ -134,7 +135,6 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
       phase,
       addresses: phase === "Running" ? this.addresses : [],
     });
-    await this.cluster.write(this.fileName, text);
   }
 
   /** What `kubectl annotate` does; undefined takes the annotation away. */
@@ -156,7 +156,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
     await removeCgroup(this.cgroup);
     await this.#sandbox?.exited;
     if (!this.hostNetwork) await removeNamespaces([this.netns]);
-    await this.cluster.remove(this.fileName);
+    await this.cluster.removePod(this);
     this.forget(this);
   }
 }

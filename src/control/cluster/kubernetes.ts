@@ -92,7 +92,7 @@ class KubernetesCluster implements Cluster {
         read: (value) => readPart(value, nodeName, trustDomain),
       }, (slices) => {
         this.#slices = slices;
-        this.#checkOwn();
+        this.#observeOwn();
       }),
     ];
     // Nothing waits for these: without them the agent does less, but nothing wrong.
@@ -205,12 +205,12 @@ class KubernetesCluster implements Cluster {
     };
   }
 
-  #checkOwn(): void {
+  #observeOwn(): void {
     const own = new Map<string, unknown>();
     for (const { name, own: object } of this.#slices.values()) {
       if (object !== undefined) own.set(name, object);
     }
-    this.#publisher.check(own);
+    this.#publisher.observed(own);
   }
 }
 

@@ -25,6 +25,8 @@ export class RegistryPublisher {
   readonly #nodeName: string;
   /** What the API server has, by name; undefined before it was asked. */
   #present: Map<string, string> | undefined;
+  #observed: ReadonlyMap<string, unknown> = new Map();
+  #check: ReturnType<typeof setTimeout> | undefined;
   #owner: Owner | undefined;
   #wanted: readonly EndpointSliceObject[] | undefined;
   #running: Promise<void> | undefined;
@@ -56,16 +58,26 @@ export class RegistryPublisher {
     }
   }
 
-  /** Somebody has changed this node's slices: compares them with what should be there. */
-  check(present: ReadonlyMap<string, unknown>): void {
-    if (this.#wanted === undefined || this.#running !== undefined) return;
-    this.#present = new Map([...present].map(([name, slice]) => [name, contentOf(slice)]));
-    if (this.#changes(this.#wanted).length > 0) this.#running = this.#run();
+  /**
+   * What a watch has seen of this node's slices: what somebody else has made of them is put right. It is looked
+   * at a little later, since a watch may still be behind our own writes.
+   */
+  observed(present: ReadonlyMap<string, unknown>): void {
+    this.#observed = present;
+    clearTimeout(this.#check);
+    this.#check = setTimeout(() => this.#compare(), SETTLE_MILLISECONDS);
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#check);
     this.#stop.abort();
     await this.#running;
+  }
+
+  #compare(): void {
+    if (this.#wanted === undefined || this.#running !== undefined) return;
+    this.#present = new Map([...this.#observed].map(([name, slice]) => [name, contentOf(slice)]));
+    if (this.#changes(this.#wanted).length > 0) this.#running = this.#run();
   }
 
   async #run(): Promise<void> {
@@ -220,6 +232,8 @@ const SliceSchema = v.object({
 const ListSchema = v.object({ items: v.nullish(v.array(SliceSchema)) });
 
 const SLICES = `/apis/discovery.k8s.io/v1/namespaces/${GATEWAY_NAMESPACE}/endpointslices`;
+
+const SETTLE_MILLISECONDS = 1_000;
 
 /** Longer than a healthy API server takes; whoever waits has better things to do. */
 const PATIENCE_MILLISECONDS = 3_000;

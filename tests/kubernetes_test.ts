@@ -1,0 +1,194 @@
+/**
+ * The promise: what the agent does with a directory it does with an API server: annotate and it is encrypted,
+ * take the annotation away and it is plain; and Kubernetes itself says which it is.
+ */
+import assert from "node:assert/strict";
+import type { CaptureResult } from "./lab/capture.ts";
+import { until } from "./lab/delay.ts";
+import { Lab } from "./lab/lab.ts";
+import type { Pod } from "./lab/pod.ts";
+
+const PORT = 9000;
+const CANARY = "canary-9d1e-canary";
+const SLICES = "discovery.k8s.io/endpointslices";
+
+Deno.test("two agents and a signer on an API server", async (t) => {
+  await using lab = await Lab.open({ cluster: "api" });
+  const [web, api, host] = await lab.addPods([
+    { name: "web", node: "node-a", namespace: "shop" },
+    { name: "api", node: "node-b", namespace: "shop" },
+    { name: "host", node: "node-a", namespace: "shop", hostNetwork: true },
+  ]);
+  assert(web && api && host);
+  await lab.startSigner();
+  const agents = await Promise.all(
+    lab.nodes.map(({ name }) =>
+      lab.startAgent(name, { args: ["--metrics-address", "127.0.0.1:8080"] })
+    ),
+  );
+  await api.serve("echo", PORT);
+
+  await t.step("in clear before", async () => {
+    assert((await conversation(lab, web, api)).contains(CANARY) > 0);
+  });
+
+  await t.step("annotated, it is encrypted, and both pods are said to be Secured", async () => {
+    for (const pod of [web, api]) await pod.annotate("true");
+    for (const pod of [web, api]) await lab.waitEnrolled(pod);
+    assert.equal((await conversation(lab, web, api)).contains(CANARY), 0);
+    await waitSecured(lab, web, "True", "Enrolled", /ns\/shop\/sa\/web at 10\.77\.1\.\d+, fd77/);
+    await waitSecured(lab, api, "True", "Enrolled", /ns\/shop\/sa\/api/);
+    assert.deepEqual(await eventsOf(lab, web), ["Enrolled"]);
+  });
+
+  await t.step("the registry is each node's own slices, owned by its Node", async () => {
+    const slices = await lab.api.server.list<Slice>(SLICES, "kube-gateway");
+    assert.deepEqual(slices.map(({ metadata: { name } }) => name).sort(), [
+      "registry-node-a-ipv4-0",
+      "registry-node-a-ipv6-0",
+      "registry-node-b-ipv4-0",
+      "registry-node-b-ipv6-0",
+    ]);
+    for (const { metadata: { labels, ownerReferences } } of slices) {
+      const node = labels["kube-gateway.io/registry-node"];
+      assert.deepEqual(ownerReferences?.map(({ kind, name }) => [kind, name]), [["Node", node]]);
+    }
+  });
+
+  await t.step(
+    "somebody's change of the registry is healed, and nothing else is written",
+    async () => {
+      const name = "registry-node-b-ipv4-0";
+      const of = { resource: SLICES, namespace: "kube-gateway", name };
+      await lab.api.server.patch(of, { endpoints: [] });
+      await until(
+        async () => (await lab.api.server.get<Slice>(of)).endpoints?.length === 1,
+        5_000,
+        () => "the slice stays as somebody has left it",
+      );
+      await lab.waitEnrolled(api);
+      const writes = await lab.api.server.requests({ path: /registry-node-b/ });
+      const own = writes.filter(({ user, verb }) => user.endsWith("-agent") && verb !== "get");
+      assert.deepEqual(own.map(({ verb, status }) => [verb, status]), [["patch", 200]]);
+    },
+  );
+
+  await t.step("a pod that cannot be enrolled is refused, with the reason", async () => {
+    await host.annotate("true");
+    await waitSecured(lab, host, "False", "Refused", /hostNetwork/);
+    assert.deepEqual(await eventsOf(lab, host), ["Refused"]);
+    await host.annotate(undefined);
+    await waitSecured(lab, host, "False", "NotEnrolled", /not encrypted/);
+  });
+
+  await t.step("probes and metrics", async () => {
+    const get = async (path: string) => {
+      const url = `http://127.0.0.1:8080${path}`;
+      const { stdout } = await lab.node("node-a").run([...CURL, url]);
+      return stdout;
+    };
+    assert.equal((await get("/healthz")).trim(), "200 ok");
+    assert.equal((await get("/readyz")).trim(), "200 ok");
+    const metrics = await get("/metrics");
+    for (
+      const line of [
+        /^kube_gateway_enrolments\{state="active"\} 1$/m,
+        /^kube_gateway_peers 4$/m,
+        /^kube_gateway_handshakes_total [1-9]/m,
+        /^kube_gateway_streams_total [1-9]/m,
+        /^kube_gateway_bytes_total\{direction="sent"\} [1-9]/m,
+        /^kube_gateway_api_server_silence_seconds \d+$/m,
+        /^kube_gateway_certificate_soonest_expiry_seconds 8\d{4}/m,
+      ]
+    ) assert.match(metrics, line);
+  });
+
+  await t.step("un-annotated, it is in clear again, and said so", async () => {
+    for (const pod of [web, api]) await pod.annotate(undefined);
+    for (const pod of [web, api]) await lab.waitPlain(pod);
+    assert((await conversation(lab, web, api)).contains(CANARY) > 0);
+    await waitSecured(lab, web, "False", "NotEnrolled", /annotation/);
+    assert.deepEqual(await eventsOf(lab, web), ["Enrolled", "NotEnrolled"]);
+    assert.deepEqual(await lab.api.server.list(SLICES, "kube-gateway"), []);
+  });
+
+  await t.step("a namespace's annotation enrols its pods; a pod's own wins", async () => {
+    await web.annotate("false");
+    await lab.api.annotateNamespace("shop", "kube-gateway.io", "true");
+    await lab.waitEnrolled(api);
+    await waitSecured(lab, host, "False", "Refused", /hostNetwork/);
+    const { enrolments } = await lab.agent("node-a").status();
+    assert.deepEqual(enrolments.filter(({ state }) => state === "active"), []);
+    await web.annotate(undefined);
+    await lab.waitEnrolled(web);
+    assert.equal((await conversation(lab, web, api)).contains(CANARY), 0);
+    await lab.api.annotateNamespace("shop", "kube-gateway.io", undefined);
+    for (const pod of [web, api]) await lab.waitPlain(pod);
+  });
+
+  await t.step("agents that end take back what they said", async () => {
+    await web.annotate("true");
+    await lab.waitEnrolled(web);
+    await waitSecured(lab, web, "True", "Enrolled", /./);
+    for (const agent of agents) assert.equal(await agent.stop(), 0);
+    await waitSecured(lab, web, "False", "NotEnrolled", /removed/);
+    assert.deepEqual(await lab.api.server.list(SLICES, "kube-gateway"), []);
+  });
+});
+
+interface Slice {
+  metadata: {
+    name: string;
+    labels: Record<string, string>;
+    ownerReferences?: { kind: string; name: string }[];
+  };
+  endpoints?: unknown[];
+}
+
+/** What a capture between the nodes sees of a conversation, in both families. */
+async function conversation(lab: Lab, web: Pod, api: Pod): Promise<CaptureResult> {
+  const capture = await lab.captureNodeLink("node-a");
+  for (const address of api.addresses) {
+    const { result } = await web.connect("echo", address, PORT, "--text", CANARY);
+    assert.equal(result.reply, CANARY, lab.agent("node-a").logTail());
+  }
+  return await capture.stop();
+}
+
+async function waitSecured(
+  lab: Lab,
+  pod: Pod,
+  status: string,
+  reason: string,
+  message: RegExp,
+): Promise<void> {
+  let last: unknown;
+  await until(
+    async () => {
+      const condition = await lab.api.secured(pod);
+      last = condition;
+      return condition?.status === status && condition.reason === reason &&
+        message.test(condition.message);
+    },
+    5_000,
+    () => `${pod.key} is not ${status}, ${reason}: ${JSON.stringify(last)}`,
+  );
+}
+
+/** The reasons of a pod's Events, oldest first. */
+async function eventsOf(lab: Lab, pod: Pod): Promise<string[]> {
+  const events = await lab.api.server.list<
+    { regarding: { uid: string }; reason: string; eventTime: string }
+  >("events.k8s.io/events", pod.namespace);
+  return events.filter(({ regarding }) => regarding.uid === pod.uid)
+    .sort((a, b) => a.eventTime < b.eventTime ? -1 : 1)
+    .map(({ reason }) => reason);
+}
+
+// Python's own HTTP client: it is in the lab anyway. Status and body.
+const CURL = [
+  "python3",
+  "-c",
+  "import sys, urllib.request as r\nanswer = r.urlopen(sys.argv[1])\n" +
+  "print(answer.status, answer.read().decode())",
+];
