@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { logger } from "../log.ts";
+import { releaseMemorySoon } from "../memory.ts";
 import type { KubernetesApi } from "./api.ts";
 import { ApiError } from "./errors.ts";
 import { readLines } from "./lines.ts";
@@ -108,6 +109,7 @@ class Follower<T> {
     const pageSize = String(this.#options.pageSize ?? 500);
     let more = "";
     let version = "";
+    let pages = 0;
     do {
       const page = v.parse(
         ListSchema,
@@ -130,6 +132,7 @@ class Follower<T> {
         listed.set(key, isSame ? before : this.#read(key, metadata, object));
       }
       more = page.metadata.continue ?? "";
+      pages++;
       version = page.metadata.resourceVersion;
     } while (more !== "");
 
@@ -143,6 +146,7 @@ class Follower<T> {
     this.#tell();
     this.#isSynced = true;
     this.synced.resolve();
+    if (pages > 1) releaseMemorySoon();
   }
 
   async #watch(): Promise<void> {
