@@ -138,6 +138,7 @@ async function openSource(options: AgentOptions): Promise<Source> {
   let trust = (_roots: Uint8Array[]) => {};
   const issuer = openCertificateRequestIssuer({
     api,
+    nodeName,
     namespace: GATEWAY_NAMESPACE,
     signerName,
     trustDomain,

@@ -100,8 +100,8 @@ export class Enrolments {
     if (this.#stopped) return;
     this.#cgroups.born(uid, cgroup);
     const wanted = [...this.#wanted.values()].some(({ cgroupUids }) => cgroupUids.includes(uid));
+    if (wanted || !this.#known.has(uid)) this.#holds.hold(uid, cgroup);
     if (wanted) void this.#advance().catch(logged);
-    else if (!this.#known.has(uid)) this.#holds.hold(uid, cgroup);
   }
 
   #releaseHolds(): void {
@@ -134,15 +134,19 @@ export class Enrolments {
       if (!this.#current.has(uid)) this.#current.set(uid, new Enrolment(wanted, this.services));
     }
     if (recheck) this.#releaseHolds();
-    const waiting = this.list().filter(({ state }) => state === "waiting");
-    await Promise.all(waiting.map(({ wanted: { uid, cgroupUids } }) => {
+    const steps: Promise<void>[] = [];
+    for (const { state, wanted: { uid, cgroupUids } } of this.list()) {
+      if (state !== "waiting") continue;
       const cgroup = this.#cgroups.find(cgroupUids);
-      return this.#step(uid, async (enrolment) => {
+      steps.push(this.#step(uid, async (enrolment) => {
         const entered = enrolment?.enrol(cgroup);
         this.#holds.takenOver(cgroupUids, uid); // the enrolment attaches before it awaits anything
         await entered;
-      });
-    }));
+      }));
+      // One pod's certificate is asked for while the next one's listeners are opened.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await Promise.all(steps);
   }
 
   #lookAgain(): void {

@@ -151,5 +151,6 @@ export class NodeControl {
   }
 }
 
-const TELL_MILLISECONDS = 20;
+/** People are slower, and what has to be done first is done first. */
+const TELL_MILLISECONDS = 300;
 const LAST_WORDS_MILLISECONDS = 2_000;

@@ -1,15 +1,16 @@
-import * as v from "valibot";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
-import { isOutage } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
+import { ApiError, isOutage } from "../kubernetes/errors.ts";
 import { decodePem, encodePem } from "./pem.ts";
+import { RequestOutcomes } from "./request_outcomes.ts";
 import {
+  NODE_LABEL,
   POD_ADDRESSES_ANNOTATION,
   POD_NAME_ANNOTATION,
   POD_NAMESPACE_ANNOTATION,
   POD_UID_ANNOTATION,
+  REQUESTS_PATH,
   USAGES,
 } from "./signing_names.ts";
 import { FollowedBundle } from "./trust_bundle.ts";
@@ -18,6 +19,8 @@ import type { LeafFacts } from "./verify.ts";
 
 export interface CertificateRequestIssuerOptions {
   readonly api: KubernetesApi;
+  /** The agent's. */
+  readonly nodeName: string;
   /** Where the trust bundle is. */
   readonly namespace: string;
   readonly signerName: string;
@@ -47,6 +50,7 @@ export function openCertificateRequestIssuer(
 ): CertificateRequestIssuer {
   const deadline = options.deadlineMilliseconds ?? DEADLINE_MILLISECONDS;
   const bundle = new FollowedBundle(options);
+  const outcomes = new RequestOutcomes(options.api, options.nodeName);
   const closed = new AbortController();
   return {
     async issue(pod, csr, signal) {
@@ -57,7 +61,7 @@ export function openCertificateRequestIssuer(
         ...signal === undefined ? [] : [signal],
       ]);
       try {
-        const chain = await requestCertificate(options, pod, csr, signals);
+        const chain = await requestCertificate(options, outcomes, pod, csr, signals);
         const { trustDomain, leafFacts } = options;
         return await bundle.retried(
           (roots) => verifyIssued(chain, { pod, csr, trustDomain, roots, leafFacts }),
@@ -76,23 +80,27 @@ export function openCertificateRequestIssuer(
       bundle.roots(AbortSignal.any([AbortSignal.timeout(deadline), closed.signal])),
     async close() {
       closed.abort();
-      await bundle.close();
+      await Promise.all([bundle.close(), outcomes.close()]);
     },
   };
 }
 
 /** Files the request and waits for its end: the chain that was issued. */
 async function requestCertificate(
-  { api, signerName, ttlSeconds }: CertificateRequestIssuerOptions,
+  { api, nodeName, signerName, ttlSeconds }: CertificateRequestIssuerOptions,
+  outcomes: RequestOutcomes,
   pod: PodIdentity,
   csr: Uint8Array,
   signal: AbortSignal,
 ): Promise<Uint8Array<ArrayBuffer>[]> {
+  // Our own name: a request whose answer was lost is not filed twice.
+  const name = `kube-gateway-${crypto.randomUUID()}`;
   const body = {
     apiVersion: "certificates.k8s.io/v1",
     kind: "CertificateSigningRequest",
     metadata: {
-      generateName: "kube-gateway-",
+      name,
+      labels: { [NODE_LABEL]: nodeName },
       annotations: {
         [POD_NAMESPACE_ANNOTATION]: pod.namespace,
         [POD_NAME_ANNOTATION]: pod.name,
@@ -107,26 +115,30 @@ async function requestCertificate(
       ...(ttlSeconds < MIN_EXPIRATION_SECONDS ? {} : { expirationSeconds: ttlSeconds }),
     },
   };
-  const ask = (method: string, path: string, body?: unknown) =>
-    persistently(() => api.request(method, path, { body, signal, timeoutMs: 5_000 }), signal);
-  let request = v.parse(RequestSchema, await ask("POST", COLLECTION, body));
-  const path = `${COLLECTION}/${request.metadata.name}`;
-  for (let delay = 20;; delay = Math.min(delay * 1.5, 1_000)) {
-    const { certificate, conditions } = request.status ?? {};
-    const refusal = conditions?.find(({ type }) => type === "Denied" || type === "Failed");
-    if (refusal !== undefined) {
-      const { type, reason, message } = refusal;
-      throw new IssuingError(
-        type === "Denied" ? "denied" : "failed",
-        `The signer ${type === "Denied" ? "denied" : "could not sign"} ${request.metadata.name}: ${
-          quoted(`${reason ?? ""}: ${message ?? ""}`, 512).slice(1, -1)
-        }`,
-      );
+  const failed = new AbortController(); // of what waits for the outcome, when filing fails
+  const outcome = outcomes.of(name, AbortSignal.any([signal, failed.signal]));
+  outcome.catch(() => {}); // awaited below, or nobody needs it
+  try {
+    await persistently(
+      () => api.request("POST", REQUESTS_PATH, { body, signal, timeoutMs: 5_000 }),
+      signal,
+    );
+  } catch (error) {
+    const isFiled = error instanceof ApiError && error.status === 409;
+    if (!isFiled) {
+      failed.abort();
+      throw error;
     }
-    if (certificate) return chainOf(certificate);
-    await pause(delay * (0.9 + 0.2 * Math.random()), signal);
-    request = v.parse(RequestSchema, await ask("GET", path));
   }
+  const { certificate, refusal } = await outcome;
+  if (certificate !== undefined) return chainOf(certificate);
+  const isDenied = refusal?.type === "Denied";
+  throw new IssuingError(
+    isDenied ? "denied" : "failed",
+    `The signer ${isDenied ? "denied" : "could not sign"} ${name}: ${
+      quoted(`${refusal?.reason}: ${refusal?.message}`, 512).slice(1, -1)
+    }`,
+  );
 }
 
 /** What fails because the API server is away is tried again until the signal; the client sets the pace. */
@@ -154,19 +166,6 @@ function textOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).slice(0, 500);
 }
 
-const RequestSchema = v.object({
-  metadata: v.object({ name: v.string() }),
-  status: v.optional(v.object({
-    certificate: v.nullish(v.string()),
-    conditions: v.nullish(v.array(v.object({
-      type: v.string(),
-      reason: v.nullish(v.string()),
-      message: v.nullish(v.string()),
-    }))),
-  })),
-});
-
-const COLLECTION = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const DEADLINE_MILLISECONDS = 30_000;
 
 /** The API server's own limit (certificates.k8s.io/v1); less is the signer's to know. */

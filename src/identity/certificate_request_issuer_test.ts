@@ -190,6 +190,7 @@ function open(
 ): CertificateRequestIssuer {
   const api: KubernetesApi = apiOf(server, "agent-a");
   return openCertificateRequestIssuer({
+    nodeName: "node-a",
     api,
     namespace: NAMESPACE,
     signerName: "kube-gateway.io/pod",

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type * as X509 from "@peculiar/x509";
 import { addressFamily, formatAddress, parseAddress, specialAddress } from "../addresses.ts";
 import { isDnsSubdomain, isPodUid, quoted } from "../names.ts";
@@ -41,7 +42,6 @@ export async function signLeaf(
   const addresses = addressesOf(pod);
   const issuer = authority.certificate;
   const now = Math.floor(Date.now() / 1000) * 1000; // X.509 counts whole seconds
-  const { KeyUsageFlags, ExtendedKeyUsage } = x509;
   const issuerKeyId = issuer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
   const leaf = await x509.X509CertificateGenerator.create({
     serialNumber: newSerial(),
@@ -53,17 +53,12 @@ export async function signLeaf(
     signingKey: authority.privateKey,
     signingAlgorithm: signingAlgorithm(authority.privateKey),
     extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([
-        ExtendedKeyUsage.serverAuth,
-        ExtendedKeyUsage.clientAuth,
-      ]),
+      ...fixedExtensions(x509),
       new x509.SubjectAlternativeNameExtension([
         { type: "url", value: id },
         ...addresses.map((value) => ({ type: "ip" as const, value })),
       ], true),
-      await x509.SubjectKeyIdentifierExtension.create(publicKey),
+      new x509.SubjectKeyIdentifierExtension(await keyIdOf(publicKey)),
       issuerKeyId === undefined
         ? await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey)
         : new x509.AuthorityKeyIdentifierExtension(issuerKeyId),
@@ -114,6 +109,26 @@ export async function provenKey(x509: typeof X509, der: Uint8Array): Promise<Cry
     throw new IssuingError("bad_proof", BAD_PROOF, { cause });
   }
   throw new IssuingError("bad_proof", BAD_PROOF);
+}
+
+/** What all leaves have, encoded once. */
+function fixedExtensions(x509: typeof X509): readonly X509.Extension[] {
+  return fixed ??= [
+    new x509.BasicConstraintsExtension(false, undefined, true),
+    new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+    new x509.ExtendedKeyUsageExtension([
+      x509.ExtendedKeyUsage.serverAuth,
+      x509.ExtendedKeyUsage.clientAuth,
+    ]),
+  ];
+}
+
+let fixed: readonly X509.Extension[] | undefined;
+
+/** SHA-1 of the public point (RFC 5280 4.2.1.2, method 1), hexadecimal. The library's own way takes 0.6 ms. */
+async function keyIdOf(publicKey: CryptoKey): Promise<string> {
+  const point = new Uint8Array(await crypto.subtle.exportKey("raw", publicKey));
+  return createHash("sha1").update(point).digest("hex");
 }
 
 function idOf(pod: PodIdentity, trustDomain: string): string {

@@ -10,6 +10,11 @@ export const POD_UID_ANNOTATION = "kube-gateway.io/pod-uid";
 /** One or two addresses, joined by a comma. */
 export const POD_ADDRESSES_ANNOTATION = "kube-gateway.io/pod-addresses";
 
+/** A CertificateSigningRequest's label: the node whose agent has filed it. */
+export const NODE_LABEL = "kube-gateway.io/node";
+
+export const REQUESTS_PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
 /** The usages of the certificate's template, in the API's words (certificates.k8s.io/v1 KeyUsage). */
 export const USAGES = ["digital signature", "server auth", "client auth"] as const;
 

@@ -1,6 +1,7 @@
 import type { ClusterConnection } from "./connection.ts";
 import { ApiError, isOutage, NoAnswer } from "./errors.ts";
 import { Pace } from "./pace.ts";
+import { Turnstile } from "./turnstile.ts";
 
 /** What a request carries beside its method and path. */
 export interface RequestOptions {
@@ -23,6 +24,7 @@ export class KubernetesApi implements Disposable {
   readonly server: string;
   readonly #connection: ClusterConnection;
   readonly #client: Deno.HttpClient;
+  readonly #turnstile = new Turnstile(MAX_CONNECTIONS);
   readonly #pace = new Pace(1000 / MAX_OUTAGE_RATE);
   #heard = performance.now();
 
@@ -30,11 +32,11 @@ export class KubernetesApi implements Disposable {
     this.#connection = connection;
     this.server = connection.server;
     const { certificateAuthority, clientCertificate } = connection;
-    // HTTP/1.1: in HTTP/2 all requests share one connection, and when packets are dropped there they all
-    // wait until the kernel gives it up after 15 minutes. Idle ones go early for the same reason.
     this.#client = Deno.createHttpClient({
+      // Not HTTP/2: there all requests wait when packets are dropped on their one connection, until the kernel
+      // gives it up after 15 minutes; and each with a body waits 40 ms, since Deno leaves Nagle's algorithm on.
       http2: false,
-      poolIdleTimeout: 15_000,
+      poolIdleTimeout: 15_000, // for the same first reason
       ...(certificateAuthority === undefined ? {} : { caCerts: [certificateAuthority] }),
       ...(clientCertificate === undefined
         ? {}
@@ -63,6 +65,7 @@ export class KubernetesApi implements Disposable {
       ? late.signal
       : AbortSignal.any([late.signal, options.signal]);
     try {
+      using _place = await this.#turnstile.enter(signal);
       return await this.#pace.run(async () => {
         const response = await this.#fetch(method, path, options, signal);
         const text = await response.text();
@@ -134,6 +137,9 @@ export class KubernetesApi implements Disposable {
     throw error;
   }
 }
+
+/** A burst of requests shares few connections: a TLS handshake costs more than a short wait. */
+const MAX_CONNECTIONS = 6;
 
 /** All of a process, while the server is away: half of what an agent is allowed, for retries inside fetch. */
 export const MAX_OUTAGE_RATE = 2.5;

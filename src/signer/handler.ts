@@ -32,6 +32,8 @@ const audit = logger("signer");
 export interface HandlerOptions {
   readonly x509: typeof X509;
   readonly api: KubernetesApi;
+  /** The request as a watch has seen it last, which saves asking for it; its version guards the writes. */
+  readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;
   readonly trustDomain: string;
   readonly rotation: Rotation;
@@ -75,11 +77,16 @@ export class RequestHandler {
 
   async #decide(name: string): Promise<Outcome> {
     const { x509, settings, rotation, trustDomain } = this.#options;
-    const object = asRequest(await this.#get(`${REQUESTS}/${name}`));
+    const object = asRequest(
+      this.#options.seen?.(name) ?? await this.#get(`${REQUESTS}/${name}`),
+    );
     const request = readCsr(object);
     if (request.state !== "pending" && request.state !== "approved") return "done";
     const claim = claimOf(request, settings);
     if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
+    // Verified while the API server is asked for the pod; it counts only if the pod may have a certificate.
+    const proof = provenKey(x509, request.request);
+    proof.catch(() => {});
     const pod = await this.#pod(claim);
     const node = pod === undefined || pod.addresses.length > 0
       ? undefined
@@ -99,7 +106,7 @@ export class RequestHandler {
 
     let publicKey: CryptoKey;
     try {
-      publicKey = await provenKey(x509, request.request);
+      publicKey = await proof;
     } catch (error) {
       const code = error instanceof IssuingError ? KEY_DENIALS[error.reason] : undefined;
       if (code === undefined) throw error;
@@ -107,6 +114,12 @@ export class RequestHandler {
     }
     // Before the approval: what is approved is signed at once.
     const authority = await rotation.authority(this.#timeout());
+    const { ttlSeconds } = verdict;
+    const signing = signLeaf(x509, authority, publicKey, verdict.allow, {
+      trustDomain,
+      ttlSeconds,
+    });
+    signing.catch(() => {}); // awaited once the approval is written
     const approved = request.state === "approved" ? object : asRequest(
       await this.#put(object, {
         condition: { type: "Approved", reason: APPROVED, message: `for ${podName(claim)}` },
@@ -114,8 +127,7 @@ export class RequestHandler {
     );
     let leaf: IssuedCertificate;
     try {
-      const { ttlSeconds } = verdict;
-      leaf = await signLeaf(x509, authority, publicKey, verdict.allow, { trustDomain, ttlSeconds });
+      leaf = await signing;
     } catch (error) {
       const reason = error instanceof IssuingError ? error.message : "signing failed";
       return await this.#refuse(

@@ -20,6 +20,7 @@ export class Rotation {
   /** Those that were in the Secret, oldest first; the last is in it now. */
   #known: ClusterCa[] = [];
   #bundle: readonly BundleRoot[] | undefined;
+  #promising: Promise<void> = Promise.resolve();
 
   constructor(store: BundleStore, settings: RotationSettings) {
     this.#store = store;
@@ -65,18 +66,29 @@ export class Rotation {
     }
     requireCurrent(ca.certificate);
     const needed = now.getTime() + ttlSeconds * 1000 + SIGNING_MILLISECONDS;
-    const promised = (roots: readonly BundleRoot[]) =>
-      (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
-    if (promised(bundle)) return ca;
-    // A tenth more than needed, so that this is one write in a tenth of the lifetime.
-    const until = new Date(needed + ttlSeconds * 100);
-    if (promised(await this.#update(new Map([[fingerprint(ca.root), until]]), timeoutMs))) {
-      return ca;
-    }
+    if (await this.#promise(ca, needed, timeoutMs)) return ca;
     throw new IssuingError(
       "ca_unusable",
       "Cannot sign: somebody has taken the root from the bundle",
     );
+  }
+
+  /** One after the other: a burst of requests wants the same write, and finds it done. */
+  async #promise(ca: ClusterCa, needed: number, timeoutMs: number): Promise<boolean> {
+    const earlier = this.#promising;
+    const done = Promise.withResolvers<void>();
+    this.#promising = done.promise;
+    try {
+      await earlier;
+      const promised = (roots: readonly BundleRoot[]) =>
+        (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
+      if (this.#bundle !== undefined && promised(this.#bundle)) return true;
+      // A tenth more than needed, so that this is one write in a tenth of the lifetime.
+      const until = new Date(needed + this.#settings.ttlSeconds * 100);
+      return promised(await this.#update(new Map([[fingerprint(ca.root), until]]), timeoutMs));
+    } finally {
+      done.resolve();
+    }
   }
 
   async #update(

@@ -73,8 +73,10 @@ export async function runSigner(
       for (const name of pending) queue.add(name);
     },
   });
+  let seen: ReadonlyMap<string, SeenRequest> = new Map();
   const handler = new RequestHandler({
     x509,
+    seen: (name) => seen.get(name)?.object,
     api,
     trustDomain,
     rotation,
@@ -96,6 +98,7 @@ export async function runSigner(
     query: { fieldSelector: `spec.signerName=${options.signerName}` },
     read: readRequest,
     onChange: (requests) => {
+      seen = requests;
       const current = new Set(openRequests([...requests.values()]));
       for (const name of pending) {
         if (current.has(name)) continue;
@@ -166,11 +169,16 @@ async function readFirstCa(
   return false;
 }
 
+/** What is kept of a request: of one that is not at its end, all. */
+interface SeenRequest extends Pick<CsrFacts, "name" | "createdAt" | "state"> {
+  readonly object?: unknown;
+}
+
 /** Bad ones cannot come from an API server: passed over. */
-function readRequest(value: unknown): Pick<CsrFacts, "name" | "createdAt" | "state"> | undefined {
+function readRequest(value: unknown): SeenRequest | undefined {
   try {
     const { name, createdAt, state } = readCsr(value);
-    return { name, createdAt, state };
+    return { name, createdAt, state, ...isOpen(state) ? { object: value } : {} };
   } catch (error) {
     if (!(error instanceof v.ValiError)) throw error;
     return undefined;
@@ -183,9 +191,12 @@ function openRequests(
 ): string[] {
   const newest = Math.max(...requests.map(({ createdAt }) => createdAt.getTime()));
   return requests.filter(({ state, createdAt }) =>
-    (state === "pending" || state === "approved") &&
-    createdAt.getTime() >= newest - ABANDONED_MILLISECONDS
+    isOpen(state) && createdAt.getTime() >= newest - ABANDONED_MILLISECONDS
   ).map(({ name }) => name);
+}
+
+function isOpen(state: CsrFacts["state"]): boolean {
+  return state === "pending" || state === "approved";
 }
 
 function messageOf(error: unknown): string {
@@ -196,7 +207,7 @@ function messageOf(error: unknown): string {
 export const LEASE = "kube-gateway-signer";
 
 /** Requests that are worked on at once; most of that time is waiting for the API server. */
-const CONCURRENCY = 16;
+const CONCURRENCY = 6;
 
 /** Agents wait for half a minute. */
 const ABANDONED_MILLISECONDS = 10 * 60_000;

@@ -14,6 +14,7 @@ import { Front } from "./front.ts";
 import { Gate } from "./gate.ts";
 import { Operations } from "./operations.ts";
 import { Authorizer } from "./rbac.ts";
+import { serveHttps } from "./https.ts";
 import { findResource } from "./resources.ts";
 import { Store } from "./store.ts";
 import { Tokens } from "./users.ts";
@@ -38,15 +39,12 @@ const api = new Api(operations, new Authorizer(store), Number(values["bookmark-m
 const gate = new Gate(api, new Tokens(`${directory}/tokens.json`, store));
 makeNamespaces();
 
-const https = Deno.serve({
-  hostname: "127.0.0.1",
-  port: 0,
+const httpsPort = await serveHttps({
   cert: Deno.readTextFileSync(`${directory}/server.crt`),
   key: Deno.readTextFileSync(`${directory}/server.key`),
-  onListen: () => {},
 }, (request) => gate.handle(request));
 const [, hostname = "", port] = /^\[?(.*?)\]?:(\d+)$/.exec(values.listen) ?? [];
-const front = new Front(hostname, Number(port), https.addr.port);
+const front = new Front(hostname, Number(port), httpsPort);
 serveAdmin(`${directory}/admin.sock`, { api, gate, front, operations });
 console.log(JSON.stringify({ event: "listening", port: front.port }));
 
