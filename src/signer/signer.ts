@@ -12,7 +12,7 @@ import { watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 import { BundleStore } from "./bundle_store.ts";
 import { openCa, readCa } from "./ca.ts";
-import { type CsrFacts, readCsr } from "./facts.ts";
+import { readCsr } from "./facts.ts";
 import { RequestHandler } from "./handler.ts";
 import { campaign, type LeaseTimes } from "./lease.ts";
 import { WorkQueue } from "./queue.ts";
@@ -73,7 +73,7 @@ export async function runSigner(
       for (const name of pending) queue.add(name);
     },
   });
-  let seen: ReadonlyMap<string, SeenRequest> = new Map();
+  let seen: ReadonlyMap<string, OpenRequest> = new Map();
   const handler = new RequestHandler({
     x509,
     seen: (name) => seen.get(name)?.object,
@@ -99,14 +99,14 @@ export async function runSigner(
     read: readRequest,
     onChange: (requests) => {
       seen = requests;
-      const current = new Set(openRequests([...requests.values()]));
+      const open = new Set(current([...requests.values()]));
       for (const name of pending) {
-        if (current.has(name)) continue;
+        if (open.has(name)) continue;
         queue.forget(name);
         handler.forget(name);
       }
-      const added = [...current].filter((name) => !pending.has(name));
-      pending = current;
+      const added = [...open].filter((name) => !pending.has(name));
+      pending = open;
       if (candidacy.remaining() > 0) { for (const name of added) queue.add(name); }
     },
   });
@@ -169,16 +169,19 @@ async function readFirstCa(
   return false;
 }
 
-/** What is kept of a request: of one that is not at its end, all. */
-interface SeenRequest extends Pick<CsrFacts, "name" | "createdAt" | "state"> {
-  readonly object?: unknown;
+/** What is kept of a request that is not at its end. */
+interface OpenRequest {
+  readonly name: string;
+  readonly createdAt: Date;
+  readonly object: unknown;
 }
 
-/** Bad ones cannot come from an API server: passed over. */
-function readRequest(value: unknown): SeenRequest | undefined {
+/** Bad ones cannot come from an API server: passed over, like those that are at their end. */
+function readRequest(value: unknown): OpenRequest | undefined {
   try {
     const { name, createdAt, state } = readCsr(value);
-    return { name, createdAt, state, ...isOpen(state) ? { object: value } : {} };
+    const isOpen = state === "pending" || state === "approved";
+    return isOpen ? { name, createdAt, object: value } : undefined;
   } catch (error) {
     if (!(error instanceof v.ValiError)) throw error;
     return undefined;
@@ -186,17 +189,10 @@ function readRequest(value: unknown): SeenRequest | undefined {
 }
 
 /** Those that somebody still waits for, going by the API server's own clock; the others it will collect. */
-function openRequests(
-  requests: readonly Pick<CsrFacts, "name" | "createdAt" | "state">[],
-): string[] {
+function current(requests: readonly OpenRequest[]): string[] {
   const newest = Math.max(...requests.map(({ createdAt }) => createdAt.getTime()));
-  return requests.filter(({ state, createdAt }) =>
-    isOpen(state) && createdAt.getTime() >= newest - ABANDONED_MILLISECONDS
-  ).map(({ name }) => name);
-}
-
-function isOpen(state: CsrFacts["state"]): boolean {
-  return state === "pending" || state === "approved";
+  return requests.filter(({ createdAt }) => createdAt.getTime() >= newest - ABANDONED_MILLISECONDS)
+    .map(({ name }) => name);
 }
 
 function messageOf(error: unknown): string {
@@ -207,7 +203,7 @@ function messageOf(error: unknown): string {
 export const LEASE = "kube-gateway-signer";
 
 /** Requests that are worked on at once; most of that time is waiting for the API server. */
-const CONCURRENCY = 6;
+const CONCURRENCY = 16;
 
 /** Agents wait for half a minute. */
 const ABANDONED_MILLISECONDS = 10 * 60_000;

@@ -28,7 +28,7 @@ export class RegistryPublisher {
   #observed: ReadonlyMap<string, unknown> = new Map();
   #check: ReturnType<typeof setTimeout> | undefined;
   #owner: Owner | undefined;
-  #wanted: readonly EndpointSliceObject[] | undefined;
+  #wanted: readonly RegistryEntry[] | undefined;
   #running: Promise<void> | undefined;
   /** Resolved when `#wanted` is written. */
   #written = Promise.withResolvers<void>();
@@ -44,7 +44,7 @@ export class RegistryPublisher {
    * publisher goes on trying.
    */
   async publish(entries: readonly RegistryEntry[]): Promise<void> {
-    this.#wanted = slicesOf(this.#nodeName, entries);
+    this.#wanted = entries;
     const written = this.#written.promise;
     this.#running ??= this.#run();
     const late = new AbortController();
@@ -77,7 +77,8 @@ export class RegistryPublisher {
   #compare(): void {
     if (this.#wanted === undefined || this.#running !== undefined) return;
     this.#present = new Map([...this.#observed].map(([name, slice]) => [name, contentOf(slice)]));
-    if (this.#changes(this.#wanted).length > 0) this.#running = this.#run();
+    const slices = slicesOf(this.#nodeName, this.#wanted);
+    if (this.#changes(slices).length > 0) this.#running = this.#run();
   }
 
   async #run(): Promise<void> {
@@ -85,7 +86,7 @@ export class RegistryPublisher {
       const wanted = this.#wanted;
       if (wanted === undefined) break;
       try {
-        await this.#write(wanted);
+        await this.#write(slicesOf(this.#nodeName, wanted));
         failures = 0;
         if (wanted !== this.#wanted) continue;
         this.#written.resolve();
