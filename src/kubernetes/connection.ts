@@ -33,9 +33,21 @@ export async function inClusterConnection(): Promise<ClusterConnection> {
   };
 }
 
-/** A token that whoever rotates it writes to a file. */
+/**
+ * A token that whoever rotates it writes to a file, long before the old one expires (kubelet: when a fifth of
+ * its life is left). In a burst of requests it is read once.
+ */
 export function tokenFile(path: string): () => Promise<string> {
-  return async () => (await Deno.readTextFile(path)).trim();
+  let token = "";
+  let readAt = -Infinity;
+  return async () => {
+    if (performance.now() - readAt > FRESH_MILLISECONDS) {
+      token = (await Deno.readTextFile(path)).trim();
+      readAt = performance.now();
+    }
+    return token;
+  };
 }
 
+const FRESH_MILLISECONDS = 1_000;
 const SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount";
