@@ -36,7 +36,7 @@ const PATIENCE_MILLISECONDS = 5_000;
 /** How long streams may go on after the annotation was removed. */
 const DRAIN_MILLISECONDS = 30_000;
 
-/** A failed renewal is tried again after this, doubled up to the maximum. */
+/** A failed renewal is tried again after this, doubled up to the maximum or a tenth of what is left. */
 const RETRY_MILLISECONDS = { first: 1_000, most: 300_000 };
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
@@ -273,7 +273,12 @@ export class Enrolment {
           pod: this.name,
           reason: String(error),
         });
-        this.#renewAt(jittered(retry), Math.min(2 * retry, RETRY_MILLISECONDS.most));
+        const left = (this.certificate?.notAfter.getTime() ?? 0) - Date.now();
+        const most = Math.max(
+          RETRY_MILLISECONDS.first,
+          Math.min(left / 10, RETRY_MILLISECONDS.most),
+        );
+        this.#renewAt(jittered(retry), Math.min(2 * retry, most));
       }
     }, milliseconds);
   }
