@@ -9,6 +9,7 @@ import { attachedPrograms } from "./lab/kernel.ts";
 import { Lab } from "./lab/lab.ts";
 
 const PORT = 9000;
+const GREETING_PORT = 9001;
 const CANARY = "canary-77aa-canary";
 const ARGS = ["--daemon-set", "kube-gateway-agent"];
 
@@ -31,6 +32,7 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
   for (const agent of [a, b]) await agent.waitReady();
   for (const pod of [web, api]) await lab.waitEnrolled(pod);
   for (const pod of [api, plain]) await pod.serve("echo", PORT);
+  await api.serve("hello", GREETING_PORT);
   const says = async (host: string) =>
     (await web.connect("echo", host, PORT, "--text", CANARY)).result;
   const filter = "tcp and not port 6443";
@@ -62,7 +64,7 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
       await delay(500);
       assert.equal((await a.status()).pid, a.pid, "the old one is still in charge");
       const capture = await lab.captureNodeLink("node-a", { filter });
-      const talk = web.startClient("send", api.ipv4 ?? "", PORT, ...TALK);
+      const talk = web.startClient("send", api.ipv4 ?? "", GREETING_PORT, ...TALK);
       await delay(500);
       const began = performance.now();
       assert.equal(await a.stop(), 0);
@@ -75,7 +77,7 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
       const gap = performance.now() - began;
       await delay(500);
       await talk.stop("SIGTERM");
-    const { openedPorts, contains } = await capture.stop();
+      const { openedPorts, contains } = await capture.stop();
       assert.equal(contains(CANARY), 0);
       assert.deepEqual([...openedPorts], [18443]);
       assert(gap < 5_000, `${gap} ms without an agent`);
