@@ -1,10 +1,10 @@
-/** The demo's two pods and their agents, left running to play with: deno task dev. */
+/** The demo's two pods and their agents, left running to play with: deno task lab. */
 import { delay } from "./delay.ts";
 import { Lab } from "./lab.ts";
 import { bold, dim } from "./story.ts";
 
 if (Deno.uid() !== 0) {
-  console.error("dev: needs root (network namespaces, eBPF): try sudo deno task dev");
+  console.error("lab: needs root (network namespaces, eBPF): try sudo deno task lab");
   Deno.exit(1);
 }
 await using lab = await Lab.open();
