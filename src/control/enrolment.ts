@@ -39,6 +39,9 @@ const DRAIN_MILLISECONDS = 30_000;
 /** A failed renewal is tried again after this, doubled up to the maximum or a tenth of what is left. */
 const RETRY_MILLISECONDS = { first: 1_000, most: 300_000 };
 
+/** A pod without a certificate is held: the signer is asked at least this often. */
+const MOST_PATIENT_MILLISECONDS = 60_000;
+
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
 /** What all enrolments of a node share. */
@@ -74,6 +77,8 @@ export class Enrolment {
   #listeners: PodListeners | undefined;
   /** Asked for once, also when waiting for it is given up and begun again. */
   #issuing: Promise<Credentials> | undefined;
+  /** A signer that has refused is not asked again before this. */
+  #askAgain = { at: -Infinity, after: RETRY_MILLISECONDS.first };
   /** The workers have something of the pod. */
   #served = false;
   #renewal: ReturnType<typeof setTimeout> | undefined;
@@ -111,7 +116,7 @@ export class Enrolment {
 
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
   async enrol(cgroup: string | undefined): Promise<void> {
-    if (this.state !== "waiting") return;
+    if (this.state !== "waiting" || performance.now() < this.#askAgain.at) return;
     this.#become("enrolling", this.#reason);
     try {
       await this.#enter(cgroup);
@@ -235,7 +240,15 @@ export class Enrolment {
   /** The first certificate, waited for no longer than connections may be held. */
   async #credentials(): Promise<Credentials> {
     const issuing = this.#issuing ??= this.#obtainCredentials();
-    issuing.catch(() => this.#issuing = undefined);
+    issuing.catch(() => {
+      if (this.#issuing !== issuing) return;
+      this.#issuing = undefined;
+      const { after } = this.#askAgain;
+      this.#askAgain = {
+        at: performance.now() + jittered(after),
+        after: Math.min(2 * after, MOST_PATIENT_MILLISECONDS),
+      };
+    });
     const timeout = new AbortController();
     try {
       return await Promise.race([issuing, tooLong(timeout.signal)]);

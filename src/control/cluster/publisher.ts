@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../../constants.ts";
+import { GATEWAY_NAMESPACE, IDENTITIES_ANNOTATION, REGISTRY_LABEL } from "../../constants.ts";
 import type { KubernetesApi } from "../../kubernetes/api.ts";
 import { ApiError } from "../../kubernetes/errors.ts";
 import { pause } from "../../kubernetes/pace.ts";
@@ -192,12 +192,15 @@ export class RegistryPublisher {
   }
 }
 
-/** What counts of a slice, in one order, so that texts can be compared. */
+/**
+ * What counts of a slice, in one order, so that texts can be compared. Others' labels and annotations are theirs:
+ * a merge patch could not take them away.
+ */
 function contentOf(slice: unknown): string {
   const { metadata, addressType, endpoints, ports } = v.parse(SliceSchema, slice);
   return JSON.stringify([
-    Object.entries(metadata.labels ?? {}).sort(),
-    Object.entries(metadata.annotations ?? {}).sort(),
+    metadata.labels?.[REGISTRY_LABEL],
+    metadata.annotations?.[IDENTITIES_ANNOTATION],
     addressType,
     (endpoints ?? []).map(({ addresses, conditions, nodeName, targetRef }) => [
       addresses,
