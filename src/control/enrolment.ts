@@ -11,7 +11,7 @@
  */
 import { parseAddress } from "../addresses.ts";
 import { newKeyAndRequest } from "../identity/csr.ts";
-import type { Issuer } from "../identity/issuer.ts";
+import { type Issuer, IssuingError } from "../identity/issuer.ts";
 import { cookieOf, encodeCookie, encodePod } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
@@ -240,10 +240,12 @@ export class Enrolment {
   /** The first certificate, waited for no longer than connections may be held. */
   async #credentials(): Promise<Credentials> {
     const issuing = this.#issuing ??= this.#obtainCredentials();
-    issuing.catch(() => {
+    issuing.catch((error) => {
       if (this.#issuing !== issuing) return;
       this.#issuing = undefined;
-      const { after } = this.#askAgain;
+      // Who is only away has not refused: asked for as soon as it is back.
+      const isAway = error instanceof IssuingError && error.reason === "unavailable";
+      const after = isAway ? RETRY_MILLISECONDS.first : this.#askAgain.after;
       this.#askAgain = {
         at: performance.now() + jittered(after),
         after: Math.min(2 * after, MOST_PATIENT_MILLISECONDS),
