@@ -85,6 +85,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     ),
     silentSeconds: Math.round(sources.silence / 1000),
     problems: [
+      ...silenceProblem(sources.silence),
       ...sources.problems.map(({ file, line, message }) => ({
         where: line === undefined ? file : `${file}:${line}`,
         message,
@@ -124,6 +125,16 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
 
 function withoutUid({ uid: _uid, ...traffic }: PodReport): Omit<PodReport, "uid"> {
   return traffic;
+}
+
+/** Bookmarks come at least every 75 s. */
+function silenceProblem(silence: number): AgentStatus["problems"] {
+  if (silence < 120_000) return [];
+  const seconds = Math.round(silence / 1000);
+  return [{
+    where: "API server",
+    message: `silent for ${seconds} s: enrolled pods go on, changes are not seen`,
+  }];
 }
 
 function* take<T>(items: Iterable<T>, most: number): Generator<T> {
