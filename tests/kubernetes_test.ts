@@ -38,7 +38,7 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     assert.equal((await conversation(lab, web, api)).contains(CANARY), 0);
     await waitSecured(lab, web, "True", "Enrolled", /ns\/shop\/sa\/web at 10\.77\.1\.\d+, fd77/);
     await waitSecured(lab, api, "True", "Enrolled", /ns\/shop\/sa\/api/);
-    assert.deepEqual(await eventsOf(lab, web), ["Enrolled"]);
+    await waitEvents(lab, web, ["Enrolled"]);
   });
 
   await t.step("the registry is each node's own slices, owned by its Node", async () => {
@@ -76,7 +76,7 @@ Deno.test("two agents and a signer on an API server", async (t) => {
   await t.step("a pod that cannot be enrolled is refused, with the reason", async () => {
     await host.annotate("true");
     await waitSecured(lab, host, "False", "Refused", /hostNetwork/);
-    assert.deepEqual(await eventsOf(lab, host), ["Refused"]);
+    await waitEvents(lab, host, ["Refused"]);
     await host.annotate(undefined);
     await waitSecured(lab, host, "False", "NotEnrolled", /not encrypted/);
   });
@@ -108,7 +108,7 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     for (const pod of [web, api]) await lab.waitPlain(pod);
     assert((await conversation(lab, web, api)).contains(CANARY) > 0);
     await waitSecured(lab, web, "False", "NotEnrolled", /annotation/);
-    assert.deepEqual(await eventsOf(lab, web), ["Enrolled", "NotEnrolled"]);
+    await waitEvents(lab, web, ["Enrolled", "NotEnrolled"]);
     assert.deepEqual(await lab.api.server.list(SLICES, "kube-gateway"), []);
   });
 
@@ -175,14 +175,22 @@ async function waitSecured(
   );
 }
 
-/** The reasons of a pod's Events, oldest first. */
-async function eventsOf(lab: Lab, pod: Pod): Promise<string[]> {
-  const events = await lab.api.server.list<
-    { regarding: { uid: string }; reason: string; eventTime: string }
-  >("events.k8s.io/events", pod.namespace);
-  return events.filter(({ regarding }) => regarding.uid === pod.uid)
-    .sort((a, b) => a.eventTime < b.eventTime ? -1 : 1)
-    .map(({ reason }) => reason);
+/** Waits for the reasons of a pod's Events, oldest first. */
+async function waitEvents(lab: Lab, pod: Pod, wanted: string[]): Promise<void> {
+  let reasons: string[] = [];
+  await until(
+    async () => {
+      const events = await lab.api.server.list<
+        { regarding: { uid: string }; reason: string; eventTime: string }
+      >("events.k8s.io/events", pod.namespace);
+      reasons = events.filter(({ regarding }) => regarding.uid === pod.uid)
+        .sort((a, b) => a.eventTime < b.eventTime ? -1 : 1)
+        .map(({ reason }) => reason);
+      return reasons.join() === wanted.join();
+    },
+    5_000,
+    () => `the Events of ${pod.key} are ${reasons}, not ${wanted}`,
+  );
 }
 
 // Python's own HTTP client: it is in the lab anyway. Status and body.
