@@ -1,6 +1,6 @@
 import { parseAllDocuments } from "yaml";
 import { SECURED_CONDITION } from "../../src/constants.ts";
-import { ApiServer, OWN_NODE_SLICES } from "./api_server/controller.ts";
+import { ApiServer, POLICIES } from "./api_server/controller.ts";
 import type { KubeObject } from "./api_server/objects.ts";
 import type { PodObject, PodStore } from "./cluster_dir.ts";
 import { nodeIpv4, nodeIpv6, OUTSIDE } from "./network.ts";
@@ -8,8 +8,8 @@ import type { Node } from "./node.ts";
 import type { Place } from "./place.ts";
 
 /**
- * The lab's cluster behind an API server, set up as `kubectl apply -f daemonset/` does (the policies' CEL is
- * played by a module): Nodes, rights, and for each agent a token that is bound to a pod on its node.
+ * The lab's cluster behind an API server, set up as `kubectl apply -f daemonset/` does (its policies
+ * are evaluated by policies.ts): Nodes, rights, and for each agent a token that is bound to a pod on its node.
  */
 export class ClusterApi implements PodStore {
   readonly #pods = new Map<string, string>();
@@ -28,7 +28,7 @@ export class ClusterApi implements PodStore {
       address: OUTSIDE.ipv4,
       port: 6443,
       directory,
-      admission: OWN_NODE_SLICES,
+      admission: POLICIES,
     });
     const cluster = new ClusterApi(server);
     for (const manifest of await manifests()) await server.apply(manifest);
@@ -125,13 +125,21 @@ export interface Condition {
   lastTransitionTime: string;
 }
 
-/** Everything in daemonset/, in the order of the files' names. */
-async function manifests(): Promise<object[]> {
-  const directory = new URL("../../daemonset/", import.meta.url);
+/** An object of a manifest, as deep as somebody looks into it. */
+export interface Manifest {
+  apiVersion: string;
+  kind: string;
+  metadata: { name: string; namespace?: string };
+  [field: string]: unknown;
+}
+
+/** Everything in daemonset/, or in a folder of it, in the order of the files' names. */
+export async function manifests(folder = ""): Promise<Manifest[]> {
+  const directory = new URL(`../../daemonset/${folder}`, import.meta.url);
   const names = (await Array.fromAsync(Deno.readDir(directory)))
     .map(({ name }) => name).filter((name) => name.endsWith(".yaml")).sort();
   const texts = await Promise.all(names.map((name) => Deno.readTextFile(new URL(name, directory))));
-  return texts.flatMap((text) => parseAllDocuments(text).map((one) => one.toJS() as object));
+  return texts.flatMap((text) => parseAllDocuments(text).map((one) => one.toJS() as Manifest));
 }
 
 function podObject(pod: PodObject, phase: string): object {

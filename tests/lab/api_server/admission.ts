@@ -19,10 +19,7 @@ export interface AdmissionRequest {
   oldObject?: KubeObject;
 }
 
-/**
- * Stands for the ValidatingAdmissionPolicies, whose CEL only a real server evaluates: the default export
- * of a module that the server is started with. It returns why it refuses, or undefined.
- */
+/** The default export of a module that the server is started with: why it refuses, or undefined. */
 export type Admission = (request: AdmissionRequest) => string | undefined;
 
 /** @throws {StatusError} 422, as a ValidatingAdmissionPolicy without a reason of its own. */

@@ -29,12 +29,12 @@ export interface ApiServerOptions {
   bookmarkMs?: number;
   /** How many events of each resource are remembered; 10,000 when not given. */
   history?: number;
-  /** The URL of a module whose default export is an `Admission`, such as `OWN_NODE_SLICES`. */
+  /** The URL of a module whose default export is an `Admission`, such as `POLICIES`. */
   admission?: string;
 }
 
-/** An admission module: agents write only slices that are labelled with their own node. */
-export const OWN_NODE_SLICES = new URL("own_node_slices.ts", import.meta.url).href;
+/** The admission module that evaluates the policies of daemonset/. */
+export const POLICIES = new URL("policies.ts", import.meta.url).href;
 
 /** The API server for tests, from the outside: a process that can be killed, stopped and started again. */
 export class ApiServer implements AsyncDisposable {

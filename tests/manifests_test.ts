@@ -1,0 +1,242 @@
+/**
+ * The promise: `kubectl apply -f daemonset/` takes the manifests in one go, they say what the program needs, and
+ * nobody gets a right that he does not use.
+ */
+import assert from "node:assert/strict";
+import { parseCommandLine } from "../src/commands/command_line.ts";
+import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
+import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
+import { LEASE } from "../src/signer/signer.ts";
+import type { AdmissionRequest } from "./lab/api_server/admission.ts";
+import admit from "./lab/api_server/policies.ts";
+import { type Manifest, manifests } from "./lab/cluster_api.ts";
+import { typeProblems } from "./lab/openapi.ts";
+
+const all = await manifests();
+const examples = await manifests("examples/");
+const NODE_CLAIM = "authentication.kubernetes.io/node-name";
+
+Deno.test("every field of every manifest is one of Kubernetes' own types", async () => {
+  assert(all.length >= 17 && examples.length >= 3);
+  for (const manifest of [...all, ...examples]) {
+    const { kind, metadata: { name } } = manifest;
+    assert.deepEqual(await typeProblems(manifest), [], `${kind} ${name}`);
+  }
+  const [namespace] = all;
+  const wrong = {
+    ...namespace,
+    spec: { finalisers: [] },
+    metadata: { name: 1, labels: { a: true } },
+  };
+  assert.deepEqual(await typeProblems(wrong as unknown as Manifest), [
+    "metadata.name is 1, no string",
+    "metadata.labels.a is true, no string",
+    "spec.finalisers is no field of V1NamespaceSpec",
+  ]);
+});
+
+Deno.test("what a manifest needs comes before it", () => {
+  const seen = new Set<string>();
+  for (const { kind, metadata: { name, namespace } } of all) {
+    if (namespace !== undefined) assert(seen.has(`Namespace ${namespace}`), `${kind} ${name}`);
+    seen.add(`${kind} ${name}`);
+  }
+  for (const { roleRef, subjects } of ofKind<Binding>("ClusterRoleBinding", "RoleBinding")) {
+    assert(seen.has(`${roleRef.kind} ${roleRef.name}`));
+    for (const { name } of subjects) assert(seen.has(`ServiceAccount ${name}`));
+  }
+  for (const { spec } of ofKind<Workload>("DaemonSet", "Deployment")) {
+    assert(seen.has(`ServiceAccount ${spec.template.spec.serviceAccountName}`));
+    assert.deepEqual(spec.selector.matchLabels, spec.template.metadata.labels);
+  }
+});
+
+Deno.test("the workloads' arguments and ports are the program's", () => {
+  for (const { spec: { template } } of ofKind<Workload>("DaemonSet", "Deployment")) {
+    for (const { args, ports, livenessProbe, readinessProbe } of template.spec.containers) {
+      const command = parseCommandLine(args.map((arg) => arg.replace("$(NODE_NAME)", "node-a")));
+      assert("name" in command);
+      const { options } = command;
+      assert.equal(options["metrics-address"] ?? options["health-address"], ":8080");
+      assert.deepEqual(ports.map(({ containerPort }) => containerPort), [8080]);
+      assert.equal(livenessProbe.httpGet.path, "/healthz");
+      assert.equal(readinessProbe.httpGet.path, "/readyz");
+    }
+  }
+  const [daemonSet] = ofKind<Workload>("DaemonSet");
+  const { args = [] } = daemonSet?.spec.template.spec.containers[0] ?? {};
+  assert(args.includes(`--daemon-set=${daemonSet?.metadata.name}`), "it finds its own DaemonSet");
+});
+
+Deno.test("each account has the rights that its part of the program uses, and no other", () => {
+  assert.deepEqual(rightsOf("kube-gateway-agent"), [
+    "* certificates.k8s.io/certificatesigningrequests: create list watch",
+    "* discovery.k8s.io/endpointslices: list watch",
+    "* events.k8s.io/events: create",
+    "* namespaces: list watch",
+    "* nodes: get",
+    "* pods/status: get patch",
+    "* pods: list watch",
+    "* services: list watch",
+    "kube-gateway apps/daemonsets kube-gateway-agent: list watch",
+    `kube-gateway configmaps ${TRUST_BUNDLE}: list watch`,
+    "kube-gateway discovery.k8s.io/endpointslices: create delete patch",
+  ]);
+  assert.deepEqual(rightsOf("kube-gateway-signer"), [
+    "* certificates.k8s.io/certificatesigningrequests/approval: update",
+    "* certificates.k8s.io/certificatesigningrequests/status: update",
+    "* certificates.k8s.io/certificatesigningrequests: get list watch",
+    `* certificates.k8s.io/signers ${DEFAULT_SIGNER_NAME}: approve sign`,
+    "* nodes: get",
+    "* pods: get",
+    `kube-gateway configmaps ${TRUST_BUNDLE}: get update`,
+    "kube-gateway configmaps: create",
+    `kube-gateway coordination.k8s.io/leases ${LEASE}: get update`,
+    "kube-gateway coordination.k8s.io/leases: create",
+    `kube-gateway secrets ${CA_SECRET}: get list watch`,
+    "kube-gateway secrets: create",
+  ]);
+});
+
+Deno.test("an agent writes its own node's slices only", () => {
+  const own = { metadata: { name: "s", labels: { [REGISTRY_LABEL]: "node-a" } } };
+  const other = { metadata: { name: "s", labels: { [REGISTRY_LABEL]: "node-b" } } };
+  const bare = { metadata: { name: "s" } };
+  for (
+    const [name, change, refused] of [
+      ["creates its own", { operation: "CREATE", object: own }, undefined],
+      ["creates another's", { operation: "CREATE", object: other }, /labelled with its own node/],
+      ["creates one without label", { operation: "CREATE", object: bare }, /own node/],
+      ["changes its own", { object: own, oldObject: own }, undefined],
+      ["takes another's", { object: own, oldObject: other }, /changes only/],
+      ["gives its own away", { object: other, oldObject: own }, /writes only/],
+      ["deletes its own", { operation: "DELETE", oldObject: own }, undefined],
+      ["deletes another's", { operation: "DELETE", oldObject: other }, /changes only/],
+      ["without a claim", { object: own, oldObject: own, user: agent() }, /names no node/],
+      ["with two claims", { object: own, oldObject: own, user: agent("node-a", "b") }, /no node/],
+      ["in another namespace", { namespace: "x", object: other, oldObject: other }, undefined],
+      ["somebody else", { object: other, oldObject: other, user: ADMINISTRATOR }, undefined],
+    ] as [string, object, RegExp | undefined][]
+  ) {
+    check(name, { group: "discovery.k8s.io", resource: "endpointslices", ...change }, refused);
+  }
+});
+
+Deno.test("of a pod's status an agent writes its own condition only, and of its own node's pods", () => {
+  const ready = { type: "Ready", status: "True" };
+  const secured = { type: "kube-gateway.io/Secured", status: "True" };
+  const pod = (status: object = {}, metadata: object = {}, nodeName = "node-a") => ({
+    metadata: { name: "web", labels: { app: "web" }, ...metadata },
+    spec: { nodeName },
+    status: { phase: "Running", podIPs: [{ ip: "10.0.0.1" }], conditions: [ready], ...status },
+  });
+  const said = pod({ conditions: [ready, secured] });
+  for (
+    const [name, change, refused] of [
+      ["its condition", { object: said }, undefined],
+      ["its condition again", { object: said, oldObject: said }, undefined],
+      [
+        "another condition",
+        { object: pod({ conditions: [{ ...ready, status: "False" }] }) },
+        /no cond/,
+      ],
+      ["takes a condition away", { object: pod({ conditions: [secured] }) }, /no condition/],
+      ["addresses", { object: pod({ podIPs: [{ ip: "10.0.0.2" }] }) }, /nothing of a pod/],
+      ["its first address", { object: pod({ podIP: "10.0.0.2" }) }, /nothing of a pod/],
+      ["the phase", { object: pod({ phase: "Failed" }) }, /nothing of a pod/],
+      ["labels", { object: pod({}, { labels: { app: "db" } }) }, /labels/],
+      ["annotations", { object: pod({}, { annotations: { a: "b" } }) }, /annotations/],
+      ["finalizers", { object: pod({}, { finalizers: ["a/b"] }) }, /finalizers/],
+      [
+        "another node's pod",
+        { object: pod({ conditions: [ready, secured] }, {}, "node-b") },
+        /own node's pods/,
+      ],
+      ["without a claim", { object: said, user: agent() }, /own node's pods/],
+      ["somebody else", { object: pod({ phase: "Failed" }), user: ADMINISTRATOR }, undefined],
+    ] as [string, object, RegExp | undefined][]
+  ) {
+    check(name, { resource: "pods", subresource: "status", oldObject: pod(), ...change }, refused);
+  }
+});
+
+interface Binding extends Manifest {
+  roleRef: { kind: string; name: string };
+  subjects: { kind: string; name: string; namespace: string }[];
+}
+
+interface Role extends Manifest {
+  rules: { apiGroups: string[]; resources: string[]; resourceNames?: string[]; verbs: string[] }[];
+}
+
+interface Probe {
+  httpGet: { path: string };
+}
+
+interface Workload extends Manifest {
+  spec: {
+    selector: { matchLabels: Record<string, string> };
+    template: {
+      metadata: { labels: Record<string, string> };
+      spec: {
+        serviceAccountName: string;
+        containers: {
+          args: string[];
+          ports: { containerPort: number }[];
+          livenessProbe: Probe;
+          readinessProbe: Probe;
+        }[];
+      };
+    };
+  };
+}
+
+function ofKind<T extends Manifest>(...kinds: string[]): T[] {
+  return all.filter(({ kind }) => kinds.includes(kind)) as T[];
+}
+
+/** `namespace group/resource name: verbs`, sorted; `*` for all namespaces. */
+function rightsOf(account: string): string[] {
+  const bindings = ofKind<Binding>("ClusterRoleBinding", "RoleBinding").filter(({ subjects }) =>
+    subjects.some(({ name, namespace }) => name === account && namespace === GATEWAY_NAMESPACE)
+  );
+  return bindings.flatMap(({ metadata, roleRef }) => {
+    const role = ofKind<Role>(roleRef.kind).find(({ metadata: { name } }) => name === roleRef.name);
+    const where = metadata.namespace ?? "*";
+    return (role?.rules ?? []).flatMap(({ apiGroups, resources, resourceNames, verbs }) =>
+      apiGroups.flatMap((group) =>
+        resources.map((resource) =>
+          `${where} ${group === "" ? resource : `${group}/${resource}`}${
+            resourceNames === undefined ? "" : ` ${resourceNames}`
+          }: ${[...verbs].sort().join(" ")}`
+        )
+      )
+    );
+  }).sort();
+}
+
+function agent(...nodes: string[]): AdmissionRequest["user"] {
+  return {
+    username: "system:serviceaccount:kube-gateway:kube-gateway-agent",
+    groups: [],
+    ...(nodes.length === 0 ? {} : { extra: { [NODE_CLAIM]: nodes } }),
+  };
+}
+
+const ADMINISTRATOR = { username: "kubernetes-admin", groups: ["system:masters"] };
+const WRITE = {
+  operation: "UPDATE",
+  user: agent("node-a"),
+  group: "",
+  subresource: "",
+  namespace: GATEWAY_NAMESPACE,
+  name: "s",
+} as const;
+
+/** @param write what differs from {@link WRITE}. */
+function check(name: string, write: object, refused: RegExp | undefined): void {
+  const request: object = { ...WRITE, ...write };
+  const why = admit(request as AdmissionRequest);
+  if (refused === undefined) assert.equal(why, undefined, name);
+  else assert.match(why ?? "(allowed)", refused, name);
+}
