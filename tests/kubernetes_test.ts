@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { CaptureResult } from "./lab/capture.ts";
-import { until } from "./lab/delay.ts";
+import { delay, until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
 import type { Pod } from "./lab/pod.ts";
 
@@ -134,6 +134,25 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     await waitSecured(lab, web, "False", "NotEnrolled", /removed/);
     assert.deepEqual(await lab.api.server.list(SLICES, "kube-gateway"), []);
   });
+});
+
+Deno.test("a pod whose certificate is denied is held, says why, and is not asked for without end", async () => {
+  await using lab = await Lab.open({ cluster: "api", nodes: ["node-a"] });
+  const web = await lab.addPod({ name: "web", node: "node-a", annotation: "true" });
+  await lab.startSigner();
+  const kubeconfig = await lab.api.unboundAgentKubeconfig();
+  const agent = await lab.startAgent("node-a", { args: ["--kubeconfig", kubeconfig] });
+  await until(
+    async () => /NoNodeClaim/.test((await agent.enrolment(web)).reason ?? ""),
+    10_000,
+    () => agent.logTail(),
+  );
+  await delay(5_000);
+  // At 0, 1, 3, 7 s…; whoever asked at every look at the pod would have filed dozens by now.
+  const requests = await lab.api.server.list("certificatesigningrequests");
+  assert(requests.length >= 2 && requests.length <= 4, `${requests.length} requests`);
+  const condition = await lab.api.secured(web);
+  assert.equal(condition, undefined, "its pod's status is not that agent's to write");
 });
 
 interface Slice {

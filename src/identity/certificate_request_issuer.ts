@@ -1,7 +1,7 @@
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
-import { ApiError, isOutage } from "../kubernetes/errors.ts";
+import { ApiError, errorText, isOutage } from "../kubernetes/errors.ts";
 import { decodePem, encodePem } from "./pem.ts";
 import { RequestOutcomes } from "./request_outcomes.ts";
 import {
@@ -71,7 +71,7 @@ export function openCertificateRequestIssuer(
         signal?.throwIfAborted();
         if (error instanceof IssuingError) throw error;
         const message = `Cannot issue for ${pod.namespace}/${pod.name}: ${
-          late.aborted ? `no certificate after ${deadline / 1000} s` : textOf(error)
+          late.aborted ? `no certificate after ${deadline / 1000} s` : errorText(error)
         }`;
         throw new IssuingError("unavailable", message, { cause: error });
       }
@@ -162,11 +162,8 @@ function chainOf(base64: string): Uint8Array<ArrayBuffer>[] {
   }
 }
 
-function textOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).slice(0, 500);
-}
-
-const DEADLINE_MILLISECONDS = 30_000;
+/** Each try files a request that stays for hours: when the signer is away, rather few that wait long. */
+const DEADLINE_MILLISECONDS = 300_000;
 
 /** The API server's own limit (certificates.k8s.io/v1); less is the signer's to know. */
 const MIN_EXPIRATION_SECONDS = 600;

@@ -1,16 +1,14 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
-import type { KubernetesApi } from "../kubernetes/api.ts";
-import { Certificate } from "../native/certificate.ts";
-import type { FakeApiServer, FakeObject } from "../signer/fake_api_server.ts";
+import { delay } from "../../tests/lab/delay.ts";
 import {
-  apiOf,
-  BUNDLE_PATH,
+  BUNDLE,
+  certificateOf,
   NAMESPACE,
-  openScene,
   POD_UID,
-  REQUESTS,
-  startSigner,
-} from "../signer/signer_scene.ts";
+  SigningCluster,
+  type SigningRequest,
+} from "../../tests/lab/signing.ts";
+import { Certificate } from "../native/certificate.ts";
 import {
   type CertificateRequestIssuer,
   type CertificateRequestIssuerOptions,
@@ -28,17 +26,24 @@ const POD: PodIdentity = {
   serviceAccount: "web",
   addresses: ["10.1.0.5"],
 };
+const REQUESTS = { resource: "certificatesigningrequests" };
 
 Deno.test("an agent gets a pod's certificate from the signer, thirty at once", async () => {
-  await withIssuer({ ttlSeconds: 1800 }, async (issuer, server) => {
+  await using cluster = await SigningCluster.open();
+  await cluster.startSigner();
+  await withIssuer(cluster, { ttlSeconds: 1800 }, async (issuer) => {
     const { csr } = await newKeyAndRequest();
     const issued = await issuer.issue(POD, csr);
     strictEqual(issued.chain.length, 1);
     match(issued.serial, /^[0-9a-f]{28,32}$/);
     const lifetime = issued.notAfter.getTime() - Date.now();
     ok(lifetime <= 1_800_000 && lifetime > 1_780_000, "the lifetime asked for");
-    deepStrictEqual(await issuer.trustBundle(), decodePem(server.caPem, "CERTIFICATE"));
+    deepStrictEqual(
+      await issuer.trustBundle(),
+      decodePem(await cluster.bundle(), "CERTIFICATE"),
+    );
 
+    const since = Date.now();
     const times = await Promise.all(Array.from({ length: 30 }, async () => {
       const { csr } = await newKeyAndRequest();
       const began = performance.now();
@@ -47,151 +52,159 @@ Deno.test("an agent gets a pod's certificate from the signer, thirty at once", a
     }));
     const slowest = Math.max(...times);
     ok(slowest < 1_000, `30 at once took ${slowest} ms`);
-    ok(!server.requests.some((line) => line.startsWith("DELETE")));
+    const { username } = cluster.account("agent-a");
+    const asked = await cluster.server.requests({ user: username, since });
+    ok(asked.length < 30 * 12, `${asked.length} requests`);
+    ok(!asked.some(({ verb }) => verb === "delete"));
   });
 });
 
 Deno.test("a denial reaches the agent with the signer's words", async () => {
-  await withIssuer({}, async (issuer) => {
+  await using cluster = await SigningCluster.open();
+  await cluster.startSigner();
+  await withIssuer(cluster, {}, async (issuer) => {
     const { csr } = await newKeyAndRequest();
-    await rejects(issuer.issue({ ...POD, uid: "another" }, csr), {
+    const denied = {
       name: "IssuingError",
       reason: "denied",
       message: /PodUidMismatch: the pod of that name has another UID/,
-    });
+    };
+    await rejects(issuer.issue({ ...POD, uid: "another" }, csr), denied);
+    await issuer.issue(POD, csr);
     await rejects(issuer.issue(POD, csr, AbortSignal.abort()), { name: "AbortError" });
   });
 });
 
 Deno.test("what does not fit the pod or its key is not used", async () => {
-  await withIssuer({ deadlineMilliseconds: 1_000 }, async (issuer, server) => {
-    const { csr } = await newKeyAndRequest();
-    await issuer.issue(POD, csr);
-    const good = [...server.objects].find(([path]) => path.startsWith(REQUESTS))?.[1];
-    const certificate = good?.status?.certificate ?? "";
-    const answer = (status: FakeObject["status"]) => {
-      server.intercept = (request) =>
-        request.method === "POST"
-          ? Response.json({ metadata: { name: "x" }, status }, { status: 201 })
-          : undefined;
-    };
-    answer({ certificate });
-    await issuer.issue(POD, csr); // so the next ones fail for their own reasons
-    for (
-      const [name, pod, request, sent, message] of [
-        ["another key", POD, (await newKeyAndRequest()).csr, certificate, /for another key/],
-        ["other account", { ...POD, serviceAccount: "db" }, csr, certificate, /sa\/web.*sa\/db/],
-        ["other address", { ...POD, addresses: ["10.1.0.6"] }, csr, certificate, /10.1.0.5, not/],
-        [
-          "fewer addresses",
-          { ...POD, addresses: ["10.1.0.5", "fd00::5"] },
-          csr,
-          certificate,
-          /not/,
-        ],
-        ["no PEM", POD, csr, btoa("hello"), /0 certificates/],
-        ["no base64", POD, csr, "*", /Cannot read/],
-        ["a CA", POD, csr, btoa((await newCa("cluster.local")).certificate), /another key/],
-        ["huge", POD, csr, "A".repeat(200_000), /Cannot read/],
-        ["many", POD, csr, btoa(atob(certificate).repeat(6)), /6 certificates/],
-        ["twice", POD, csr, btoa(atob(certificate).repeat(2)), /chain is broken/],
-      ] as const
-    ) {
-      answer({ certificate: sent });
-      await rejects(issuer.issue(pod, request), (error: unknown) => {
-        ok(error instanceof IssuingError, name);
-        strictEqual(error.reason, "bad_certificate", `${name}: ${error}`);
-        match(error.message, message, name);
-        return true;
-      });
-    }
-    const failed = { type: "Failed", reason: "SigningFailed", message: "no\nkey" };
-    answer({ conditions: [failed] });
-    await rejects(issuer.issue(POD, csr), { reason: "failed", message: /SigningFailed: no\\nkey/ });
+  await using cluster = await SigningCluster.open();
+  await using signer = await cluster.runSigner();
+  const { csr } = await newKeyAndRequest();
+  const good = certificateOf(await cluster.request("agent-a", { csr }));
+  await signer[Symbol.asyncDispose](); // from now on the test plays the signer, a bad one
+  for (
+    const [name, pod, request, sent, message] of [
+      ["another key", POD, (await newKeyAndRequest()).csr, good, /for another key/],
+      ["other account", { ...POD, serviceAccount: "db" }, csr, good, /sa\/web.*sa\/db/],
+      ["other address", { ...POD, addresses: ["10.1.0.6"] }, csr, good, /10.1.0.5, not/],
+      ["fewer addresses", { ...POD, addresses: ["10.1.0.5", "fd00::5"] }, csr, good, /not/],
+      ["a CA", POD, csr, (await newCa("cluster.local")).certificate, /another key/],
+      ["huge", POD, csr, good + "x".repeat(100_000), /Cannot read/],
+      ["many", POD, csr, good.repeat(6), /6 certificates/],
+      ["twice", POD, csr, good.repeat(2), /chain is broken/],
+    ] as const
+  ) {
+    await withIssuer(cluster, {}, async (issuer) => {
+      const [issued] = await Promise.all([
+        issuer.issue(pod, request).catch((error) => error),
+        answer(cluster, { certificate: btoa(sent) }),
+      ]);
+      ok(issued instanceof IssuingError, name);
+      strictEqual(issued.reason, "bad_certificate", `${name}: ${issued}`);
+      match(issued.message, message, name);
+    });
+  }
+  await withIssuer(cluster, {}, async (issuer) => {
+    const failed = { type: "Failed", status: "True", reason: "SigningFailed", message: "no\nkey" };
+    const refused = rejects(issuer.issue(POD, csr), {
+      reason: "failed",
+      message: /SigningFailed: no\\nkey/,
+    });
+    await Promise.all([refused, answer(cluster, { conditions: [failed] })]);
   });
 });
 
 Deno.test("a root that is not in the bundle is waited for, and not trusted", async () => {
+  await using cluster = await SigningCluster.open();
+  await using signer = await cluster.runSigner();
+  const { csr } = await newKeyAndRequest();
+  const certificate = btoa(certificateOf(await cluster.request("agent-a", { csr })));
+  await signer[Symbol.asyncDispose](); // it would put its root back
+  const own = await cluster.bundle();
+  const foreign = (await newCa("cluster.local")).certificate;
+  const setBundle = (pem: string) =>
+    cluster.server.patch(BUNDLE, { data: { "ca-bundle.pem": pem } });
   const changes: number[] = [];
   const onTrustBundle = (roots: Uint8Array[]) => void changes.push(roots.length);
-  await withIssuer({ deadlineMilliseconds: 1_000, onTrustBundle }, async (issuer, server) => {
-    const { csr } = await newKeyAndRequest();
-    const { chain: [der = new Uint8Array()] } = await issuer.issue(POD, csr);
-    ok(der.length > 0);
-    const good = [...server.objects].find(([path]) => path.startsWith(REQUESTS))?.[1];
-    server.intercept = (request) =>
-      request.method === "POST" ? Response.json({ ...good }, { status: 201 }) : undefined;
-    const bundle = server.objects.get(BUNDLE_PATH);
-    ok(bundle !== undefined);
-    const foreign = (await newCa("cluster.local")).certificate;
-    await signers.get(server)?.stop(); // it would put its root back
-    server.put(BUNDLE_PATH, { ...bundle, data: { "ca-bundle.pem": foreign } });
-    await later(200);
-    await rejects(issuer.issue(POD, csr), { reason: "unknown_root" });
+  await setBundle(foreign);
+  await withIssuer(cluster, { deadlineMilliseconds: 1_000 }, async (issuer) => {
+    const refused = rejects(issuer.issue(POD, csr), { reason: "unknown_root" });
+    await Promise.all([refused, answer(cluster, { certificate })]);
+  });
+  await withIssuer(cluster, { onTrustBundle }, async (issuer) => {
     const waiting = issuer.issue(POD, csr);
-    await later(200);
-    const both = { "ca-bundle.pem": foreign + bundle.data?.["ca-bundle.pem"] };
-    server.put(BUNDLE_PATH, { ...bundle, data: both });
+    await answer(cluster, { certificate });
+    await delay(300);
+    await setBundle(foreign + own);
     await waiting;
-    deepStrictEqual(changes, [1, 1, 2]);
-    server.put(BUNDLE_PATH, { ...bundle, data: { "ca-bundle.pem": "" } });
-    await later(200);
+    deepStrictEqual(changes, [1, 2]);
+    await setBundle("");
+    await delay(300);
     strictEqual((await issuer.trustBundle()).length, 2, "an empty bundle replaces nothing");
   });
 });
 
-Deno.test("without a signer or an API server the agent gives up in time and asks at most five times a second", async () => {
-  await using server = openScene();
-  const { csr } = await newKeyAndRequest();
-  const nobody = open(server, { deadlineMilliseconds: 300 });
-  await rejects(nobody.issue(POD, csr), { reason: "unavailable", message: /after 0.3 s/ });
-  await rejects(nobody.trustBundle(), { reason: "unknown_root" });
-  await nobody.close();
-
-  const issuer = open(server, { deadlineMilliseconds: 3_000 });
-  let count = 0;
-  server.intercept = (request) => {
-    if (request.method !== "POST") return undefined;
-    count++;
-    return Response.json({ kind: "Status", reason: "x" }, { status: 503 });
-  };
-  await rejects(issuer.issue(POD, csr, AbortSignal.timeout(100)), { name: "TimeoutError" });
-  count = 0;
-  const pods = Array.from(
-    { length: 30 },
-    () => issuer.issue(POD, csr).catch((error) => error.reason),
-  );
-  deepStrictEqual(new Set(await Promise.all(pods)), new Set(["unavailable"]));
-  ok(count <= 7, `${count} requests in 3 s`);
-  await issuer.close();
+Deno.test("a signer that is late, and an API server that is away meanwhile, only delay a certificate", async () => {
+  await using cluster = await SigningCluster.open();
+  await withIssuer(cluster, {}, async (issuer) => {
+    const { csr } = await newKeyAndRequest();
+    const waiting = issuer.issue(POD, csr);
+    await delay(300);
+    await cluster.server.kill();
+    const filedInOutage = issuer.issue(POD, (await newKeyAndRequest()).csr);
+    await delay(1_000);
+    await cluster.server.restart();
+    await cluster.startSigner();
+    await Promise.all([waiting, filedInOutage]);
+    strictEqual((await cluster.server.list(REQUESTS.resource)).length, 2, "one request each");
+  });
 });
 
-const signers = new WeakMap<FakeApiServer, { stop: () => Promise<void> }>();
+Deno.test("without a signer or an API server the agent gives up in time, and asks seldom", async () => {
+  await using cluster = await SigningCluster.open();
+  const { csr } = await newKeyAndRequest();
+  await withIssuer(cluster, { deadlineMilliseconds: 300 }, async (nobody) => {
+    await rejects(nobody.issue(POD, csr), { reason: "unavailable", message: /after 0.3 s/ });
+    await rejects(nobody.trustBundle(), { reason: "unknown_root" });
+  });
+  await withIssuer(cluster, { deadlineMilliseconds: 3_000 }, async (issuer) => {
+    await cluster.server.misbehave({ path: "/certificatesigningrequests", status: 503 });
+    await rejects(issuer.issue(POD, csr, AbortSignal.timeout(100)), { name: "TimeoutError" });
+    const since = Date.now();
+    const pods = Array.from({ length: 30 }, (_, i) => ({ ...POD, uid: `uid-${i}` }));
+    const reasons = await Promise.all(
+      pods.map((pod) => issuer.issue(pod, csr).catch((error) => error.reason)),
+    );
+    deepStrictEqual(new Set(reasons), new Set(["unavailable"]));
+    const { length } = await cluster.server.requests({ path: /signingrequests/, since });
+    ok(length <= 9, `${length} requests in 3 s`);
+  });
+});
 
-async function withIssuer(
-  changes: Partial<CertificateRequestIssuerOptions>,
-  use: (issuer: CertificateRequestIssuer, server: FakeApiServer) => Promise<void>,
+/** Writes the status of the next request that nobody has answered. */
+async function answer(
+  cluster: SigningCluster,
+  status: { certificate?: string; conditions?: object[] },
 ): Promise<void> {
-  await using server = openScene();
-  const signer = startSigner(server);
-  signers.set(server, signer);
-  const issuer = open(server, changes);
-  try {
-    await use(issuer, server);
-  } finally {
-    await issuer.close();
-    await signer.stop();
+  for (;;) {
+    const all = await cluster.server.list<SigningRequest>(REQUESTS.resource);
+    const open = all.find(({ status }) => !status?.certificate && !status?.conditions);
+    if (open !== undefined) {
+      const { name } = open.metadata;
+      await cluster.server.patch({ ...REQUESTS, name }, { status }, "status");
+      return;
+    }
+    await delay(10);
   }
 }
 
-function open(
-  server: FakeApiServer,
+async function withIssuer(
+  cluster: SigningCluster,
   changes: Partial<CertificateRequestIssuerOptions>,
-): CertificateRequestIssuer {
-  const api: KubernetesApi = apiOf(server, "agent-a");
-  return openCertificateRequestIssuer({
+  use: (issuer: CertificateRequestIssuer) => Promise<void>,
+): Promise<void> {
+  const issuer = openCertificateRequestIssuer({
     nodeName: "node-a",
-    api,
+    api: await cluster.api("agent-a"),
     namespace: NAMESPACE,
     signerName: "kube-gateway.io/pod",
     trustDomain: "cluster.local",
@@ -202,8 +215,9 @@ function open(
     },
     ...changes,
   });
-}
-
-function later(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+  try {
+    await use(issuer);
+  } finally {
+    await issuer.close();
+  }
 }

@@ -24,3 +24,14 @@ export function isOutage(error: unknown): boolean {
   if (error instanceof ApiError) return error.status === 429 || error.status >= 500;
   return true;
 }
+
+/** What went wrong, with its causes: fetch alone says no more than "fetch failed". At most 500 characters. */
+export function errorText(error: unknown): string {
+  const texts = new Set<string>();
+  let one = error;
+  for (let depth = 0; one !== undefined && one !== null && depth < 4; depth++) {
+    texts.add(one instanceof Error ? one.message : String(one));
+    one = one instanceof Error ? one.cause : undefined;
+  }
+  return [...texts].join(": ").slice(0, 500);
+}

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { KubernetesApi } from "./api.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError, errorText } from "./errors.ts";
 import { readLines } from "./lines.ts";
 import { pause } from "./pace.ts";
 
@@ -216,7 +216,7 @@ class Follower<T> {
       return { uid, version, item };
     } catch (error) {
       const before = this.#known.get(key);
-      this.problems.set(key, messageOf(error));
+      this.problems.set(key, errorText(error));
       this.#changed = true;
       return { uid, version, item: before?.uid === uid ? before.item : undefined };
     }
@@ -241,7 +241,7 @@ class Follower<T> {
     } catch (error) {
       log.error("{name}: a change could not be handled: {error}", {
         name: this.#options.name,
-        error: messageOf(error),
+        error: errorText(error),
       });
     }
   }
@@ -260,7 +260,7 @@ class Follower<T> {
     if (this.#failures++ > 0) {
       log.warn("{name}: {error}; again in {seconds} s", {
         name: this.#options.name,
-        error: messageOf(error),
+        error: errorText(error),
         seconds: (wait / 1000).toFixed(1),
       });
     }
@@ -276,10 +276,6 @@ function keyOf({ namespace, name }: Metadata): string {
 
 function isSyntax(error: unknown): boolean {
   return error instanceof SyntaxError || error instanceof RangeError;
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).slice(0, 500);
 }
 
 /** Of meta/v1, what every object and list has. */

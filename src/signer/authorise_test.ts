@@ -1,9 +1,10 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
 import { readPod } from "../control/cluster/objects.ts";
 import { authorise, DENIALS, type Verdict } from "./authorise.ts";
 import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
-import { AGENT, pod, POD_UID, requestBody } from "./signer_scene.ts";
 
+const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
 const CLAIM = "authentication.kubernetes.io/node-name";
 const SETTINGS = { signerName: "kube-gateway.io/pod", requester: AGENT, ttlSeconds: 3600 };
 const NODE: NodeFacts = {
@@ -36,7 +37,7 @@ const asking = (key: string, value: string): Partial<CsrFacts> => ({
 const at = (addresses: string) => asking("addresses", addresses);
 const P = pod();
 const called = (metadata: Record<string, unknown>) => pod({}, undefined, metadata);
-const young = pod({}, { phase: "Pending" });
+const young = pod({}, { phase: "Pending", podIPs: undefined });
 const dual = pod({}, { phase: "Running", podIPs: [{ ip: "10.1.0.5" }, { ip: "fd01::5" }] });
 const stranger = { username: "system:serviceaccount:shop:kube-gateway-agent" };
 
@@ -151,7 +152,7 @@ Deno.test("hostile texts are bounded and printable in what is answered", () => {
 });
 
 Deno.test("objects are read as the API server sends them, and nothing else is", async () => {
-  const body = await requestBody() as Record<string, object>;
+  const body = await requestBody();
   const object = {
     ...body,
     metadata: { ...body.metadata, name: "x", uid: "u", creationTimestamp: "2026-01-01T00:00:00Z" },
@@ -186,4 +187,12 @@ function short(verdict: Verdict): string {
   if ("allow" in verdict) return "allow";
   if ("deny" in verdict) return verdict.deny;
   return verdict.orDeny === undefined ? "wait" : `wait or ${verdict.orDeny}`;
+}
+
+function pod(
+  spec: Record<string, unknown> = {},
+  status: Record<string, unknown> = {},
+  metadata: Record<string, unknown> = {},
+): object {
+  return podObject({ spec, status, metadata });
 }

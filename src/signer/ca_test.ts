@@ -1,6 +1,7 @@
 import { match, ok, rejects, strictEqual } from "node:assert/strict";
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
+import { CA as CA_SECRET, SigningCluster } from "../../tests/lab/signing.ts";
 import { newKeyAndRequest } from "../identity/csr.ts";
 import { IssuingError } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
@@ -10,7 +11,6 @@ import { verifyIssued } from "../identity/verify_issued.ts";
 import { Certificate } from "../native/certificate.ts";
 import { type ClusterCa, openCa, readCa } from "./ca.ts";
 import { expired, make, secretOf, traditional } from "./made_cas.ts";
-import { apiOf, openScene, SECRET_PATH } from "./signer_scene.ts";
 
 const EC = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=x";
 const P384 = "-newkey ec -pkeyopt ec_paramgen_curve:P-384 -subj /CN=x";
@@ -18,14 +18,15 @@ const P521 = "-newkey ec -pkeyopt ec_paramgen_curve:P-521 -subj /CN=x";
 const CA = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
 
 Deno.test("signers that start at once make one CA and read the same", async () => {
-  await using server = openScene();
-  const open = () => openCa(apiOf(server, "signer"), "kube-gateway", "cluster.local");
+  await using cluster = await SigningCluster.open();
+  const open = async () => openCa(await cluster.api("signer"), "kube-gateway", "cluster.local");
   const cas = await Promise.all(Array.from({ length: 6 }, open));
   const serials = new Set(cas.map(({ certificate }) => certificate.serialNumber));
   strictEqual(serials.size, 1);
-  const made = server.requests.filter((line) => line.startsWith("POST"));
-  ok(made.length >= 2, "they raced");
-  strictEqual(server.objects.get(SECRET_PATH)?.type, "kubernetes.io/tls");
+  const creates = await cluster.server.requests({ verb: "create" });
+  ok(creates.length >= 2, "they raced");
+  strictEqual(creates.filter(({ status }) => status === 201).length, 1);
+  strictEqual((await cluster.server.get<{ type?: string }>(CA_SECRET)).type, "kubernetes.io/tls");
   ok(serials.has((await open()).certificate.serialNumber));
 });
 

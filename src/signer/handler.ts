@@ -4,7 +4,7 @@ import { type IssuedCertificate, IssuingError, type IssuingReason } from "../ide
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError } from "../kubernetes/errors.ts";
+import { ApiError, errorText } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import {
   authorise,
@@ -63,7 +63,7 @@ export class RequestHandler {
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return this.forget(name);
       if (!(error instanceof ApiError && error.status === 409)) { // not merely changed meanwhile
-        audit.warn("request {csr} is tried again: {error}", { csr: name, error: String(error) });
+        audit.warn("request {csr} is tried again: {error}", { csr: name, error: errorText(error) });
       }
       return "again";
     }

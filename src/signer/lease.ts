@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError } from "../kubernetes/errors.ts";
+import { ApiError, errorText } from "../kubernetes/errors.ts";
 import { pause } from "../kubernetes/pace.ts";
 import { logger } from "../log.ts";
 
@@ -59,7 +59,7 @@ export function campaign(options: LeaseOptions): Candidacy {
     } catch (error) {
       log.warn("the lease {lease} could not be renewed: {error}", {
         lease: options.name,
-        error: String(error),
+        error: errorText(error),
       });
     }
     const leads = heldUntil > performance.now();

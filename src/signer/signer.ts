@@ -5,6 +5,7 @@
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import * as v from "valibot";
+import { errorText } from "../kubernetes/errors.ts";
 import { pause } from "../kubernetes/pace.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
@@ -126,8 +127,8 @@ export async function runSigner(
       health.problem = undefined;
       await review();
     } catch (error) {
-      health.problem = messageOf(error);
-      log.error("the CA's Secret is not used: {error}", { error: messageOf(error) });
+      health.problem = errorText(error);
+      log.error("the CA's Secret is not used: {error}", { error: errorText(error) });
     }
   };
   const review = async () => {
@@ -136,7 +137,7 @@ export async function runSigner(
     if (remaining === 0) return;
     await rotation.review(Math.min(remaining, 5_000)).catch((error) =>
       log.error("the trust bundle could not be brought up to date: {error}", {
-        error: messageOf(error),
+        error: errorText(error),
       })
     );
   };
@@ -161,8 +162,8 @@ async function readFirstCa(
       health.problem = undefined;
       return true;
     } catch (error) {
-      health.problem = messageOf(error);
-      log.error("the CA cannot be read: {error}", { error: messageOf(error) });
+      health.problem = errorText(error);
+      log.error("the CA cannot be read: {error}", { error: errorText(error) });
     }
     await pause(delay, signal).catch(() => {});
   }
@@ -193,10 +194,6 @@ function current(requests: readonly OpenRequest[]): string[] {
   const newest = Math.max(...requests.map(({ createdAt }) => createdAt.getTime()));
   return requests.filter(({ createdAt }) => createdAt.getTime() >= newest - ABANDONED_MILLISECONDS)
     .map(({ name }) => name);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** The Lease by which signers agree on a leader. */

@@ -53,6 +53,11 @@ export class ClusterApi implements PodStore {
     return account.kubeconfig;
   }
 
+  /** An agent's, but bound to no pod: the API server knows of no node behind it. */
+  async unboundAgentKubeconfig(): Promise<string> {
+    return (await this.server.serviceAccount("kube-gateway", "kube-gateway-agent")).kubeconfig;
+  }
+
   async signerKubeconfig(): Promise<string> {
     return (await this.server.serviceAccount("kube-gateway", "kube-gateway-signer")).kubeconfig;
   }

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { GATEWAY_NAMESPACE, IDENTITIES_ANNOTATION, REGISTRY_LABEL } from "../../constants.ts";
 import type { KubernetesApi } from "../../kubernetes/api.ts";
-import { ApiError } from "../../kubernetes/errors.ts";
+import { ApiError, errorText } from "../../kubernetes/errors.ts";
 import { pause } from "../../kubernetes/pace.ts";
 import { logger } from "../../log.ts";
 import { type EndpointSliceObject, type RegistryEntry, slicesOf } from "../registry.ts";
@@ -98,7 +98,7 @@ export class RegistryPublisher {
         const wait = Math.min(250 * 2 ** failures++, 10_000) * (0.5 + Math.random());
         log.warn("the registry of {node} cannot be written: {error}; again in {seconds} s", {
           node: this.#nodeName,
-          error: String(error),
+          error: errorText(error),
           seconds: (wait / 1000).toFixed(1),
         });
         await pause(wait, this.#stop.signal).catch(() => {});

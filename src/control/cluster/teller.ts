@@ -1,6 +1,6 @@
 import { SECURED_CONDITION } from "../../constants.ts";
 import type { KubernetesApi } from "../../kubernetes/api.ts";
-import { ApiError, isOutage } from "../../kubernetes/errors.ts";
+import { ApiError, errorText, isOutage } from "../../kubernetes/errors.ts";
 import { logger } from "../../log.ts";
 import type { Verdict } from "../verdicts.ts";
 
@@ -71,7 +71,7 @@ export class Teller {
       log.warn("cannot tell in Kubernetes that {pod} is {reason}: {error}", {
         pod: `${pod.namespace}/${pod.name}`,
         reason,
-        error: String(error),
+        error: errorText(error),
       });
     }
   }
