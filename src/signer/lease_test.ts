@@ -1,12 +1,14 @@
 import { ok, strictEqual } from "node:assert/strict";
 import { delay } from "../../tests/lab/delay.ts";
 import { eventually, LEASE, SigningCluster } from "../../tests/lab/signing.ts";
+import { openKubernetesApi } from "../kubernetes/open.ts";
 import { campaign, type Candidacy } from "./lease.ts";
 
 interface Lease {
   spec?: { holderIdentity?: string; leaseTransitions?: number };
 }
 
+const WHERE = { namespace: LEASE.namespace, name: LEASE.name };
 const TIMES = { duration: 1_000, renewDeadline: 500, retry: 50 };
 
 Deno.test("of many candidates for a free lease exactly one leads, and goes on leading", async () => {
@@ -30,10 +32,12 @@ Deno.test("of many candidates for a free lease exactly one leads, and goes on le
 
 Deno.test("a leader that cannot renew stops before another begins", async () => {
   await using cluster = await SigningCluster.open();
-  const old = await run(cluster, "old", () => {}, "unbound");
+  const account = await cluster.server.user("other", ["system:masters"]);
+  using api = await openKubernetesApi(account.kubeconfig);
+  const old = campaign({ api, ...WHERE, identity: "old", times: TIMES });
   await eventually("old leads", () => old.remaining() > 0);
   const next = await run(cluster, "next");
-  await cluster.server.misbehave({ user: cluster.account("unbound").username, status: 503 });
+  await cluster.server.misbehave({ user: account.username, status: 503 });
   try {
     let idle = 0;
     while (next.remaining() === 0) {
@@ -76,11 +80,9 @@ async function run(
   cluster: SigningCluster,
   identity: string,
   onLead: () => void = () => {},
-  who: "signer" | "unbound" = "signer",
 ): Promise<Candidacy> {
-  const { namespace, name } = LEASE;
-  const api = await cluster.api(who);
-  return campaign({ api, namespace, name, identity, times: TIMES, onLead });
+  const api = await cluster.api("signer");
+  return campaign({ api, ...WHERE, identity, times: TIMES, onLead });
 }
 
 function leaders(candidates: Candidacy[]): number {
