@@ -1,0 +1,93 @@
+import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { kubeconfigConnection } from "./kubeconfig.ts";
+
+const base64 = (text: string) => new TextEncoder().encode(text).toBase64();
+
+/** A kubeconfig whose one context has this cluster and user. */
+function config(cluster: object, user: object): object {
+  return {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: "c", cluster: { server: "https://10.0.0.1:6443/", ...cluster } }],
+    users: [{ name: "u", user }],
+    contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
+    "current-context": "x",
+  };
+}
+
+Deno.test("certificates and tokens are read from data, and from files beside the kubeconfig", async () => {
+  await inDirectory(async (directory, connection) => {
+    await Deno.writeTextFile(`${directory}/ca.crt`, "the CA");
+    await Deno.writeTextFile(`${directory}/token`, "first\n");
+    const byFile = await connection({ "certificate-authority": "ca.crt" }, { tokenFile: "token" });
+    strictEqual(byFile.server, "https://10.0.0.1:6443");
+    strictEqual(byFile.certificateAuthority, "the CA");
+    strictEqual(await byFile.token?.(), "first");
+    await Deno.writeTextFile(`${directory}/token`, "second");
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    strictEqual(await byFile.token?.(), "second", "what was rotated is read again");
+
+    const byData = await connection(
+      { "certificate-authority-data": base64("another CA"), "certificate-authority": "ca.crt" },
+      { "client-certificate-data": base64("certificate"), "client-key-data": base64("key") },
+    );
+    strictEqual(byData.certificateAuthority, "another CA");
+    deepStrictEqual(byData.clientCertificate, { certificate: "certificate", key: "key" });
+    strictEqual(byData.token, undefined);
+    strictEqual(await (await connection({}, { token: "t" })).token?.(), "t");
+  });
+});
+
+Deno.test("an exec plugin gives the token", async () => {
+  await inDirectory(async (directory, connection) => {
+    const credential = {
+      apiVersion: "client.authentication.k8s.io/v1",
+      kind: "ExecCredential",
+      status: { token: "by-plugin" },
+    };
+    const plugin = `${directory}/plugin`;
+    await Deno.writeTextFile(plugin, `#!/bin/sh\necho '${JSON.stringify(credential)}'\n`);
+    await Deno.chmod(plugin, 0o700);
+    const { apiVersion } = credential;
+    const user = { exec: { apiVersion, command: plugin, interactiveMode: "Never" } };
+    strictEqual(await (await connection({}, user)).token?.(), "by-plugin");
+    await Deno.writeTextFile(plugin, "#!/bin/sh\necho no >&2; exit 1\n");
+    await rejects(connection({}, user));
+  });
+});
+
+Deno.test("what cannot be used is refused with the file and the reason", async () => {
+  await inDirectory(async (_directory, connection) => {
+    await rejects(
+      connection({ "insecure-skip-tls-verify": true }, {}),
+      /certificate-authority-data/,
+    );
+    await rejects(connection({ server: "http://10.0.0.1" }, {}), /needs https/);
+    await rejects(connection({}, { username: "a", password: "b" }), /no passwords/);
+    await rejects(
+      connection({}, { tokenFile: "missing" }).then(({ token }) => token?.()),
+      /missing/,
+    );
+  });
+  await rejects(kubeconfigConnection("/nowhere/config"), /kubeconfig \/nowhere\/config/);
+});
+
+async function inDirectory(
+  use: (
+    directory: string,
+    connection: (
+      cluster: object,
+      user: object,
+    ) => ReturnType<typeof kubeconfigConnection>,
+  ) => Promise<void>,
+): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await use(directory, async (cluster, user) => {
+      await Deno.writeTextFile(`${directory}/config`, JSON.stringify(config(cluster, user)));
+      return await kubeconfigConnection(`${directory}/config`);
+    });
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
