@@ -126,10 +126,20 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     for (const pod of [web, api]) await lab.waitPlain(pod);
   });
 
-  await t.step("agents that end take back what they said", async () => {
+  await t.step("what could not be said at once is said later", async () => {
+    await waitSecured(lab, web, "False", "NotEnrolled", /./);
+    await using _wrong = await lab.api.server.misbehave({
+      verb: "patch",
+      path: "pods/web/status",
+      status: 503,
+      times: 1,
+    });
     await web.annotate("true");
     await lab.waitEnrolled(web);
-    await waitSecured(lab, web, "True", "Enrolled", /./);
+    await waitSecured(lab, web, "True", "Enrolled", /./, 10_000);
+  });
+
+  await t.step("agents that end take back what they said", async () => {
     for (const agent of agents) assert.equal(await agent.stop(), 0);
     await waitSecured(lab, web, "False", "NotEnrolled", /removed/);
     assert.deepEqual(await lab.api.server.list(SLICES, "kube-gateway"), []);
@@ -180,6 +190,7 @@ async function waitSecured(
   status: string,
   reason: string,
   message: RegExp,
+  milliseconds = 5_000,
 ): Promise<void> {
   let last: unknown;
   await until(
@@ -189,7 +200,7 @@ async function waitSecured(
       return condition?.status === status && condition.reason === reason &&
         message.test(condition.message);
     },
-    5_000,
+    milliseconds,
     () => `${pod.key} is not ${status}, ${reason}: ${JSON.stringify(last)}`,
   );
 }

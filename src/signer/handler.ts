@@ -3,6 +3,7 @@ import { type Pod, readPod } from "../control/cluster/objects.ts";
 import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
+import { REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { ApiError, errorText } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
@@ -23,7 +24,6 @@ import {
   putRequest,
   type RequestChange,
   type RequestObject,
-  REQUESTS,
 } from "./request_object.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -78,7 +78,7 @@ export class RequestHandler {
   async #decide(name: string): Promise<Outcome> {
     const { x509, settings, rotation, trustDomain } = this.#options;
     const object = asRequest(
-      this.#options.seen?.(name) ?? await this.#get(`${REQUESTS}/${name}`),
+      this.#options.seen?.(name) ?? await this.#get(`${REQUESTS_PATH}/${name}`),
     );
     const request = readCsr(object);
     if (request.state !== "pending" && request.state !== "approved") return "done";

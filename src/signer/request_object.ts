@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 
@@ -15,9 +16,6 @@ export type RequestChange =
     };
   }
   | { readonly certificate: string };
-
-/** Where the requests are. */
-export const REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 /**
  * Writes a decision into a request and returns it as it is then. The resourceVersion that was read guards
@@ -37,7 +35,7 @@ export async function putRequest(
     : { conditions: [...status?.conditions ?? [], condition(change.condition)] };
   return await api.request(
     "PUT",
-    `${REQUESTS}/${metadata.name}/${decides ? "approval" : "status"}`,
+    `${REQUESTS_PATH}/${metadata.name}/${decides ? "approval" : "status"}`,
     {
       timeoutMs,
       body: {

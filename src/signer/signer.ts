@@ -7,7 +7,7 @@ import * as x509 from "@peculiar/x509";
 import * as v from "valibot";
 import { errorText } from "../kubernetes/errors.ts";
 import { pause } from "../kubernetes/pace.ts";
-import { CA_SECRET } from "../identity/signing_names.ts";
+import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
@@ -95,7 +95,7 @@ export async function runSigner(
   });
   const requests = watchList(api, {
     name: "signing requests",
-    path: "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+    path: REQUESTS_PATH,
     query: { fieldSelector: `spec.signerName=${options.signerName}` },
     read: readRequest,
     onChange: (requests) => {

@@ -18,7 +18,10 @@ export class Teller {
   readonly #said = new Map<string, Said>();
   readonly #stop = new AbortController();
   #wanted: readonly Verdict[] = [];
+  /** What could not be said because the API server is away, by UID. */
+  readonly #unsaid = new Set<string>();
   #running: Promise<void> | undefined;
+  #again: ReturnType<typeof setTimeout> | undefined;
 
   constructor(api: KubernetesApi, nodeName: string) {
     this.#api = api;
@@ -34,6 +37,7 @@ export class Teller {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#again);
     this.#stop.abort();
     await this.#running;
   }
@@ -44,13 +48,17 @@ export class Teller {
         await Promise.all(round.slice(i, i + AT_ONCE).map((verdict) => this.#say(verdict)));
       }
     }
+    if (this.#unsaid.size === 0 || this.#stop.signal.aborted) return;
+    this.#unsaid.clear();
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => void this.tell(this.#wanted), AGAIN_MILLISECONDS);
   }
 
   #open(): Verdict[] {
     if (this.#stop.signal.aborted) return [];
     return this.#wanted.filter((verdict) => {
-      const said = this.#said.get(verdict.pod.uid);
-      return said?.text !== textOf(verdict);
+      const { uid } = verdict.pod;
+      return !this.#unsaid.has(uid) && this.#said.get(uid)?.text !== textOf(verdict);
     });
   }
 
@@ -65,9 +73,11 @@ export class Teller {
       if (this.#stop.signal.aborted) return;
       const isGone = error instanceof ApiError && (error.status === 404 || error.status === 409);
       if (isGone) return; // with its UID went whoever would read it
-      // Said again when the pod or its state changes next; an outage ends with a list, which is a change.
-      if (isOutage(error)) this.#said.delete(pod.uid);
-      this.#wanted = this.#wanted.filter((each) => each !== verdict);
+      // What was refused is not tried again before there is something else to say.
+      if (isOutage(error)) {
+        this.#said.delete(pod.uid);
+        this.#unsaid.add(pod.uid);
+      }
       log.warn("cannot tell in Kubernetes that {pod} is {reason}: {error}", {
         pod: `${pod.namespace}/${pod.name}`,
         reason,
@@ -77,7 +87,8 @@ export class Teller {
   }
 
   async #setCondition({ pod, status, reason, message }: Verdict): Promise<void> {
-    const since = pod.secured?.status === status ? pod.secured.since : new Date().toISOString();
+    const isNew = pod.secured?.status !== status || pod.secured.since === "";
+    const since = isNew ? new Date().toISOString() : pod.secured.since;
     await this.#api.request(
       "PATCH",
       `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}/status`,
@@ -132,3 +143,4 @@ function textOf({ status, reason, message }: Verdict): string {
 }
 
 const AT_ONCE = 4;
+const AGAIN_MILLISECONDS = 5_000;
