@@ -51,7 +51,7 @@ Deno.test("from the annotation to the first encrypted connection, 30 running pod
       () => `only ${[...encrypted.keys()]} are encrypted: ${lab.agent("node-a").logTail()}`,
     );
     for (const { ipv4 = "" } of speakers) {
-      times.push((encrypted.get(ipv4) ?? NaN) - (annotated.get(ipv4) ?? NaN));
+      times.push(Math.round((encrypted.get(ipv4) ?? NaN) - (annotated.get(ipv4) ?? NaN)));
     }
     for (const process of processes) await process.stop();
     for (const client of clients) await client.annotate(undefined);
@@ -59,5 +59,7 @@ Deno.test("from the annotation to the first encrypted connection, 30 running pod
   }
   times.sort((a, b) => a - b);
   const p95 = times[Math.ceil(PODS * 0.95) - 1] ?? NaN;
-  assert(p95 <= LIMIT_MILLISECONDS, `p95 is ${p95} ms of ${times.map(Math.round)}`);
+  const p50 = times[PODS / 2] ?? NaN;
+  console.log(`annotation to first encrypted connection: p50 ${p50} ms, p95 ${p95} ms`);
+  assert(p95 <= LIMIT_MILLISECONDS, `p95 is ${p95} ms of ${times}`);
 });

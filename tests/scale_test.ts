@@ -62,6 +62,7 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
     await delay(10_000);
     const share = (cpuSeconds(agent.pid) - before) / ((performance.now() - began) / 1000);
     const megabytes = residentMegabytes(agent.pid);
+    console.log(`${Math.round(megabytes)} MB, ${(100 * share).toFixed(1)} % of a core`);
     assert(megabytes <= 250, `${megabytes} MB`);
     assert(share <= 0.01, `${share} of a core`);
   });
