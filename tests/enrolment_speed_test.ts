@@ -38,7 +38,7 @@ Deno.test("from the annotation to the first encrypted connection, 30 running pod
     const processes = speakers.map((client) =>
       client.startClient("send", server.ipv4 ?? "", PORT, "--every", "40", "--new-connection")
     );
-    await delay(500);
+    await delay(1_500); // what the round before has left to be told is told
     encrypted.clear();
     const annotated = new Map<string, number>();
     await Promise.all(clients.map(async (client) => {

@@ -40,6 +40,18 @@ export default function admit(request: AdmissionRequest): string | undefined {
   return undefined;
 }
 
+type Program = ReturnType<typeof environment.parse>;
+const programs = new Map<string, Program>();
+
+/** Each expression is parsed once. */
+function compiled(expression: string): Program {
+  const known = programs.get(expression);
+  if (known !== undefined) return known;
+  const program = environment.parse(expression);
+  programs.set(expression, program);
+  return program;
+}
+
 function matches(
   { namespaceSelector, resourceRules }: Policy["spec"]["matchConstraints"],
   { group, resource, subresource, operation, namespace }: AdmissionRequest,
@@ -56,7 +68,7 @@ function refusal(spec: Policy["spec"], request: AdmissionRequest): string | unde
   const { operation, user: userInfo, namespace, name, object, oldObject } = request;
   const known = { request: { operation, userInfo, namespace, name }, object, oldObject };
   const value = (expression: string, variables = {}) =>
-    environment.evaluate(expression, { ...known, variables }) as unknown;
+    compiled(expression)({ ...known, variables }) as unknown;
   if (!spec.matchConditions.every(({ expression }) => value(expression) === true)) return undefined;
   const variables = Object.fromEntries(
     spec.variables.map(({ name, expression }) => [name, value(expression)]),
