@@ -10,8 +10,7 @@
  * for the certificate (5 s at most), workers serving. Leaving is the reverse.
  */
 import { parseAddress } from "../addresses.ts";
-import { newKeyAndRequest } from "../identity/csr.ts";
-import { type Issuer, IssuingError } from "../identity/issuer.ts";
+import type { Issuer } from "../identity/issuer.ts";
 import { cookieOf, encodeCookie, encodePod } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
@@ -21,26 +20,18 @@ import { processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { findNamespace, type PodNamespace, stillInUse } from "./namespace.ts";
+import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
 
 const log = logger("enrolment");
 
 /** Peers learn of a withdrawal within this time; until then the pod still answers their tunnels. */
 const WITHDRAWAL_MILLISECONDS = 500;
 
-/** How long connections may wait for the pod's certificate before they are refused again. */
-const HOLD_MILLISECONDS = 5_000;
-
 /** A pod that waits for longer than this is worth a line in the log. */
 const PATIENCE_MILLISECONDS = 5_000;
 
 /** How long streams may go on after the annotation was removed. */
 const DRAIN_MILLISECONDS = 30_000;
-
-/** A failed renewal is tried again after this, doubled up to the maximum or a tenth of what is left. */
-const RETRY_MILLISECONDS = { first: 1_000, most: 300_000 };
-
-/** A pod without a certificate is held: the signer is asked at least this often. */
-const MOST_PATIENT_MILLISECONDS = 60_000;
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
@@ -56,18 +47,11 @@ export interface EnrolmentServices {
   readonly changed: () => void;
 }
 
-export interface CertificateStatus {
-  readonly serial: string;
-  readonly notBefore: Date;
-  readonly notAfter: Date;
-}
-
 export class Enrolment {
   #state: EnrolmentState = "waiting";
   #reason: string | undefined = "its cgroup has not been found yet";
   /** The pod's namespace was found at the last attempt, so what it waits for is ours to bring. */
   isPresent = false;
-  certificate: CertificateStatus | undefined;
   /** Canonical text; empty until they are known from the pod's object or from its namespace. */
   addresses: readonly string[];
   readonly #created = performance.now();
@@ -75,15 +59,10 @@ export class Enrolment {
   #cgroup: string | undefined;
   #namespace: PodNamespace | undefined;
   #listeners: PodListeners | undefined;
-  /** Asked for once, also when waiting for it is given up and begun again. */
-  #issuing: Promise<Credentials> | undefined;
-  /** A signer that has refused is not asked again before this. */
-  #askAgain = { at: -Infinity, after: RETRY_MILLISECONDS.first };
+  /** For the addresses that the pod has now. */
+  #certificate: PodCertificate | undefined;
   /** The workers have something of the pod. */
   #served = false;
-  #renewal: ReturnType<typeof setTimeout> | undefined;
-  /** What the workers show and trust. */
-  #shown: Credentials | undefined;
 
   constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
     this.addresses = wanted.addresses;
@@ -96,6 +75,10 @@ export class Enrolment {
   /** Why it is not active. */
   get reason(): string | undefined {
     return this.#reason;
+  }
+
+  get certificate(): CertificateStatus | undefined {
+    return this.#certificate?.status;
   }
 
   /** Whether it is young enough for its missing parts to appear at any moment. */
@@ -116,7 +99,7 @@ export class Enrolment {
 
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
   async enrol(cgroup: string | undefined): Promise<void> {
-    if (this.state !== "waiting" || performance.now() < this.#askAgain.at) return;
+    if (this.state !== "waiting" || this.#certificate?.isRefused) return;
     this.#become("enrolling", this.#reason);
     try {
       await this.#enter(cgroup);
@@ -146,9 +129,7 @@ export class Enrolment {
 
   /** From the next handshake on these are the roots that peers are verified by. */
   trust(roots: Uint8Array[]): void {
-    if (this.#shown !== undefined && this.#state === "active") {
-      this.#show({ ...this.#shown, roots });
-    }
+    this.#certificate?.trust(roots);
   }
 
   /**
@@ -158,7 +139,7 @@ export class Enrolment {
   async leave(gracefully: boolean): Promise<void> {
     const wasActive = this.state === "active";
     this.#become("leaving", undefined);
-    clearTimeout(this.#renewal);
+    this.#certificate?.end();
     if (wasActive) await this.services.publish();
     this.services.redirector.detach(this.wanted.uid);
     if (wasActive && gracefully) await delay(WITHDRAWAL_MILLISECONDS);
@@ -174,6 +155,7 @@ export class Enrolment {
   async giveWay(): Promise<void> {
     const wasActive = this.state === "active";
     this.#become("leaving", undefined);
+    this.#certificate?.end();
     await this.#withdraw(0);
     if (wasActive) await this.services.publish();
     this.#become("gone", undefined);
@@ -198,13 +180,12 @@ export class Enrolment {
     if ("missing" in found) throw new Error(found.missing);
     this.#namespace = found;
     this.isPresent = true;
-    if (!sameMembers(found.addresses, this.addresses)) this.#issuing = undefined;
-    this.addresses = found.addresses;
+    const certificate = this.#certificateFor(found.addresses);
 
     const listeners = openListeners(found.namespace, found.addresses, services.workers.count);
     this.#listeners = listeners;
     this.#letThrough(listeners);
-    const credentials = await this.#credentials();
+    const credentials = await certificate.first();
     this.#served = true;
     await services.workers.enrol({
       pod: {
@@ -220,8 +201,17 @@ export class Enrolment {
         inbound: inbound.map(({ descriptor }) => descriptor),
       })),
     }, credentials);
-    this.#shown = credentials;
-    this.#renewAt(halfLife(credentials.certificate));
+    certificate.keepFresh((fresh) => services.workers.renew(wanted.uid, fresh));
+  }
+
+  #certificateFor(addresses: readonly string[]): PodCertificate {
+    const isFor = this.#certificate !== undefined && sameMembers(addresses, this.addresses);
+    this.addresses = addresses;
+    if (isFor && this.#certificate !== undefined) return this.#certificate;
+    this.#certificate?.end();
+    const { uid, namespace, name, serviceAccount } = this.wanted;
+    const pod = { uid, namespace, name, serviceAccount, addresses };
+    return this.#certificate = new PodCertificate(this.services.issuer, pod);
   }
 
   /** The pod's connections to peers now wait in the listeners' backlog. */
@@ -237,67 +227,6 @@ export class Enrolment {
     );
   }
 
-  /** The first certificate, waited for no longer than connections may be held. */
-  async #credentials(): Promise<Credentials> {
-    const issuing = this.#issuing ??= this.#obtainCredentials();
-    issuing.catch((error) => {
-      if (this.#issuing !== issuing) return;
-      this.#issuing = undefined;
-      // Who is only away has not refused: asked for as soon as it is back.
-      const isAway = error instanceof IssuingError && error.reason === "unavailable";
-      const after = isAway ? RETRY_MILLISECONDS.first : this.#askAgain.after;
-      this.#askAgain = {
-        at: performance.now() + jittered(after),
-        after: Math.min(2 * after, MOST_PATIENT_MILLISECONDS),
-      };
-    });
-    const timeout = new AbortController();
-    try {
-      return await Promise.race([issuing, tooLong(timeout.signal)]);
-    } finally {
-      timeout.abort();
-    }
-  }
-
-  async #obtainCredentials(): Promise<Credentials> {
-    const { issuer } = this.services;
-    const { privateKey, csr } = await newKeyAndRequest();
-    const { uid, namespace, name, serviceAccount } = this.wanted;
-    const pod = { uid, namespace, name, serviceAccount, addresses: this.addresses };
-    const certificate = await issuer.issue(pod, csr);
-    const roots = await issuer.trustBundle();
-    this.certificate = certificate;
-    return { chain: certificate.chain, privateKey, roots, certificate };
-  }
-
-  #show(credentials: Credentials): void {
-    this.#shown = credentials;
-    this.services.workers.renew(this.wanted.uid, credentials);
-  }
-
-  #renewAt(milliseconds: number, retry = RETRY_MILLISECONDS.first): void {
-    clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(async () => {
-      try {
-        const credentials = await this.#obtainCredentials();
-        this.#show(credentials);
-        this.#renewAt(halfLife(credentials.certificate));
-        log.info("renewed the certificate of {pod}", { pod: this.name });
-      } catch (error) {
-        log.error("renewing the certificate of {pod} failed: {reason}", {
-          pod: this.name,
-          reason: String(error),
-        });
-        const left = (this.certificate?.notAfter.getTime() ?? 0) - Date.now();
-        const most = Math.max(
-          RETRY_MILLISECONDS.first,
-          Math.min(left / 10, RETRY_MILLISECONDS.most),
-        );
-        this.#renewAt(jittered(retry), Math.min(2 * retry, most));
-      }
-    }, milliseconds);
-  }
-
   #complain(reason: string): void {
     if (this.isNew || reason === this.#logged) return;
     this.#logged = reason;
@@ -306,7 +235,7 @@ export class Enrolment {
 
   /** Undoes what {@link #enter} has done, but for the programs: the pod is held again. */
   async #withdraw(drainMilliseconds: number): Promise<void> {
-    clearTimeout(this.#renewal);
+    this.#certificate?.rest();
     const listeners = this.#listeners;
     this.#listeners = undefined;
     if (listeners !== undefined) {
@@ -328,34 +257,8 @@ export class Enrolment {
   }
 }
 
-/** What the workers need, and the certificate's dates. */
-interface Credentials {
-  readonly chain: Uint8Array[];
-  readonly privateKey: Uint8Array;
-  readonly roots: Uint8Array[];
-  readonly certificate: CertificateStatus;
-}
-
 function sameMembers(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((member) => b.includes(member));
-}
-
-function tooLong(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const late = () => reject(new Error("its certificate has not been issued yet"));
-    const timer = setTimeout(late, HOLD_MILLISECONDS);
-    signal.addEventListener("abort", () => clearTimeout(timer));
-  });
-}
-
-/** Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew at once. */
-function halfLife({ notAfter }: CertificateStatus): number {
-  // setTimeout takes 31 bits of milliseconds: 24 days. Renewing earlier than needed does no harm.
-  return Math.min(jittered((notAfter.getTime() - Date.now()) / 2), 2 ** 31 - 1);
-}
-
-function jittered(milliseconds: number): number {
-  return milliseconds * (0.9 + 0.2 * Math.random());
 }
 
 function delay(milliseconds: number): Promise<void> {
