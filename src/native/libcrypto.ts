@@ -1,7 +1,5 @@
 /** libcrypto's calls, the half of OpenSSL 3 below TLS; conventions as in libssl.ts. */
 const crypto = Deno.dlopen("libcrypto.so.3", {
-  // const char *OpenSSL_version(int type);
-  OpenSSL_version: { parameters: ["i32"], result: "pointer" },
   // unsigned long ERR_get_error(void);
   ERR_get_error: { parameters: [], result: "u64" },
   // const char *ERR_reason_error_string(unsigned long e);

@@ -38,11 +38,6 @@ export function verifyErrorText(code: bigint): string {
   return staticText(libcrypto.X509_verify_cert_error_string(code)) ?? `verify error ${code}`;
 }
 
-/** The version of the library that is loaded, such as "OpenSSL 3.0.19 27 Jan 2026". */
-export function opensslVersion(): string {
-  return staticText(libcrypto.OpenSSL_version(0)) ?? "unknown";
-}
-
 function staticText(pointer: Deno.PointerValue): string | undefined {
   // SAFETY: these calls return NULL or static C strings of the library.
   return pointer === null ? undefined : Deno.UnsafePointerView.getCString(pointer);
