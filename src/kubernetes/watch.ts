@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { KubernetesApi } from "./api.ts";
-import { ApiError, errorText } from "./errors.ts";
+import { ApiError, errorText, isOutage } from "./errors.ts";
 import { readLines } from "./lines.ts";
 import { pause } from "./pace.ts";
 
@@ -80,6 +80,7 @@ class Follower<T> {
   #changed = false;
   /** In a row, without anything having come of them. */
   #failures = 0;
+  #isAway = false;
 
   constructor(api: KubernetesApi, options: WatchOptions<T>) {
     this.#api = api;
@@ -141,7 +142,6 @@ class Follower<T> {
     for (const key of this.#items.keys()) if (!listed.has(key)) this.#set(key, undefined);
     this.#known = listed;
     this.#version = version;
-    this.#failures = 0;
     this.#changed ||= !this.#isSynced;
     this.#tell();
     this.#isSynced = true;
@@ -251,6 +251,9 @@ class Follower<T> {
     // is no place to go on from either.
     const isGone = error instanceof ApiError && error.status === 410;
     if (isGone || error instanceof v.ValiError || isSyntax(error)) this.#version = "";
+    // Who answers, be it with a refusal, is back: the failures of his absence do not count any more.
+    if (this.#isAway && !isOutage(error)) this.#failures = 0;
+    this.#isAway = isOutage(error);
     const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
     const wait = Math.max(
       Math.min(asked, MAX_BACKOFF_MILLISECONDS),
@@ -301,7 +304,8 @@ const StatusSchema = v.object({
 const LIST_MILLISECONDS = 30_000;
 const IDLE_MILLISECONDS = 90_000;
 const FIRST_BACKOFF_MILLISECONDS = 200;
-const MAX_BACKOFF_MILLISECONDS = 10_000;
+/** While the server is away, the client's own pace holds back all watches together. */
+const MAX_BACKOFF_MILLISECONDS = 5_000;
 
 /** etcd takes no more than 1.5 MiB; JSON may escape a byte as six. */
 const MAX_EVENT_BYTES = 10 * 2 ** 20;
