@@ -9,10 +9,14 @@ export interface ConnectedSockets extends Disposable {
   readonly server: Socket;
 }
 
-/** Connects two sockets through `address`, a loopback address. */
-export function connectedSockets(address = "127.0.0.1"): ConnectedSockets {
+/**
+ * Connects two sockets through `address`, a loopback address. `receiveBuffer`: bytes that the server's kernel keeps
+ * (socket(7), SO_RCVBUF); without it the kernel may make room for a lot.
+ */
+export function connectedSockets(address = "127.0.0.1", receiveBuffer?: number): ConnectedSockets {
   const loopback = parseAddress(address);
   using listener = Socket.forAddress(loopback);
+  if (receiveBuffer !== undefined) listener.setOption(SOL_SOCKET, SO_RCVBUF, receiveBuffer);
   listener.bind({ address: loopback, port: 0 });
   listener.listen();
   const client = Socket.forAddress(loopback);
@@ -39,3 +43,6 @@ export function awaitEvents({ descriptor }: Pick<Socket, "descriptor">, events: 
   if (epoll.wait(5000) === 0) throw new Error(`no event ${events} on descriptor ${descriptor}`);
   return epoll.events(0);
 }
+
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
