@@ -1,4 +1,5 @@
 import { dirname, resolve } from "node:path";
+import { rootCertificates } from "node:tls";
 import * as v from "valibot";
 import { parse } from "yaml";
 import { type ClusterConnection, tokenFile } from "./connection.ts";
@@ -44,7 +45,7 @@ export async function kubeconfigConnection(file: string): Promise<ClusterConnect
     certificateAuthority: await text(
       cluster["certificate-authority-data"],
       cluster["certificate-authority"],
-    ),
+    ) ?? rootCertificates.join("\n"), // a server with a certificate from a public CA
     ...(certificate === undefined || key === undefined
       ? {}
       : { clientCertificate: { certificate, key } }),

@@ -1,4 +1,6 @@
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { rootCertificates } from "node:tls";
+import { KubernetesApi } from "./api.ts";
 import { kubeconfigConnection } from "./kubeconfig.ts";
 
 const base64 = (text: string) => new TextEncoder().encode(text).toBase64();
@@ -34,7 +36,10 @@ Deno.test("certificates and tokens are read from data, and from files beside the
     strictEqual(byData.certificateAuthority, "another CA");
     deepStrictEqual(byData.clientCertificate, { certificate: "certificate", key: "key" });
     strictEqual(byData.token, undefined);
-    strictEqual(await (await connection({}, { token: "t" })).token?.(), "t");
+    const byToken = await connection({}, { token: "t" });
+    strictEqual(await byToken.token?.(), "t");
+    strictEqual(byToken.certificateAuthority, rootCertificates.join("\n"));
+    new KubernetesApi(byToken)[Symbol.dispose](); // takes them all
   });
 });
 
