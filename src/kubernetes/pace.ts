@@ -1,4 +1,4 @@
-import { ApiError, isOutage, NoAnswer } from "./errors.ts";
+import { isOutage, NoAnswer, retryAfterMilliseconds } from "./errors.ts";
 
 /**
  * Spares an API server that is down or overloaded: until something has succeeded, and after each failure,
@@ -39,8 +39,7 @@ export class Pace {
 
   /** Something failed that tells that the server is in trouble. */
   failed(error: unknown): void {
-    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
-    const wait = Math.max(this.#interval, Math.min(asked, MAX_WAIT_MILLISECONDS));
+    const wait = Math.max(this.#interval, retryAfterMilliseconds(error));
     this.#next = Math.max(this.#next, performance.now() + wait);
     this.#failing = true;
   }
@@ -76,6 +75,3 @@ export function pause(
     void early?.then(end);
   });
 }
-
-/** Longer than this nobody's Retry-After is obeyed: certificates expire. */
-const MAX_WAIT_MILLISECONDS = 30_000;
