@@ -9,7 +9,8 @@ export class Pace {
   #failing = true;
   /** When the next request may go out while the server fails. */
   #next = 0;
-  #recovered = Promise.withResolvers<void>();
+  /** Ends the waits of those whose turn has not come. */
+  readonly #wakers = new Set<() => void>();
 
   constructor(interval: number) {
     this.#interval = interval;
@@ -23,7 +24,7 @@ export class Pace {
         this.#next = now + this.#interval;
         break;
       }
-      await pause(this.#next - now, signal, this.#recovered.promise);
+      await pause(this.#next - now, signal, this.#wakers);
     }
     signal.throwIfAborted();
     try {
@@ -47,31 +48,31 @@ export class Pace {
   #recover(): void {
     if (!this.#failing) return;
     this.#failing = false;
-    this.#recovered.resolve();
-    this.#recovered = Promise.withResolvers();
+    for (const wake of this.#wakers) wake();
   }
 }
 
 /**
- * Resolves after so many milliseconds, or when `early` does.
+ * Resolves after so many milliseconds, or when its entry in `wakers` is called, which is there meanwhile.
  *
  * @throws the signal's reason.
  */
 export function pause(
   milliseconds: number,
   signal: AbortSignal,
-  early?: Promise<void>,
+  wakers?: Set<() => void>,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     const end = () => {
       clearTimeout(timer);
       signal.removeEventListener("abort", end);
+      wakers?.delete(end);
       if (signal.aborted) reject(signal.reason);
       else resolve();
     };
     const timer = setTimeout(end, Math.max(0, milliseconds));
     signal.addEventListener("abort", end, { once: true });
-    void early?.then(end);
+    wakers?.add(end);
   });
 }
