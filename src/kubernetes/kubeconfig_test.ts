@@ -61,6 +61,52 @@ Deno.test("an exec plugin gives the token", async () => {
   });
 });
 
+Deno.test("what would be done otherwise than it says is refused, not ignored", async () => {
+  await inDirectory(async (_directory, connection) => {
+    const token = "t";
+    for (
+      const one of [{ as: "admin" }, { "as-uid": "1" }, { "as-groups": ["system:masters"] }, {
+        "as-user-extra": { scopes: ["all"] },
+      }]
+    ) {
+      const what = `/config: its user "u" has ${Object.keys(one)[0]}, .*: give .*credentials`;
+      await rejects(connection({}, { token, ...one }), new RegExp(what));
+    }
+    const proxy = { "proxy-url": "http://10.0.0.2:3128" };
+    await rejects(connection(proxy, { token }), /its cluster "c" has proxy-url, .*: give/);
+    const name = { "tls-server-name": "kubernetes" };
+    await rejects(connection(name, { token }), /its cluster "c" has tls-server-name, .*: give/);
+  });
+});
+
+Deno.test("what is empty counts as absent, as for kubectl", async () => {
+  await inDirectory(async (directory, connection) => {
+    await Deno.writeTextFile(`${directory}/ca.crt`, "the CA");
+    const { certificateAuthority, clientCertificate, token } = await connection({
+      "certificate-authority": "ca.crt",
+      "certificate-authority-data": "",
+      "insecure-skip-tls-verify": false,
+      "proxy-url": "",
+      "tls-server-name": null,
+    }, {
+      "client-certificate": "",
+      "client-key-data": "",
+      as: "",
+      "as-groups": [],
+      "as-user-extra": {},
+      exec: null,
+      password: "",
+      token: "t",
+      tokenFile: "",
+      username: "",
+    });
+    strictEqual(certificateAuthority, "the CA");
+    strictEqual(clientCertificate, undefined);
+    strictEqual(await token?.(), "t");
+    strictEqual((await connection({}, { exec: null, token: "" })).token, undefined);
+  });
+});
+
 Deno.test("what cannot be used is refused with the file and the reason", async () => {
   await inDirectory(async (_directory, connection) => {
     await rejects(
