@@ -60,6 +60,16 @@ export function addressOption(options: Options, name: string): ListenAddress | u
   return text === undefined ? undefined : parseListenAddress(text);
 }
 
+/** The values of an option that may be given several times, each as `read` understands it. */
+export function listOption<T>(
+  options: Options,
+  name: string,
+  read: (text: string) => T | undefined,
+): T[] {
+  const texts = [options[name]].flat().filter((text) => typeof text === "string");
+  return texts.flatMap((text) => read(text) ?? []);
+}
+
 function isCommand(name: string): name is CommandName {
   return Object.hasOwn(COMMANDS, name);
 }

@@ -1,4 +1,6 @@
+import { parseCidr } from "../cidr.ts";
 import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
+import { parseEgressException } from "../control/egress_rules.ts";
 import { DEFAULT_SIGNER_NAME } from "../identity/signing_names.ts";
 import { validTrustDomain } from "../identity/spiffe.ts";
 import { parseListenAddress } from "../listen_address.ts";
@@ -133,6 +135,36 @@ export const COMMANDS = {
         about: "lifetime of a pod's certificate, renewed at half",
         default: "86400",
         check: wholeNumber(10, 30 * 86400),
+      },
+      "tunnel-idle": {
+        value: "SECONDS",
+        about: "how long a tunnel waits for its next connection; 0: every connection has its own",
+        default: "10",
+        check: wholeNumber(0, 100),
+      },
+      "access-log": {
+        value: "N",
+        about: "log one in N connections when it has ended, failed ones always; 0: none",
+        default: "1",
+        check: wholeNumber(0, 1_000_000),
+      },
+      "cluster-cidr": {
+        value: "CIDR",
+        about: "where pods and Services are: strict egress refuses plain connections there",
+        multiple: true,
+        default: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"],
+        check: (value) => parseCidr(value) === undefined ? "a range like 10.0.0.0/8" : undefined,
+      },
+      "egress-allow": {
+        value: "CIDR[:PORT]",
+        about:
+          "what strict egress lets through in clear all the same, IPv6 as [CIDR]:PORT; the API server is always",
+        multiple: true,
+        default: ["0.0.0.0/0:53", "[::/0]:53"],
+        check: (value) =>
+          parseEgressException(value) === undefined
+            ? "a range like 10.0.0.0/8, 10.0.0.0/8:53 or [fd00::/8]:53"
+            : undefined,
       },
       "admin-socket": ADMIN_SOCKET,
       ...LOG,

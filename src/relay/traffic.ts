@@ -3,6 +3,8 @@ import type { Traffic } from "./messages.ts";
 export const NO_TRAFFIC: Traffic = {
   streamsOpen: 0,
   streams: 0,
+  plainStreams: 0,
+  retries: 0,
   tunnelsOpen: 0,
   handshakes: 0,
   bytesSent: 0,
@@ -18,6 +20,8 @@ export function sumOf(a: Traffic, b: Traffic): Traffic {
   return {
     streamsOpen: a.streamsOpen + b.streamsOpen,
     streams: a.streams + b.streams,
+    plainStreams: a.plainStreams + b.plainStreams,
+    retries: a.retries + b.retries,
     tunnelsOpen: a.tunnelsOpen + b.tunnelsOpen,
     handshakes: a.handshakes + b.handshakes,
     bytesSent: a.bytesSent + b.bytesSent,
