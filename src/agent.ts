@@ -17,6 +17,7 @@ import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_syst
 import { logStreams } from "./operate/access_log.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
 import { serveProbes } from "./operate/probes.ts";
+import { agentConnections } from "./operate/connections.ts";
 import { type AgentStatus, agentStatus } from "./operate/status.ts";
 import { type RelayReport, RelayWorkers } from "./relay/workers.ts";
 
@@ -84,7 +85,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       Deno.exit(1);
     },
   });
-  using nodeAddresses = new NodeAddresses(redirector.nodeAddresses, options.procRoot);
+  using _nodeAddresses = new NodeAddresses(redirector.nodeAddresses, options.procRoot);
   const control = new NodeControl(options, { redirector, workers, index, ...source });
   source.onTrust((roots) => control.enrolments.trust(roots));
   const started = cluster.start((objects) => control.changed(objects));
@@ -98,6 +99,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
+      frontends: control.frontends.size,
       report,
     });
   const probes = await openProbes(options.metricsAddress, control, workers, status);
@@ -105,7 +107,13 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (isReplaced) await untilAlone(options.adminSocket, stop);
   forgetEarlierPods(redirector);
   control.begin();
-  const admin = serveAdmin(options.adminSocket, async () => status(await workers.report()));
+  const admin = serveAdmin(options.adminSocket, {
+    status: async () => status(await workers.report()),
+    connections: async () => {
+      const { connections, count } = await workers.connections();
+      return agentConnections(options.nodeName, connections, count, podAt);
+    },
+  });
   log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
 
   await stop;

@@ -11,7 +11,7 @@ export interface OptionSpec {
   /** The value's name in the help; a flag has none. */
   readonly value?: string;
   readonly about: string;
-  readonly default?: string | string[];
+  readonly default?: string | readonly string[];
   readonly required?: boolean;
   /** May be given several times. */
   readonly multiple?: boolean;
@@ -81,6 +81,16 @@ const STATE_DIR = {
   about: "where links and maps are pinned, on a bpffs",
   default: "/sys/fs/bpf/kube-gateway",
   check: absolutePath,
+} as const;
+
+const ASK = {
+  "admin-socket": {
+    ...ADMIN_SOCKET,
+    about: "unix socket of the agent; several give one table",
+    multiple: true,
+    default: [ADMIN_SOCKET.default],
+  },
+  json: { about: "print JSON" },
 } as const;
 
 /** Every command and its options: what the command line accepts and --help prints. */
@@ -199,15 +209,15 @@ export const COMMANDS = {
   },
   status: {
     about: "ask the local agent what is enrolled, and what is not and why",
-    options: {
-      "admin-socket": {
-        ...ADMIN_SOCKET,
-        about: "unix socket of the agent; several give one table",
-        multiple: true,
-        default: [ADMIN_SOCKET.default],
-      },
-      json: { about: "print JSON" },
-    },
+    options: ASK,
+  },
+  conns: {
+    about: "ask the local agent which connections are open, and how they are encrypted",
+    options: ASK,
+  },
+  certs: {
+    about: "ask the local agent for its pods' certificates",
+    options: ASK,
   },
   check: {
     about: "tell whether this node has what the agent needs, and what to do where it has not",

@@ -31,6 +31,7 @@ const ACTIVE = {
   state: "active",
   reason: undefined,
   isNew: false,
+  settings: settingsOf({}),
   addresses: ["10.0.0.1"],
 } as const;
 const nobody: Desired = { enrolments: new Map(), refused: [] };

@@ -67,8 +67,7 @@ export class Dial implements TunnelOwner, Expiring {
     using certificate = tunnel.session.peerCertificate();
     const identity = identityOfLeaf(certificate.leafFacts(), pod.bench.trustDomain);
     requireServer(identity, { address: peer.name, id: peer.identity });
-    tunnel.agreed(certificate.secondsLeft(), pod.notAfter);
-    pod.counters.handshakes++;
+    pod.secured(tunnel, certificate.secondsLeft());
     pod.bench.loop.deadlines.disarm(this);
     this.#tunnel = undefined;
     this.listener.done(tunnel);

@@ -95,8 +95,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
     this.#identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
-    tunnel.agreed(certificate.secondsLeft(), this.pod.notAfter);
-    this.pod.counters.handshakes++;
+    this.pod.secured(tunnel, certificate.secondsLeft());
     this.#state = "idle";
     this.#rearm(OPEN_MILLISECONDS);
   }

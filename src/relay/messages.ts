@@ -148,6 +148,8 @@ export interface Traffic {
   readonly retries: number;
   readonly tunnelsOpen: number;
   readonly handshakes: number;
+  /** Handshakes by key exchange group. */
+  readonly groups: Readonly<Record<string, number>>;
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly refused: Readonly<Record<string, number>>;

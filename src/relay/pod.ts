@@ -11,6 +11,7 @@ import type {
   RelaySettings,
 } from "./messages.ts";
 import { TunnelPool } from "./pool.ts";
+import type { Tunnel } from "./tunnel.ts";
 import type { Workbench } from "./workbench.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
@@ -39,6 +40,7 @@ export class RelayPod implements Disposable {
     bytesReceived: 0,
   };
   readonly refused = new Map<string, number>();
+  readonly #groups = new Map<string, number>();
   /** Outbound tunnels that no stream uses. */
   readonly pool = new TunnelPool(this);
   readonly ipv4: Uint8Array | undefined;
@@ -95,6 +97,13 @@ export class RelayPod implements Disposable {
     return this.description.addresses.includes(address);
   }
 
+  /** Counts a handshake, and notes on the tunnel what it has agreed on and until when that is good. */
+  secured(tunnel: Tunnel, peerSecondsLeft: number): void {
+    const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);
+    this.counters.handshakes++;
+    this.#groups.set(group, (this.#groups.get(group) ?? 0) + 1);
+  }
+
   /** Counts and logs a connection that was not let through. `reason` is a stable code. */
   refuse(reason: string, message: string, fields: Record<string, string | number> = {}): void {
     this.note(reason, message, fields);
@@ -114,6 +123,7 @@ export class RelayPod implements Disposable {
     return {
       uid: this.description.uid,
       ...this.counters,
+      groups: Object.fromEntries(this.#groups),
       refused: Object.fromEntries(this.refused),
     };
   }

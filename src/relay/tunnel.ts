@@ -97,10 +97,10 @@ export class Tunnel implements Handler, Expiring {
   }
 
   /** The handshake is done, between certificates with so much life left (seconds, milliseconds since 1970). */
-  agreed(peerSecondsLeft: number, ownNotAfter: number): void {
+  agreed(peerSecondsLeft: number, ownNotAfter: number): TlsFacts {
     const left = Math.min(peerSecondsLeft * 1000, ownNotAfter - Date.now());
     this.expires = performance.now() + left;
-    this.tls = this.session.facts();
+    return this.tls = this.session.facts();
   }
 
   ready(events: number): void {
