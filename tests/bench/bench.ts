@@ -12,7 +12,7 @@ import { MEASURES } from "./measures/all.ts";
 import type { Measure, Outcome } from "./model.ts";
 import { parseOptions, USAGE } from "./options.ts";
 import { jsonReport } from "./report.ts";
-import { runMeasure } from "./run.ts";
+import { reasonOf, runMeasure } from "./run.ts";
 import { standings } from "./statistics.ts";
 import { markdownTable, type Row } from "./table.ts";
 
@@ -39,7 +39,8 @@ for (const measure of measures) {
   const figures = measure.figures.filter(isWanted);
   const progress = (round: number, of: number) =>
     console.error(`${minutes()} ${figures[0]?.name}: round ${round} of ${of}`);
-  const found = await runMeasure(measure, contenders, { rounds, seconds, progress });
+  const found = await runMeasure(measure, contenders, { rounds, seconds, progress })
+    .catch(nothingFound);
   const outcome = { ...found, notes: new Map([...notes, ...found.notes]) };
   results.push({ measure, outcome });
   const news = figures.map((figure) => ({
@@ -57,6 +58,12 @@ if (options.json !== undefined) {
 }
 if (options.svg !== undefined) {
   await Deno.writeTextFile(options.svg, svgChart(chartRows(rows), machine.join("; ")));
+}
+
+/** Of a measure that could not even begin, or end: the others go on. */
+function nothingFound(error: unknown): Outcome {
+  const reason = `failed: ${reasonOf(error)}`;
+  return { rounds: [], notes: new Map(names.map((name) => [name, reason])) };
 }
 
 function minutes(): string {

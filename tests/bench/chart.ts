@@ -35,7 +35,7 @@ export function better({ median, least, most }: Spread, figure: Pick<Figure, "be
     : { median: 1 / median, least: 1 / most, most: 1 / least };
 }
 
-const [LEFT, RIGHT, TOP, STEP, WIDTH] = [400, 60, 92, 30, 980];
+const [LEFT, RIGHT, TOP, STEP, WIDTH] = [350, 90, 92, 30, 980];
 
 /** A bar for the gateway with its spread, a mark for each other proxy; on paper of its own, dark or light. */
 export function svgChart(rows: readonly ChartRow[], caption: string): string {
@@ -91,7 +91,7 @@ function bar({ name, times }: ChartRow, top: number, x: (times: number) => numbe
         `<path d="M${at(x(least))} ${middle}H${at(x(most))}" stroke="#1f2328"/>`,
       );
       parts.push(
-        text(x(Math.max(most, 1)) + 8, middle + 4, `${median.toFixed(2)}`, 'font-weight="600"'),
+        text(WIDTH - 20, middle + 4, median.toFixed(2), 'text-anchor="end" font-weight="600"'),
       );
     } else {
       parts.push(mark(x(median), middle, colour, `${TITLES[contender]}: ${median.toFixed(2)}`));
@@ -105,7 +105,7 @@ function legend(rows: readonly ChartRow[]): string[] {
     rows.some(({ times }) => times.has(name))
   );
   return present.map((name, index) => {
-    const [x, colour] = [LEFT + index * 130, COLOURS[name] ?? ""];
+    const [x, colour] = [LEFT + index * 145, COLOURS[name] ?? ""];
     const sign = name === "gateway"
       ? `<rect x="${x - 5}" y="67" width="10" height="10" fill="${colour}"/>`
       : mark(x, 72, colour, TITLES[name]);

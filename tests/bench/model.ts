@@ -16,23 +16,26 @@ export interface Figure {
   readonly baseline?: ContenderName;
 }
 
+/** What a run needs to know of a contender. */
+export type Runnable = Pick<Contender, "name" | "restart">;
+
 /** One way of loading a contender, and what is to be learnt from it. */
-export interface Measure {
+export interface Measure<Of extends Runnable = Contender> {
   readonly figures: readonly Figure[];
   /** How often a round passes over the contenders, forwards and backwards in turn; twice when not given. */
   readonly passes?: number;
   /** No more rounds than this: what it finds does not vary. */
   readonly mostRounds?: number;
   /** Why a contender has no part in it. */
-  absent?(contender: Contender): string | undefined;
+  absent?(contender: Of): string | undefined;
   /** Other contenders than the usual ones, for this measure alone. */
-  open?(usual: readonly Contender[]): Promise<Stage>;
-  run(contender: Contender, seconds: number): Promise<Sample>;
+  open?(usual: readonly Of[]): Promise<Stage<Of>>;
+  run(contender: Of, seconds: number): Promise<Sample>;
 }
 
 /** Contenders that a measure has opened for itself. */
-export interface Stage extends AsyncDisposable {
-  readonly contenders: readonly Contender[];
+export interface Stage<Of extends Runnable = Contender> extends AsyncDisposable {
+  readonly contenders: readonly Of[];
   /** Why the others of the usual ones are not among them. */
   readonly notes: ReadonlyMap<ContenderName, string>;
 }

@@ -1,6 +1,6 @@
 import { delay } from "../lab/delay.ts";
-import type { Contender, ContenderName } from "./contenders/contender.ts";
-import type { Measure, Outcome, Sample, Stage } from "./model.ts";
+import type { ContenderName } from "./contenders/contender.ts";
+import type { Measure, Outcome, Runnable, Sample, Stage } from "./model.ts";
 
 export interface RunOptions {
   readonly rounds: number;
@@ -13,11 +13,11 @@ export interface RunOptions {
 
 /**
  * Runs a measure on all contenders, interleaved (A-B-C-C-B-A), so that drift hits all alike. One that fails
- * twice in a row takes no further part; the others go on.
+ * three times in a row takes no further part, and begins the next measure with new processes.
  */
-export async function runMeasure(
-  measure: Measure,
-  usual: readonly Contender[],
+export async function runMeasure<Of extends Runnable>(
+  measure: Measure<Of>,
+  usual: readonly Of[],
   { rounds, seconds, progress, pause = 1_000 }: RunOptions,
 ): Promise<Outcome> {
   await using stage = await (measure.open?.(usual) ?? asUsual(usual));
@@ -38,6 +38,7 @@ export async function runMeasure(
         round.set(contender.name, [...round.get(contender.name) ?? [], sample]);
       } catch (error) {
         notes.set(contender.name, `failed: ${reasonOf(error)}`);
+        await contender.restart().catch(() => {}); // the next measure will tell
       }
     }
     outcome.push(round);
@@ -53,19 +54,21 @@ export function passes<Item>(items: readonly Item[], count: number): Item[] {
   ).flat();
 }
 
-function asUsual(contenders: readonly Contender[]): Stage {
+function asUsual<Of extends Runnable>(contenders: readonly Of[]): Stage<Of> {
   return { contenders, notes: new Map(), [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 
 async function tried(run: () => Promise<Sample>, pause: number): Promise<Sample> {
-  try {
-    return await run();
-  } catch {
-    await delay(pause);
-    return await run();
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await run();
+    } catch (error) {
+      if (attempt === 3) throw error;
+      await delay(pause);
+    }
   }
 }
 
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

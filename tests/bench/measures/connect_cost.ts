@@ -1,3 +1,4 @@
+import { attachedPrograms } from "../../lab/kernel.ts";
 import { dialLocally } from "../applications.ts";
 import type { Measure } from "../model.ts";
 
@@ -12,7 +13,11 @@ export const CONNECT_COST: Measure = {
   }],
   passes: 20,
   absent: ({ name }) => name === "direct" || name === "gateway" ? undefined : "–",
-  async run({ client }) {
+  async run({ name, client }) {
+    const isAttached = (await attachedPrograms(client.cgroup)).includes("connect4");
+    if (isAttached !== (name === "gateway")) {
+      throw new Error(`${client.name} has ${isAttached ? "a" : "no"} program at its connect()`);
+    }
     const { median = NaN } = await dialLocally(client, 3_000);
     return { microseconds: median / 1000 };
   },

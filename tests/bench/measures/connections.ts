@@ -72,7 +72,7 @@ const AT_ONCE = 1_000;
 export const SIMULTANEOUS: Measure = {
   figures: [{
     key: "seconds",
-    name: "1,000 connections at once, until the last has had an echo",
+    name: "1,000 connections at once, the last echo after",
     unit: "s",
     better: "less",
   }],

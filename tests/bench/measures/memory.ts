@@ -6,11 +6,11 @@ import { residentKilobytes } from "../usage.ts";
 
 const [FEW, MANY] = [1_000, 5_000];
 
-/** What one idle connection more costs both proxies together, in processes that have just begun. */
+/** What one idle connection more costs, from 1,000 to 5,000, in processes that have just begun. */
 export const IDLE_CONNECTIONS: Measure = {
   figures: [{
     key: "each",
-    name: "memory per idle connection, both proxies, from 1,000 to 5,000",
+    name: "memory per idle connection, both proxies",
     unit: "kB",
     better: "less",
   }],
