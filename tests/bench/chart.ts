@@ -56,7 +56,7 @@ export function svgChart(rows: readonly ChartRow[], caption: string): string {
       "Times better than an haproxy pair that hand-shakes every connection",
       'font-size="16"',
     ),
-    text(20, 52, caption, 'fill="#59636e"'),
+    text(20, 52, `Medians; lines from least to most. ${caption}`, 'fill="#59636e"'),
     ...legend(rows),
     ...ticks(least, most).map((tick) => axis(x(tick), tick, bottom)),
     ...rows.map((row, index) => bar(row, TOP + index * STEP, x)),

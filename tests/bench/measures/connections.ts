@@ -1,9 +1,11 @@
 import { Lab } from "../../lab/lab.ts";
 import { delay } from "../../lab/delay.ts";
 import { echoClient, wrk } from "../applications.ts";
+import type { Contender } from "../contenders/contender.ts";
 import { agentKnows } from "../contenders/gateway.ts";
 import { openGatewayIn } from "../contenders/open.ts";
 import type { Measure, Stage } from "../model.ts";
+import { reasonOf } from "../run.ts";
 
 export const KEEP_ALIVE: Measure = {
   figures: [{
@@ -45,25 +47,24 @@ export const NEW_CONNECTIONS_NOTHING_REUSED: Measure = {
 const TUNNEL_IDLE = "tunnel-idle";
 
 /** The usual contenders, but the gateway in a lab of its own with agents that reuse nothing. */
-async function openWithoutReuse(
-  usual: Parameters<NonNullable<Measure["open"]>>[0],
-): Promise<Stage> {
+async function openWithoutReuse(usual: readonly Contender[]): Promise<Stage> {
   const others = usual.filter(({ name }) => name !== "gateway");
-  const stage = (contenders: typeof usual, note?: string, lab?: Lab): Stage => ({
+  let lab: Lab | undefined;
+  const stage = (contenders: readonly Contender[], note?: string): Stage => ({
     contenders,
     notes: new Map(note === undefined ? [] : [["gateway", note]]),
     [Symbol.asyncDispose]: async () => await lab?.close(),
   });
   if (others.length === usual.length) return stage(usual);
-  const lab = await Lab.open();
   try {
+    lab = await Lab.open();
     if (!await agentKnows(lab, TUNNEL_IDLE)) {
-      return stage(others, `skipped: agents have no --${TUNNEL_IDLE}`, lab);
+      return stage(others, `skipped: agents have no --${TUNNEL_IDLE}`);
     }
     const gateway = await openGatewayIn(lab, [`--${TUNNEL_IDLE}`, "0"]);
-    return stage(usual.map((each) => each.name === "gateway" ? gateway : each), undefined, lab);
+    return stage(usual.map((each) => each.name === "gateway" ? gateway : each));
   } catch (error) {
-    return stage(others, String(error), lab);
+    return stage(others, `failed: ${reasonOf(error)}`);
   }
 }
 
