@@ -3,8 +3,8 @@ import { IdentityError } from "../identity/reasons.ts";
 import { identityOfLeaf, requireServer } from "../identity/verify.ts";
 import { errnoName, SystemError } from "../native/errno.ts";
 import { text } from "../native/socket.ts";
+import { BetweenStreams } from "./between_streams.ts";
 import type { Expiring } from "./deadlines.ts";
-import { FrameError } from "./frame.ts";
 import type { KnownPeer } from "./known_peers.ts";
 import type { RelayPod } from "./pod.ts";
 import { Tunnel, type TunnelOwner } from "./tunnel.ts";
@@ -26,15 +26,16 @@ export interface DialListener {
 }
 
 /** One tunnel in the making: its socket in our pod's namespace, TLS, the server's identity. */
-export class Dial implements TunnelOwner, Expiring {
-  readonly accepting = true;
+export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
   #tunnel: Tunnel | undefined;
 
   constructor(
     readonly pod: RelayPod,
     readonly peer: KnownPeer,
     readonly listener: DialListener,
-  ) {}
+  ) {
+    super();
+  }
 
   start(): void {
     const { pod, peer } = this;
@@ -91,23 +92,8 @@ export class Dial implements TunnelOwner, Expiring {
     this.pod.counters.tunnelsOpen--;
   }
 
-  open = unexpected;
-  accept = unexpected;
-  refuse = unexpected;
-  data = unexpected;
-  end = unexpected;
-  reset = unexpected;
-
-  batchEnd(): void {}
-
-  drained(): void {}
-
   #fail(failure: Failure): void {
     this.abort();
     this.listener.failed(failure);
   }
-}
-
-function unexpected(): never {
-  throw new FrameError("a frame arrived before OPEN");
 }

@@ -1,9 +1,8 @@
 import { Dial, type Failure } from "./dial.ts";
-import { FrameError } from "./frame.ts";
-import type { Expiring } from "./deadlines.ts";
+import { IdleTunnel } from "./idle_tunnel.ts";
 import type { KnownPeer } from "./known_peers.ts";
 import type { RelayPod } from "./pod.ts";
-import type { Tunnel, TunnelOwner } from "./tunnel.ts";
+import type { Tunnel } from "./tunnel.ts";
 
 /** However busy a tunnel is, both sides prove who they are again after this. */
 const MAX_AGE_MILLISECONDS = 600_000;
@@ -207,49 +206,4 @@ class Destination {
   #forgetIfEmpty(): void {
     if (this.#idle.length + this.#waiting.size + this.#dials.size === 0) this.empty();
   }
-}
-
-/** A parked tunnel. Nothing may arrive on it. */
-class IdleTunnel implements TunnelOwner, Expiring {
-  readonly accepting = true;
-
-  constructor(
-    readonly pod: RelayPod,
-    readonly tunnel: Tunnel,
-    readonly ended: (idle: IdleTunnel) => void,
-  ) {
-    tunnel.owner = this;
-    const { loop, tunnelIdleMilliseconds } = pod.bench;
-    loop.deadlines.arm(this, tunnelIdleMilliseconds);
-  }
-
-  /** Somebody else owns the tunnel now. */
-  taken(): void {
-    this.pod.bench.loop.deadlines.disarm(this);
-  }
-
-  expired(): void {
-    this.ended(this);
-  }
-
-  lost(): void {
-    this.taken();
-    this.ended(this);
-  }
-
-  open = unexpected;
-  accept = unexpected;
-  refuse = unexpected;
-  data = unexpected;
-  end = unexpected;
-  reset = unexpected;
-  secured = unexpected;
-
-  batchEnd(): void {}
-
-  drained(): void {}
-}
-
-function unexpected(): never {
-  throw new FrameError("a frame arrived on an idle tunnel");
 }
