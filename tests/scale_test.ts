@@ -31,8 +31,9 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   await t.step("everything is there", async () => {
     await until(
       async () => {
-        const { peerCount, services, endpoints } = await agent.status();
-        return peerCount === NODES * PODS_A_NODE + web.addresses.length && services === SERVICES &&
+        const { peerCount, services, endpoints, frontends } = await agent.status();
+        return frontends === SERVICES && peerCount === NODES * PODS_A_NODE + web.addresses.length &&
+          services === SERVICES &&
           endpoints === SERVICES * ENDPOINTS_A_SERVICE;
       },
       60_000,

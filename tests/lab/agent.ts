@@ -33,7 +33,13 @@ export interface EnrolmentStatus {
   state: string;
   reason?: string;
   certificate?: { serial: string; notAfter: string };
-  traffic?: { streams: number; streamsOpen: number; tunnelsOpen: number; handshakes: number };
+  traffic?: {
+    streams: number;
+    streamsOpen: number;
+    tunnelsOpen: number;
+    handshakes: number;
+    retries: number;
+  };
   [field: string]: unknown;
 }
 
