@@ -132,7 +132,8 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   reset(): void {
-    this.#end();
+    // Before ACCEPT it is about the stream before: an application may still reset what it has ended.
+    if (!this.#dialAnew()) this.#end();
   }
 
   batchEnd(): void {
@@ -144,11 +145,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   lost(reason: string, error?: unknown): void {
-    if (this.#reused && !this.#streaming) {
-      this.#closeTunnel();
-      this.#reused = false;
-      return this.#dial();
-    }
+    if (this.#dialAnew()) return;
     const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
     this.pod.refuse(code, `the tunnel failed: ${reason}`, this.#fields());
     this.#end();
@@ -208,6 +205,15 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     this.#reused = true;
     tunnel.owner = this;
     this.#ask(tunnel);
+  }
+
+  /** Whether an earlier stream's tunnel was of no use to this one, which now gets one of its own. */
+  #dialAnew(): boolean {
+    if (!this.#reused || this.#streaming) return false;
+    this.#closeTunnel();
+    this.#reused = false;
+    this.#dial();
+    return true;
   }
 
   #ask(tunnel: Tunnel): void {
