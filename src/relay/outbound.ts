@@ -63,7 +63,12 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   #tunnel: Tunnel | undefined;
   /** The tunnel has carried a stream before: the peer may just have closed it, which is worth a new one. */
   #reused = false;
-  #streaming = false;
+  /**
+   *     asking ─ ACCEPT ─► streaming ─ END, END ─► finishing ─ all sent ─► the tunnel is parked
+   */
+  #state: "asking" | "streaming" | "finishing" = "asking";
+  #appClosed = false;
+  #over = false;
 
   constructor(
     readonly pod: RelayPod,
@@ -82,7 +87,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   get accepting(): boolean {
-    return !this.#streaming || this.#stream.accepting;
+    return this.#state !== "streaming" || this.#stream.accepting;
   }
 
   secured(tunnel: Tunnel): void {
@@ -95,9 +100,11 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   accept(): void {
-    if (this.#tunnel === undefined || this.#streaming) throw new FrameError("unexpected ACCEPT");
+    if (this.#tunnel === undefined || this.#state !== "asking") {
+      throw new FrameError("unexpected ACCEPT");
+    }
     this.pod.bench.loop.deadlines.disarm(this);
-    this.#streaming = true;
+    this.#state = "streaming";
     // Not before the rest of this read has been taken from the shared buffers: the loop calls at once.
     this.pod.bench.loop.again({
       ready: () => {
@@ -108,7 +115,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   refuse(errno: number): void {
-    if (this.#streaming) throw new FrameError("unexpected REFUSE");
+    if (this.#state !== "asking") throw new FrameError("unexpected REFUSE");
     this.pod.refuse("application_refused", "the destination's application refused the connection", {
       ...this.#fields(),
       errno: errnoName(errno),
@@ -122,12 +129,12 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   data(start: number, length: number): void {
-    if (!this.#streaming) throw new FrameError("DATA before ACCEPT");
+    if (this.#state !== "streaming") throw new FrameError(`DATA while ${this.#state}`);
     this.#stream.data(start, length);
   }
 
   end(): void {
-    if (!this.#streaming) throw new FrameError("END before ACCEPT");
+    if (this.#state !== "streaming") throw new FrameError(`END while ${this.#state}`);
     this.#stream.end();
   }
 
@@ -141,7 +148,8 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   drained(): void {
-    this.#stream.drained();
+    if (this.#state === "finishing") this.#park();
+    else this.#stream.drained();
   }
 
   lost(reason: string, error?: unknown): void {
@@ -161,17 +169,17 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   released(clean: boolean): void {
-    this.#streaming = false;
-    if (clean) this.#park();
-    else this.#closeTunnel();
+    this.#state = "finishing";
+    if (!clean) this.#closeTunnel();
+    else if (!this.#tunnel?.congested) this.#park();
   }
 
   closed(): void {
-    const { counters, connections } = this.pod;
-    counters.streamsOpen--;
+    const { counters } = this.pod;
     counters.bytesSent += this.#stream.bytesSent;
     counters.bytesReceived += this.#stream.bytesReceived;
-    connections.delete(this);
+    this.#appClosed = true;
+    this.#leaveIfOver();
   }
 
   abort(): void {
@@ -209,7 +217,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
 
   /** Whether an earlier stream's tunnel was of no use to this one, which now gets one of its own. */
   #dialAnew(): boolean {
-    if (!this.#reused || this.#streaming) return false;
+    if (!this.#reused || this.#state !== "asking") return false;
     this.#closeTunnel();
     this.#reused = false;
     this.#dial();
@@ -227,6 +235,7 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     if (tunnel === undefined) return;
     this.#tunnel = undefined;
     this.pod.pool.park(this.peer, tunnel);
+    this.#leaveIfOver();
   }
 
   /** Everything ends here that is not clean: the application sees a reset. */
@@ -241,6 +250,15 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     this.pod.counters.tunnelsOpen--;
     this.#tunnel.close();
     this.#tunnel = undefined;
+    this.#leaveIfOver();
+  }
+
+  /** The stream is open as long as the application's socket, or bytes of it wait to be sent. */
+  #leaveIfOver(): void {
+    if (this.#over || !this.#appClosed || this.#tunnel !== undefined) return;
+    this.#over = true;
+    this.pod.counters.streamsOpen--;
+    this.pod.connections.delete(this);
   }
 
   #fields(): Record<string, string | number> {

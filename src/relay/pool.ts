@@ -14,7 +14,7 @@ const MAX_IDLE = 64;
 
 /**
  * One pod's outbound tunnels between two streams, by destination. Only a tunnel on which both sides have sent
- * END comes here, and whatever arrives on it before it is taken again closes it.
+ * END, to its last byte, comes here, and whatever arrives on it before it is taken again closes it.
  */
 export class TunnelPool {
   /** By destination; the tunnel that was used last is last, and taken first. */
@@ -34,7 +34,7 @@ export class TunnelPool {
     const key = keyOf(peer);
     const idle = this.#idle.get(key) ?? [];
     const tooOld = performance.now() - tunnel.opened > MAX_AGE_MILLISECONDS;
-    if (tunnel.closed || tunnel.congested || tooOld || idle.length >= MAX_IDLE) {
+    if (tunnel.closed || tooOld || idle.length >= MAX_IDLE) {
       tunnel.close();
       return this.closed();
     }
