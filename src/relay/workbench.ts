@@ -1,10 +1,12 @@
 import type { BpfMap } from "../native/bpf_map.ts";
+import { releaseFreedMemory } from "../native/heap.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
 import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
 import { HEADER_SIZE } from "./frame.ts";
 import type { KnownPeers } from "./known_peers.ts";
 import type { EventLoop } from "./loop.ts";
 import type { WorkerEvent } from "./messages.ts";
+import { Tide } from "./tide.ts";
 
 /** How many DATA frames one read from an application can fill. */
 export const SEGMENTS = 4;
@@ -20,6 +22,8 @@ export class Workbench {
   readonly gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
   /** One control frame. */
   readonly control = new ScatterBuffer(64);
+  /** Of the tunnels. */
+  readonly tide: Tide;
 
   constructor(
     readonly loop: EventLoop,
@@ -30,6 +34,7 @@ export class Workbench {
     readonly trustDomain: string,
     readonly report: (event: WorkerEvent) => void,
   ) {
+    this.tide = new Tide(loop.deadlines, releaseFreedMemory);
     for (let segment = 0; segment < SEGMENTS; segment++) {
       this.gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_RECORD - HEADER_SIZE);
     }
