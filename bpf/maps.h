@@ -58,6 +58,40 @@ struct identity {
 	char text[592];
 };
 
+/* A Service's address and port: which set of `backends` its connections are spread over. */
+struct frontend {
+	__u32 set;
+	__u32 count;	/* of backends in the set, numbered from 0 */
+	__u32 affinity; /* seconds for which a client stays with its backend; 0: it need not */
+};
+
+struct backend_key {
+	__u32 set;
+	__u32 index;
+};
+
+/* The backend that a client of a sticky Service was given. */
+struct affinity {
+	struct endpoint backend;
+	__u32 padding;
+	__u64 used; /* milliseconds since 1970 */
+};
+
+/* An address range as LPM tries want it; IPv4's prefixes are 96 bits longer. */
+struct range {
+	__u32 prefix_length;
+	struct address address;
+};
+
+#define MAX_RULE_PORTS 16
+
+/* What a pod with strict egress may connect to in a range inside the cluster. */
+struct egress_rule {
+	__u16 every_port; /* 1: all of them */
+	__u16 count;
+	__be16 ports[MAX_RULE_PORTS];
+};
+
 /* Addresses of every enrolled pod in the cluster. Written by the agent. To connect, being there is the message;
  * the relays read the value. */
 struct {
@@ -123,3 +157,55 @@ struct {
 	__type(key, struct socket_key);
 	__type(value, struct endpoint);
 } origins SEC(".maps");
+
+/* Services with an enrolled endpoint. Written by the agent. As with `peers`, connect only asks whether it is there;
+ * the outbound relay chooses a backend. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct endpoint);
+	__type(value, struct frontend);
+} frontends SEC(".maps");
+
+/* The endpoints that a frontend's connections may go to from this node. A set never changes: a new one is written
+ * and the frontend pointed to it. No program reads them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct backend_key);
+	__type(value, struct endpoint);
+} backends SEC(".maps");
+
+/* Which backend a pod stays with: (its network namespace, the frontend) to backend. Written and read by the outbound
+ * relays of all workers. LRU: what is forgotten is chosen anew. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct socket_key);
+	__type(value, struct affinity);
+} affinities SEC(".maps");
+
+/* The ranges inside the cluster and what strict egress allows there; an address in none is outside. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct range);
+	__type(value, struct egress_rule);
+} egress_rules SEC(".maps");
+
+/* This node's own addresses, from which kubelet probes. Written by the agent. With IPVS, every ClusterIP is one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct address);
+	__type(value, __u32);
+} node_addresses SEC(".maps");

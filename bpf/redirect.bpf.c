@@ -2,11 +2,15 @@
 /*
  * The programs of an enrolled pod, attached to the pod's cgroup. In the order a connection meets them:
  *
- *   connect4/6      the application calls connect(): a peer's address is replaced by the outbound listener's
+ *   connect4/6      the application calls connect(): a peer's address, or that of a Service with a peer among its
+ *                   endpoints, is replaced by the outbound listener's; the _strict ones refuse what would leave in
+ *                   clear to somewhere inside the cluster
  *   sockops         the kernel has chosen the source port: note for the relay where the application was going
  *   getsockname4/6  the application asks for its own address: the pod's, not loopback
  *   getpeername4/6  either application asks for the other's address: the one it dialled, or the client's own
  *                   (the kernel runs the same hook for accept(), net/ipv4/af_inet.c: inet_getname)
+ *
+ *   strict_inbound  in the pod's network namespace, for a connection from outside that meets no tunnel
  *
  * The agent's own sockets belong to the agent's cgroup and never come here.
  */
@@ -14,9 +18,12 @@
 
 #define AF_INET_MAPPED bpf_htonl(0x0000ffff) /* third word of ::ffff:a.b.c.d */
 #define LOOPBACK4 bpf_htonl(0x7f000001)
+#define AF_INET 2
 #define SOCK_STREAM 1
 #define TCP 6
 #define MPTCP 262
+
+#define TUNNEL_PORT 18443
 
 #define ALLOW 1
 
@@ -39,6 +46,12 @@ static __always_inline int is_loopback(const struct address *a)
 	if (is_mapped(a))
 		return (a->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == 0 && a->words[3] == bpf_htonl(1);
+}
+
+static __always_inline int is_unspecified(const struct address *a)
+{
+	return a->words[0] == 0 && a->words[1] == 0 && a->words[3] == 0 &&
+	       (a->words[2] == 0 || a->words[2] == AF_INET_MAPPED);
 }
 
 static __always_inline int same(const struct address *a, const struct address *b)
@@ -67,8 +80,27 @@ static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct
 
 enum route { PLAIN, REDIRECT, REFUSE };
 
+/* Whether a pod with strict egress may connect there in clear: outside the cluster, or by a rule. */
+static __always_inline int allowed_in_clear(const struct endpoint *to)
+{
+	struct range single = { .prefix_length = 128, .address = to->address };
+	struct egress_rule *rule;
+
+	if (is_loopback(&to->address) || is_unspecified(&to->address))
+		return 1;
+	rule = bpf_map_lookup_elem(&egress_rules, &single);
+	if (!rule || rule->every_port)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < MAX_RULE_PORTS; i++)
+		if (i < rule->count && rule->ports[i] == to->port)
+			return 1;
+	return 0;
+}
+
 /* Decides one connect() to `to`; for REDIRECT and REFUSE, `port` is what to dial on loopback instead. */
-static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct address *to, __be16 *port)
+static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct address *to, __be16 *port,
+					int strict)
 {
 	struct dialled now = {
 		.destination = { .address = *to, .port = (__be16)ctx->user_port },
@@ -77,6 +109,7 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct dialled *kept;
 	struct pod *pod;
+	int known;
 
 	if (ctx->type != SOCK_STREAM || (ctx->protocol != TCP && ctx->protocol != MPTCP))
 		return PLAIN;
@@ -85,19 +118,21 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	if (ctx->sk)
 		bpf_sk_storage_delete(&dialled_sockets, ctx->sk);
 
-	if (!bpf_map_lookup_elem(&peers, to))
+	known = bpf_map_lookup_elem(&peers, to) || bpf_map_lookup_elem(&frontends, &now.destination);
+	if (!known && !strict)
+		return PLAIN;
+	pod = bpf_map_lookup_elem(&pods, &netns);
+	if (pod && (same(to, &pod->own[0]) || same(to, &pod->own[1])))
 		return PLAIN;
 
-	/* Held, or a process of the pod that stands in a foreign namespace. Nobody can listen on port 0, so
-	 * the kernel answers ECONNREFUSED, which applications retry, where DENY would say EPERM. */
+	/* Nobody can listen on port 0, so the kernel answers ECONNREFUSED, which applications retry, where DENY
+	 * would say EPERM. */
 	*port = 0;
-	pod = bpf_map_lookup_elem(&pods, &netns);
+	if (!known)
+		return allowed_in_clear(&now.destination) ? PLAIN : REFUSE;
+	/* Held, or a process of the pod that stands in a foreign namespace. */
 	if (!pod)
 		return REFUSE;
-
-	if (same(to, &pod->own[0]) || same(to, &pod->own[1]))
-		return PLAIN;
-
 	if (!ctx->sk)
 		return REFUSE;
 	kept = bpf_sk_storage_get(&dialled_sockets, ctx->sk, &now, BPF_SK_STORAGE_GET_F_CREATE);
@@ -107,34 +142,58 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	return REDIRECT;
 }
 
-SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx)
+static __always_inline int redirect4(struct bpf_sock_addr *ctx, int strict)
 {
 	struct address to = mapped(ctx->user_ip4);
 	__be16 port = 0;
 
-	if (route(ctx, &to, &port) == PLAIN)
+	if (route(ctx, &to, &port, strict) == PLAIN)
 		return ALLOW;
 	ctx->user_ip4 = LOOPBACK4;
 	ctx->user_port = port;
 	return ALLOW;
 }
 
-SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx)
+static __always_inline int redirect6(struct bpf_sock_addr *ctx, int strict)
 {
 	/* JVMs and dual-stack sockets dial IPv4 as ::ffff:a.b.c.d: the same key as connect4's. */
 	struct address to = address6(ctx);
 	struct address loopback = { .words = { 0, 0, 0, bpf_htonl(1) } };
 	__be16 port = 0;
 
-	if (route(ctx, &to, &port) == PLAIN)
+	if (route(ctx, &to, &port, strict) == PLAIN)
 		return ALLOW;
 	if (is_mapped(&to))
 		loopback = mapped(LOOPBACK4);
 	set_address6(ctx, &loopback);
 	ctx->user_port = port;
 	return ALLOW;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return redirect4(ctx, 0);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return redirect6(ctx, 0);
+}
+
+/* For pods with strict egress, in the place of the two above. That it is another program, and not a flag in a map,
+ * keeps it true while there is no agent. */
+SEC("cgroup/connect4")
+int connect4_strict(struct bpf_sock_addr *ctx)
+{
+	return redirect4(ctx, 1);
+}
+
+SEC("cgroup/connect6")
+int connect6_strict(struct bpf_sock_addr *ctx)
+{
+	return redirect6(ctx, 1);
 }
 
 /* ---- sockops ---------------------------------------------------------------------------------------- */
@@ -261,6 +320,32 @@ int getsockname6(struct bpf_sock_addr *ctx)
 	if (own)
 		set_address6(ctx, own);
 	return ALLOW;
+}
+
+/* ---- strict inbound --------------------------------------------------------------------------------- */
+
+/* The kernel looks for a listener, for a SYN to this namespace. Refusing makes it answer RST, as for a closed port
+ * (net/ipv4/inet_hashtables.c: __inet_lookup_listener). A source address that is ours or loopback is the pod itself, or
+ * the inbound relay: the kernel drops such packets when they come from elsewhere. */
+SEC("sk_lookup")
+int strict_inbound(struct bpf_sk_lookup *ctx)
+{
+	struct address remote, local;
+
+	if (ctx->protocol != TCP || ctx->local_port == TUNNEL_PORT)
+		return SK_PASS;
+	if (ctx->family == AF_INET) {
+		remote = mapped(ctx->remote_ip4);
+		local = mapped(ctx->local_ip4);
+	} else {
+		remote = (struct address){ .words = { WORD(ctx->remote_ip6[0]), WORD(ctx->remote_ip6[1]),
+						      WORD(ctx->remote_ip6[2]), WORD(ctx->remote_ip6[3]) } };
+		local = (struct address){ .words = { WORD(ctx->local_ip6[0]), WORD(ctx->local_ip6[1]),
+						     WORD(ctx->local_ip6[2]), WORD(ctx->local_ip6[3]) } };
+	}
+	if (is_loopback(&remote) || same(&remote, &local) || bpf_map_lookup_elem(&node_addresses, &remote))
+		return SK_PASS;
+	return SK_DROP;
 }
 
 /* The helpers used here are offered to GPL-compatible programs only (include/linux/license.h). */

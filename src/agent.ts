@@ -4,7 +4,9 @@ import { dirname } from "node:path";
 import type { Cluster } from "./control/cluster/cluster.ts";
 import { GATEWAY_NAMESPACE } from "./constants.ts";
 import { NodeControl } from "./control/node_control.ts";
+import { NodeAddresses } from "./control/node_addresses.ts";
 import { PeerIndex } from "./control/peer_index.ts";
+import type { StrictEgressOptions } from "./control/strict_egress.ts";
 import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
@@ -12,14 +14,16 @@ import type { ListenAddress } from "./listen_address.ts";
 import { logger } from "./log.ts";
 import { Certificate } from "./native/certificate.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
+import { logStreams } from "./operate/access_log.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
 import { serveProbes } from "./operate/probes.ts";
+import { agentConnections } from "./operate/connections.ts";
 import { type AgentStatus, agentStatus } from "./operate/status.ts";
 import { type RelayReport, RelayWorkers } from "./relay/workers.ts";
 
 const log = logger("agent");
 
-export interface AgentOptions {
+export interface AgentOptions extends StrictEgressOptions {
   readonly nodeName: string;
   readonly source: AgentSource;
   readonly trustDomain: string;
@@ -29,6 +33,10 @@ export interface AgentOptions {
   readonly cgroupRoot: string;
   readonly procRoot: string;
   readonly workers: number;
+  /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
+  readonly tunnelIdleSeconds: number;
+  /** One in so many finished streams is logged, failed ones always; 0: none. */
+  readonly accessLogEvery: number;
   readonly adminSocket: string;
   /** Where probes and metrics are served; undefined: nowhere. */
   readonly metricsAddress: ListenAddress | undefined;
@@ -59,21 +67,25 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   const mounted = prepareStateDirectory(options.stateDirectory);
   const redirector = new Redirector(options.objectFile, options.stateDirectory);
   const index = new PeerIndex(options.nodeName);
+  // The workers know peers by address; people know pods.
+  const podAt = (address: string | number | undefined) =>
+    typeof address === "string" ? index.get(address)?.pod : undefined;
   const workers = new RelayWorkers({
     count: options.workers,
-    peers: redirector.peers.descriptor,
-    identities: redirector.identities.descriptor,
-    flows: redirector.flows.descriptor,
-    origins: redirector.origins.descriptor,
+    maps: redirector.descriptors(),
     trustDomain: options.trustDomain,
+    tunnelIdleMilliseconds: options.tunnelIdleSeconds * 1000,
+    accessLogEvery: options.accessLogEvery,
+    finished: (streams, left) => logStreams(streams, left, podAt),
     log: ({ level, message, fields }) =>
-      relayLog[level](message, { ...fields, ...podOf(index, fields.peer) }),
+      relayLog[level](message, { ...fields, peer: podAt(fields.peer) ?? fields.peer }),
     died: (reason) => {
       // What is attached stays attached: connections to peers are refused until a new agent is here.
       log.fatal("a relay worker ended: {reason}", { reason });
       Deno.exit(1);
     },
   });
+  using _nodeAddresses = new NodeAddresses(redirector.nodeAddresses, options.procRoot);
   const control = new NodeControl(options, { redirector, workers, index, ...source });
   source.onTrust((roots) => control.enrolments.trust(roots));
   const started = cluster.start((objects) => control.changed(objects));
@@ -87,6 +99,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
+      frontends: control.frontends.size,
       report,
     });
   const probes = await openProbes(options.metricsAddress, control, workers, status);
@@ -94,7 +107,13 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (isReplaced) await untilAlone(options.adminSocket, stop);
   forgetEarlierPods(redirector);
   control.begin();
-  const admin = serveAdmin(options.adminSocket, async () => status(await workers.report()));
+  const admin = serveAdmin(options.adminSocket, {
+    status: async () => status(await workers.report()),
+    connections: async () => {
+      const { connections, count } = await workers.connections();
+      return agentConnections(options.nodeName, connections, count, podAt);
+    },
+  });
   log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
 
   await stop;
@@ -211,12 +230,6 @@ async function untilAlone(adminSocket: string, stop: Promise<void>): Promise<voi
 }
 
 const relayLog = logger("relay");
-
-/** The workers know peers by address; people know pods. */
-function podOf(index: PeerIndex, address: string | number | undefined): { peer?: string } {
-  const pod = typeof address === "string" ? index.get(address)?.pod : undefined;
-  return pod === undefined ? {} : { peer: pod };
-}
 
 /** Two agents with the same paths would take each other's pods away. */
 async function requireNoOtherAgent(adminSocket: string): Promise<void> {

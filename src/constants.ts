@@ -9,6 +9,15 @@ export const OUTBOUND_PORT = 18000;
 /** The annotation that enrols a pod: `"true"` or `"false"`, nothing else. */
 export const ANNOTATION = "kube-gateway.io";
 
+/** `"strict"` or `"permissive"` (the default): whether plain connections to the pod are refused. */
+export const INBOUND_ANNOTATION = "kube-gateway.io/inbound";
+
+/** `"strict"` or `"permissive"` (the default): whether the pod's plain connections inside the cluster are refused. */
+export const EGRESS_ANNOTATION = "kube-gateway.io/egress";
+
+/** Which identities may connect to the pod (policy.ts). */
+export const ALLOW_ANNOTATION = "kube-gateway.io/allow";
+
 /** The label that marks an EndpointSlice as a part of the registry; its value is the publishing node. */
 export const REGISTRY_LABEL = "kube-gateway.io/registry-node";
 

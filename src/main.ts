@@ -23,6 +23,16 @@ try {
         await statusCommand(command.options);
         break;
       }
+      case "conns": {
+        const { connsCommand } = await import("./commands/conns.ts");
+        await connsCommand(command.options);
+        break;
+      }
+      case "certs": {
+        const { certsCommand } = await import("./commands/certs.ts");
+        await certsCommand(command.options);
+        break;
+      }
       case "check": {
         const { checkCommand } = await import("./commands/check.ts");
         if (!checkCommand(command.options)) Deno.exit(1);

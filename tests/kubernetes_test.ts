@@ -94,7 +94,7 @@ Deno.test("two agents and a signer on an API server", async (t) => {
       const line of [
         /^kube_gateway_enrolments\{state="active"\} 1$/m,
         /^kube_gateway_peers 4$/m,
-        /^kube_gateway_handshakes_total [1-9]/m,
+        /^kube_gateway_handshakes_total\{group="X25519[A-Z0-9]*"\} [1-9]/m,
         /^kube_gateway_streams_total [1-9]/m,
         /^kube_gateway_bytes_total\{direction="sent"\} [1-9]/m,
         /^kube_gateway_api_server_silence_seconds \d+$/m,

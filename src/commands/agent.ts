@@ -1,9 +1,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type AgentSource, runAgent } from "../agent.ts";
+import { parseCidr } from "../cidr.ts";
 import { cgroup2Mount } from "../control/cgroup.ts";
+import { parseEgressException } from "../control/egress_rules.ts";
 import {
   addressOption,
+  listOption,
   optionalText,
   type Options,
   textOption,
@@ -28,6 +31,10 @@ export async function agentCommand(options: Options): Promise<void> {
     cgroupRoot: optionalText(options, "cgroup-root") ??
       cgroup2Mount(readFileSync("/proc/self/mountinfo", "utf8")),
     procRoot: textOption(options, "proc-root"),
+    tunnelIdleSeconds: Number(textOption(options, "tunnel-idle")),
+    accessLogEvery: Number(textOption(options, "access-log")),
+    inside: listOption(options, "cluster-cidr", parseCidr),
+    exceptions: listOption(options, "egress-allow", parseEgressException),
     workers: Number(textOption(options, "workers")),
     metricsAddress: addressOption(options, "metrics-address"),
     adminSocket: textOption(options, "admin-socket"),

@@ -25,7 +25,8 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   if (options.help === true) return { help: helpOf(name) };
   const checked: Record<string, string | boolean | string[]> = {};
   for (const [option, spec] of Object.entries<OptionSpec>(COMMANDS[name].options)) {
-    const value = options[option] ?? spec.default;
+    const value = options[option] ??
+      (typeof spec.default === "object" ? [...spec.default] : spec.default);
     if (value === undefined) {
       if (spec.required) throw new UsageError(`${name} needs --${option} ${spec.value}`);
       continue;
@@ -58,6 +59,21 @@ export function optionalText(options: Options, name: string): string | undefined
 export function addressOption(options: Options, name: string): ListenAddress | undefined {
   const text = optionalText(options, name);
   return text === undefined ? undefined : parseListenAddress(text);
+}
+
+/** The values of an option that may be given several times, each as `read` understands it. */
+export function listOption<T>(
+  options: Options,
+  name: string,
+  read: (text: string) => T | undefined,
+): T[] {
+  const texts = [options[name]].flat().filter((text) => typeof text === "string");
+  return texts.flatMap((text) => read(text) ?? []);
+}
+
+/** The agents that a command asks. */
+export function adminSockets(options: Options): string[] {
+  return listOption(options, "admin-socket", (path) => path);
 }
 
 function isCommand(name: string): name is CommandName {

@@ -1,4 +1,6 @@
+import { parseCidr } from "../cidr.ts";
 import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
+import { parseEgressException } from "../control/egress_rules.ts";
 import { DEFAULT_SIGNER_NAME } from "../identity/signing_names.ts";
 import { validTrustDomain } from "../identity/spiffe.ts";
 import { parseListenAddress } from "../listen_address.ts";
@@ -9,7 +11,7 @@ export interface OptionSpec {
   /** The value's name in the help; a flag has none. */
   readonly value?: string;
   readonly about: string;
-  readonly default?: string | string[];
+  readonly default?: string | readonly string[];
   readonly required?: boolean;
   /** May be given several times. */
   readonly multiple?: boolean;
@@ -81,6 +83,16 @@ const STATE_DIR = {
   check: absolutePath,
 } as const;
 
+const ASK = {
+  "admin-socket": {
+    ...ADMIN_SOCKET,
+    about: "unix socket of the agent; several give one table",
+    multiple: true,
+    default: [ADMIN_SOCKET.default],
+  },
+  json: { about: "print JSON" },
+} as const;
+
 /** Every command and its options: what the command line accepts and --help prints. */
 export const COMMANDS = {
   agent: {
@@ -134,6 +146,36 @@ export const COMMANDS = {
         default: "86400",
         check: wholeNumber(10, 30 * 86400),
       },
+      "tunnel-idle": {
+        value: "SECONDS",
+        about: "how long a tunnel waits for its next connection; 0: every connection has its own",
+        default: "10",
+        check: wholeNumber(0, 100),
+      },
+      "access-log": {
+        value: "N",
+        about: "log one in N connections when it has ended, failed ones always; 0: none",
+        default: "1",
+        check: wholeNumber(0, 1_000_000),
+      },
+      "cluster-cidr": {
+        value: "CIDR",
+        about: "where pods and Services are: strict egress refuses plain connections there",
+        multiple: true,
+        default: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"],
+        check: (value) => parseCidr(value) === undefined ? "a range like 10.0.0.0/8" : undefined,
+      },
+      "egress-allow": {
+        value: "CIDR[:PORT]",
+        about:
+          "what strict egress lets through in clear all the same, IPv6 as [CIDR]:PORT; the API server is always",
+        multiple: true,
+        default: ["0.0.0.0/0:53", "[::/0]:53"],
+        check: (value) =>
+          parseEgressException(value) === undefined
+            ? "a range like 10.0.0.0/8, 10.0.0.0/8:53 or [fd00::/8]:53"
+            : undefined,
+      },
       "admin-socket": ADMIN_SOCKET,
       ...LOG,
     },
@@ -167,15 +209,15 @@ export const COMMANDS = {
   },
   status: {
     about: "ask the local agent what is enrolled, and what is not and why",
-    options: {
-      "admin-socket": {
-        ...ADMIN_SOCKET,
-        about: "unix socket of the agent; several give one table",
-        multiple: true,
-        default: [ADMIN_SOCKET.default],
-      },
-      json: { about: "print JSON" },
-    },
+    options: ASK,
+  },
+  conns: {
+    about: "ask the local agent which connections are open, and how they are encrypted",
+    options: ASK,
+  },
+  certs: {
+    about: "ask the local agent for its pods' certificates",
+    options: ASK,
   },
   check: {
     about: "tell whether this node has what the agent needs, and what to do where it has not",

@@ -1,12 +1,12 @@
 import { askStatus } from "../operate/admin.ts";
-import type { Options } from "./command_line.ts";
+import { adminSockets, type Options } from "./command_line.ts";
+import { table } from "./table.ts";
 import type { AgentStatus, EnrolmentStatus } from "../operate/status.ts";
 
 /** `kube-gateway status`: a table of the enrolments, or the agents' own JSON. */
 export async function statusCommand(options: Options): Promise<void> {
-  const sockets = [options["admin-socket"]].flat().filter((path) => typeof path === "string");
   const agents: AgentStatus[] = [];
-  for (const socket of sockets) agents.push(await askStatus(socket));
+  for (const socket of adminSockets(options)) agents.push(await askStatus(socket));
   if (options.json === true) {
     console.log(JSON.stringify(agents.length === 1 ? agents[0] : agents, null, 2));
   } else {
@@ -35,6 +35,7 @@ const HEADINGS = [
   "CERTIFICATE",
   "STREAMS",
   "REFUSED",
+  "RULES",
 ];
 
 function row(node: string, pod: EnrolmentStatus): string[] {
@@ -49,14 +50,16 @@ function row(node: string, pod: EnrolmentStatus): string[] {
     certificate === undefined ? "-" : `until ${certificate.notAfter.slice(0, 16)}Z`,
     traffic === undefined ? "-" : `${traffic.streamsOpen} open, ${traffic.streams} in all`,
     traffic === undefined ? "-" : String(refused),
+    rules(pod),
   ];
 }
 
-function table(rows: string[][]): string[] {
-  const widths = HEADINGS.map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  return rows.map((row) =>
-    row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()
-  );
+/** What is not as it is for most pods. */
+function rules({ inbound, egress, allow }: EnrolmentStatus): string {
+  const strict = [
+    ...(inbound === "strict" ? ["inbound strict"] : []),
+    ...(egress === "strict" ? ["egress strict"] : []),
+    ...(allow === undefined ? [] : [`allow ${allow}`]),
+  ];
+  return strict.join(", ") || "-";
 }

@@ -3,6 +3,7 @@ import { ANNOTATION } from "../constants.ts";
 import { spiffeId } from "../identity/spiffe.ts";
 import { isPodUid, quoted } from "../names.ts";
 import { type ClusterObjects, CONFIG_HASH_ANNOTATION, type Pod } from "./cluster/objects.ts";
+import { type PodSettings, settingsOf } from "./settings.ts";
 
 /** A local pod that is to be enrolled. */
 export interface WantedEnrolment {
@@ -20,6 +21,7 @@ export interface WantedEnrolment {
    * when the namespace holds the pod's address.
    */
   readonly cgroupUids: readonly string[];
+  readonly settings: PodSettings;
 }
 
 /** An annotated local pod that cannot be enrolled. */
@@ -71,6 +73,7 @@ export function desiredState(
       identity,
       addresses,
       cgroupUids,
+      settings: settingsOf(pod.annotations),
     });
   }
   return { enrolments, refused };

@@ -22,6 +22,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     namespaces: new Map([["shop", { name: "shop", annotation, deleting: false }]]),
     registry: [],
     services: new Map(),
+    zone: undefined,
     endpoints: new Map(),
     complete: true,
   };

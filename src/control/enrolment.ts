@@ -15,12 +15,14 @@ import { cookieOf, encodeCookie, encodePod } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { isIpv4 } from "../native/socket_address.ts";
+import type { RelayCredentials, RelaySettings } from "../relay/messages.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
+import { type PodSettings, sameSettings } from "./settings.ts";
 import { findNamespace, type PodNamespace, stillInUse } from "./namespace.ts";
-import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
+import { type CertificateStatus, PodCertificate, type PodCredentials } from "./pod_certificate.ts";
 
 const log = logger("enrolment");
 
@@ -63,9 +65,17 @@ export class Enrolment {
   #certificate: PodCertificate | undefined;
   /** The workers have something of the pod. */
   #served = false;
+  #settings: PodSettings;
+  /** Whether the programs that are attached now refuse plain connections inside the cluster. */
+  #attachedStrict = false;
 
   constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
     this.addresses = wanted.addresses;
+    this.#settings = wanted.settings;
+  }
+
+  get settings(): PodSettings {
+    return this.#settings;
   }
 
   get state(): EnrolmentState {
@@ -127,6 +137,28 @@ export class Enrolment {
     );
   }
 
+  /** Takes over what the pod's annotations say now. Live streams that are not allowed any more end at once. */
+  adjust(settings: PodSettings): void {
+    const before = this.#settings;
+    const isGoing = this.#state === "leaving" || this.#state === "gone";
+    if (isGoing || sameSettings(before, settings)) return;
+    this.#settings = settings;
+    try {
+      if (this.#cgroup !== undefined) this.#attach(this.#cgroup);
+      if (this.#namespace !== undefined && before.strictInbound !== settings.strictInbound) {
+        this.#setStrictInbound(this.#namespace);
+      }
+    } catch (error) {
+      this.#settings = before; // the next look tries again
+      log.error("{pod} cannot be made what its annotations say: {error}", {
+        pod: this.name,
+        error: String(error),
+      });
+    }
+    if (this.#served) this.services.workers.adjust(this.wanted.uid, this.#relaySettings());
+    this.services.changed();
+  }
+
   /** From the next handshake on these are the roots that peers are verified by. */
   trust(roots: Uint8Array[]): void {
     this.#certificate?.trust(roots);
@@ -173,13 +205,13 @@ export class Enrolment {
     const { wanted, services } = this;
     this.isPresent = false;
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
-    if (this.#cgroup !== cgroup) services.redirector.attach(wanted.uid, cgroup);
-    this.#cgroup = cgroup;
+    this.#attach(cgroup);
 
     const found = findNamespace(processesOf(cgroup), wanted.addresses, services.procRoot);
     if ("missing" in found) throw new Error(found.missing);
     this.#namespace = found;
     this.isPresent = true;
+    this.#setStrictInbound(found);
     const certificate = this.#certificateFor(found.addresses);
 
     const listeners = openListeners(found.namespace, found.addresses, services.workers.count);
@@ -195,13 +227,37 @@ export class Enrolment {
         cookie: listeners.cookie,
         namespace: found.namespace.descriptor,
         outboundPort: listeners.outboundPort,
+        identity: wanted.identity,
+        settings: this.#relaySettings(),
       },
       sockets: listeners.sets.map(({ outbound, inbound }) => ({
         outbound: outbound.map(({ descriptor }) => descriptor),
         inbound: inbound.map(({ descriptor }) => descriptor),
       })),
-    }, credentials);
-    certificate.keepFresh((fresh) => services.workers.renew(wanted.uid, fresh));
+    }, relayCredentials(credentials));
+    certificate.keepFresh((fresh) => services.workers.renew(wanted.uid, relayCredentials(fresh)));
+  }
+
+  #attach(cgroup: string): void {
+    const { strictEgress } = this.#settings;
+    if (this.#cgroup === cgroup && this.#attachedStrict === strictEgress) return;
+    this.services.redirector.attach(this.wanted.uid, cgroup, strictEgress);
+    this.#cgroup = cgroup;
+    this.#attachedStrict = strictEgress;
+  }
+
+  #relaySettings(): RelaySettings {
+    const { policy, strictEgress } = this.#settings;
+    return { policy, strictEgress };
+  }
+
+  #setStrictInbound({ namespace }: PodNamespace): void {
+    const { strictInbound } = this.#settings;
+    this.services.redirector.setStrictInbound(
+      this.wanted.uid,
+      namespace.descriptor,
+      strictInbound,
+    );
   }
 
   #certificateFor(addresses: readonly string[]): PodCertificate {
@@ -255,6 +311,12 @@ export class Enrolment {
     const { flows } = this.services.redirector;
     for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
   }
+}
+
+function relayCredentials(
+  { chain, privateKey, roots, certificate }: PodCredentials,
+): RelayCredentials {
+  return { chain, privateKey, roots, notAfter: certificate.notAfter.getTime() };
 }
 
 function sameMembers(a: readonly string[], b: readonly string[]): boolean {

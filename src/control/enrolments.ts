@@ -68,6 +68,10 @@ export class Enrolments {
     this.#wanted = complete ? wanted : new Map([...this.#wanted, ...wanted]);
     this.#known = known;
     this.#releaseHolds();
+    for (const enrolment of this.list()) {
+      const now = this.#wanted.get(enrolment.wanted.uid);
+      if (now !== undefined) enrolment.adjust(now.settings);
+    }
     await this.#advance();
   }
 
@@ -99,9 +103,11 @@ export class Enrolments {
   #born(uid: string, cgroup: string): void {
     if (this.#stopped) return;
     this.#cgroups.born(uid, cgroup);
-    const wanted = [...this.#wanted.values()].some(({ cgroupUids }) => cgroupUids.includes(uid));
-    if (wanted || !this.#known.has(uid)) this.#holds.hold(uid, cgroup);
-    if (wanted) void this.#advance().catch(logged);
+    const wanted = [...this.#wanted.values()].find(({ cgroupUids }) => cgroupUids.includes(uid));
+    if (wanted !== undefined || !this.#known.has(uid)) {
+      this.#holds.hold(uid, cgroup, wanted?.settings.strictEgress ?? false);
+    }
+    if (wanted !== undefined) void this.#advance().catch(logged);
   }
 
   #releaseHolds(): void {

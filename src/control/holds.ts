@@ -13,9 +13,10 @@ export class Holds {
 
   constructor(readonly redirector: Redirector) {}
 
-  hold(uid: string, cgroup: string): void {
+  /** @param strictEgress what its annotations say, as far as they are known. */
+  hold(uid: string, cgroup: string, strictEgress: boolean): void {
     try {
-      this.redirector.attach(uid, cgroup);
+      this.redirector.attach(uid, cgroup, strictEgress);
       this.#held.set(uid, cgroup);
     } catch (error) {
       // Usually gone again already: the cgroup of a pod that failed to start.

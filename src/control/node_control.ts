@@ -7,13 +7,16 @@ import type { Cluster } from "./cluster/cluster.ts";
 import type { ClusterObjects } from "./cluster/objects.ts";
 import { type Desired, desiredState } from "./desired.ts";
 import { Enrolments } from "./enrolments.ts";
+import { Frontends } from "./frontends.ts";
 import type { PeerIndex } from "./peer_index.ts";
 import { Peers } from "./peers.ts";
+import { ServiceIndex } from "./service_index.ts";
+import { StrictEgress, type StrictEgressOptions } from "./strict_egress.ts";
 import { notEnrolled, verdictsOf } from "./verdicts.ts";
 
 const log = logger("agent");
 
-export interface NodeOptions {
+export interface NodeOptions extends StrictEgressOptions {
   readonly nodeName: string;
   readonly trustDomain: string;
   readonly cgroupRoot: string;
@@ -34,6 +37,9 @@ export class NodeControl {
   readonly #trustDomain: string;
   readonly #services: NodeServices;
   readonly #peers: Peers;
+  readonly #serviceIndex: ServiceIndex;
+  readonly frontends: Frontends;
+  readonly #strictEgress: StrictEgress;
   readonly enrolments: Enrolments;
   /** The last state of the cluster, and what follows from it. */
   objects: ClusterObjects | undefined;
@@ -51,6 +57,13 @@ export class NodeControl {
     this.#services = services;
     this.#inherited = services.redirector.attached();
     this.#peers = new Peers(services.redirector, services.workers);
+    const { index } = services;
+    this.#serviceIndex = new ServiceIndex(
+      options.nodeName,
+      (address) => index.get(address) !== undefined,
+    );
+    this.frontends = new Frontends(services.redirector);
+    this.#strictEgress = new StrictEgress(services.redirector.egressRules, options);
     this.enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
       ...services,
       procRoot: options.procRoot,
@@ -106,14 +119,35 @@ export class NodeControl {
     // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
     const first = objects.complete && !this.#settled;
     if (first) this.#detachUnwanted(desired);
-    this.#peers.apply(this.#services.index.update(objects));
-    if (first) this.#peers.prune((address) => this.#services.index.get(address) !== undefined);
+    this.#route(objects, first);
     this.#tellSoon();
     const known = knownUids(objects, nodeName);
     await this.enrolments.reconcile(desired.enrolments, known, objects.complete);
     if (!first) return;
     this.#settled = true;
     await this.#publish();
+  }
+
+  /** Peers first: a frontend sends connections to them. */
+  #route(objects: ClusterObjects, first: boolean): void {
+    const { index } = this.#services;
+    const changes = index.update(objects);
+    this.#peers.apply(changes);
+    const moved = changes.filter(({ before, now }) =>
+      (before === undefined) !== (now === undefined)
+    );
+    this.frontends.apply(
+      this.#serviceIndex.update(
+        objects.services,
+        objects.endpoints,
+        objects.zone,
+        new Set(moved.map(({ address }) => address)),
+      ),
+    );
+    this.#strictEgress.apply(objects.services);
+    if (!first) return;
+    this.#peers.prune((address) => index.get(address) !== undefined);
+    this.frontends.prune();
   }
 
   #detachUnwanted(desired: Desired): void {

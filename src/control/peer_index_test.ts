@@ -28,6 +28,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     namespaces: new Map(),
     registry: slices.flatMap((s) => readSlice(s) ?? []).map((s) => partOf(s, trustDomain)),
     services: new Map(),
+    zone: undefined,
     endpoints: new Map(),
     complete: true,
   };

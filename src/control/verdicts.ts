@@ -18,7 +18,7 @@ export interface Verdict {
 export function verdictsOf(
   pods: readonly Pod[],
   desired: Desired,
-  enrolments: readonly Pick<Enrolment, "wanted" | "state" | "reason" | "isNew" | "addresses">[],
+  enrolments: readonly Pick<Enrolment, Told>[],
 ): Verdict[] {
   const enrolmentByUid = new Map(enrolments.map((each) => [each.wanted.uid, each]));
   const refusalByUid = new Map(desired.refused.map(({ uid, reason }) => [uid, reason]));
@@ -36,6 +36,8 @@ export function verdictsOf(
   });
 }
 
+type Told = "wanted" | "state" | "reason" | "isNew" | "addresses" | "settings";
+
 /** For a pod that goes back to plain connections. */
 export function notEnrolled(pod: Pod, why: string): Verdict {
   return verdictOf(pod, "False", "NotEnrolled", `its connections are not encrypted: ${why}`);
@@ -43,15 +45,12 @@ export function notEnrolled(pod: Pod, why: string): Verdict {
 
 function ofEnrolment(
   pod: Pod,
-  { wanted, state, reason, isNew, addresses }: Pick<
-    Enrolment,
-    "wanted" | "state" | "reason" | "isNew" | "addresses"
-  >,
+  { wanted, state, reason, isNew, addresses, settings }: Pick<Enrolment, Told>,
 ): Verdict | undefined {
   if (state === "active") {
     const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
       "TCP connections with other enrolled pods are mutual TLS 1.3";
-    return verdictOf(pod, "True", "Enrolled", message);
+    return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems].join("; "));
   }
   const isGoing = state === "leaving" || state === "gone";
   // One that was secured is not while it waits, however short that is: the next look will tell.

@@ -1,6 +1,7 @@
 import { deepStrictEqual, match } from "node:assert/strict";
 import type { Pod } from "./cluster/objects.ts";
 import type { Desired, WantedEnrolment } from "./desired.ts";
+import { settingsOf } from "./settings.ts";
 import { verdictsOf } from "./verdicts.ts";
 
 const POD: Pod = {
@@ -23,12 +24,14 @@ const WANTED: WantedEnrolment = {
   identity: "spiffe://td/ns/shop/sa/web",
   addresses: [],
   cgroupUids: ["u"],
+  settings: settingsOf({}),
 };
 const ACTIVE = {
   wanted: WANTED,
   state: "active",
   reason: undefined,
   isNew: false,
+  settings: settingsOf({}),
   addresses: ["10.0.0.1"],
 } as const;
 const nobody: Desired = { enrolments: new Map(), refused: [] };

@@ -13,6 +13,11 @@ export const LAYOUT = {
   peer: { size: 8, identity: 0, generation: 4 },
   identity: { size: 592, text: 0 },
   pod: { size: 36, own: 0, outbound_port: 32 },
+  frontend: { size: 12, set: 0, count: 4, affinity: 8 },
+  backend_key: { size: 8, set: 0, index: 4 },
+  affinity: { size: 32, backend: 0, used: 24 },
+  range: { size: 20, prefix_length: 0, address: 4 },
+  egress_rule: { size: 36, every_port: 0, count: 2, ports: 4 },
 } as const;
 
 /** Name, key and value of every map that the agent reads or writes. */
@@ -22,6 +27,11 @@ export const MAPS = {
   pods: { key: 8, value: "pod" },
   flows: { key: "socket_key", value: "endpoint" },
   origins: { key: "socket_key", value: "endpoint" },
+  frontends: { key: "endpoint", value: "frontend" },
+  backends: { key: "backend_key", value: "endpoint" },
+  affinities: { key: "socket_key", value: "affinity" },
+  egress_rules: { key: "range", value: "egress_rule" },
+  node_addresses: { key: "address", value: 4 },
 } as const;
 
 /** Pinned like the others, but used by the programs only. */
@@ -60,6 +70,94 @@ export function decodePeer(bytes: Uint8Array<ArrayBuffer>): PeerValue {
     identity: view.getUint32(LAYOUT.peer.identity, true),
     generation: view.getUint32(LAYOUT.peer.generation, true),
   };
+}
+
+/** `struct frontend`. */
+export interface FrontendValue {
+  /** Of the `backends` map. */
+  readonly set: number;
+  /** How many backends the set has. */
+  readonly count: number;
+  /** Seconds; 0: a client need not stay with its backend. */
+  readonly affinity: number;
+}
+
+export function encodeFrontend({ set, count, affinity }: FrontendValue): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.frontend.size);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(LAYOUT.frontend.set, set, true);
+  view.setUint32(LAYOUT.frontend.count, count, true);
+  view.setUint32(LAYOUT.frontend.affinity, affinity, true);
+  return bytes;
+}
+
+export function decodeFrontend(bytes: Uint8Array<ArrayBuffer>): FrontendValue {
+  const view = new DataView(bytes.buffer);
+  return {
+    set: view.getUint32(LAYOUT.frontend.set, true),
+    count: view.getUint32(LAYOUT.frontend.count, true),
+    affinity: view.getUint32(LAYOUT.frontend.affinity, true),
+  };
+}
+
+/** A key of the `backends` map. */
+export function encodeBackendKey(set: number, index: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new Uint32Array([set, index]).buffer);
+}
+
+/** The set of a key of the `backends` map. */
+export function setOf(key: Uint8Array<ArrayBuffer>): number {
+  return new DataView(key.buffer).getUint32(LAYOUT.backend_key.set, true);
+}
+
+/** `struct affinity`. */
+export interface AffinityValue {
+  readonly backend: Endpoint;
+  /** Milliseconds since 1970. */
+  readonly used: number;
+}
+
+export function encodeAffinity({ backend, used }: AffinityValue): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.affinity.size);
+  bytes.set(encodeEndpoint(backend), LAYOUT.affinity.backend);
+  new DataView(bytes.buffer).setBigUint64(LAYOUT.affinity.used, BigInt(used), true);
+  return bytes;
+}
+
+export function decodeAffinity(bytes: Uint8Array<ArrayBuffer>): AffinityValue {
+  return {
+    backend: decodeEndpoint(bytes),
+    used: Number(new DataView(bytes.buffer).getBigUint64(LAYOUT.affinity.used, true)),
+  };
+}
+
+/** A key of the `egress_rules` map: 16 address bytes and how many of their 128 bits count. */
+export function encodeRange(address: Uint8Array, prefixLength: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.range.size);
+  new DataView(bytes.buffer).setUint32(LAYOUT.range.prefix_length, prefixLength, true);
+  bytes.set(address, LAYOUT.range.address);
+  return bytes;
+}
+
+/** How many ports an egress rule can name (bpf/maps.h, MAX_RULE_PORTS). */
+export const MAX_RULE_PORTS = 16;
+
+/** `struct egress_rule`. @throws {RangeError} for more than MAX_RULE_PORTS ports. */
+export function encodeEgressRule(ports: "every" | readonly number[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.egress_rule.size);
+  const view = new DataView(bytes.buffer);
+  if (ports === "every") {
+    view.setUint16(LAYOUT.egress_rule.every_port, 1, true);
+    return bytes;
+  }
+  if (ports.length > MAX_RULE_PORTS) {
+    throw new RangeError(`more than ${MAX_RULE_PORTS} ports in an egress rule`);
+  }
+  view.setUint16(LAYOUT.egress_rule.count, ports.length, true);
+  for (const [index, port] of ports.entries()) {
+    view.setUint16(LAYOUT.egress_rule.ports + 2 * index, port);
+  }
+  return bytes;
 }
 
 /** A key of the `identities` map. */

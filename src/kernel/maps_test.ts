@@ -39,7 +39,8 @@ Deno.test("every struct has the size and the field offsets of the object's BTF",
 
 Deno.test("no field of a struct is left out", async () => {
   const structs = await structsOf();
-  for (const name of ["endpoint", "socket_key", "peer", "identity", "pod"] as const) {
+  const { address: _, ...layouts } = LAYOUT; // its one field is an array of words
+  for (const name of Object.keys(layouts) as (keyof typeof layouts)[]) {
     const fields = [...structs.get(name)?.offsets.keys() ?? []].filter((field) =>
       field !== "padding"
     );

@@ -7,21 +7,35 @@ import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfLink, BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { openDirectory } from "../native/file_system.ts";
-import { MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
+import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
 
 /** Program to attach type (enum bpf_attach_type, linux/bpf.h). */
 export const PROGRAMS = {
   connect4: 10,
   connect6: 11,
+  connect4_strict: 10,
+  connect6_strict: 11,
   note_flow: 3,
   getpeername4: 29,
   getpeername6: 30,
   getsockname4: 31,
   getsockname6: 32,
+  strict_inbound: 36,
 } as const;
 
 type ProgramName = keyof typeof PROGRAMS;
-const PROGRAM_NAMES = Object.keys(PROGRAMS) as ProgramName[];
+
+/** What is attached to a pod's cgroup: the link's name and the program, by whether egress is strict. */
+const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
+  ["connect4", "connect4", "connect4_strict"],
+  ["connect6", "connect6", "connect6_strict"],
+  ...(["note_flow", "getpeername4", "getpeername6", "getsockname4", "getsockname6"] as const).map(
+    (name) => [name, name, name] as const,
+  ),
+];
+
+/** The link of `strict_inbound`, which belongs to a network namespace. */
+const INBOUND_LINK = "strict_inbound";
 
 export class Redirector implements Disposable {
   readonly peers: BpfMap;
@@ -29,6 +43,11 @@ export class Redirector implements Disposable {
   readonly pods: BpfMap;
   readonly flows: BpfMap;
   readonly origins: BpfMap;
+  readonly frontends: BpfMap;
+  readonly backends: BpfMap;
+  readonly affinities: BpfMap;
+  readonly egressRules: BpfMap;
+  readonly nodeAddresses: BpfMap;
   readonly #object: BpfObject;
 
   /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over. */
@@ -40,27 +59,51 @@ export class Redirector implements Disposable {
       [...Object.keys(MAPS), SOCKET_STORAGE],
       mapsDirectory(stateDirectory),
     );
-    this.peers = openMap("peers", this.#object.map("peers"));
-    this.identities = openMap("identities", this.#object.map("identities"));
-    this.pods = openMap("pods", this.#object.map("pods"));
-    this.flows = openMap("flows", this.#object.map("flows"));
-    this.origins = openMap("origins", this.#object.map("origins"));
+    const open = (name: MapName) => openMap(name, this.#object.map(name));
+    this.peers = open("peers");
+    this.identities = open("identities");
+    this.pods = open("pods");
+    this.flows = open("flows");
+    this.origins = open("origins");
+    this.frontends = open("frontends");
+    this.backends = open("backends");
+    this.affinities = open("affinities");
+    this.egressRules = open("egress_rules");
+    this.nodeAddresses = open("node_addresses");
   }
 
   /**
-   * Attaches every program to a pod's cgroup, or replaces those that an earlier agent attached and pinned.
-   * Throws a SystemError with nothing half attached.
+   * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
+   * agent. `strictEgress` refuses plain connections inside the cluster from now on, whether there is an agent or
+   * not. Throws a SystemError with nothing half attached.
    */
-  attach(uid: string, cgroup: string): void {
+  attach(uid: string, cgroup: string, strictEgress: boolean): void {
     const directory = `${podsDirectory(this.stateDirectory)}/${uid}`;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     try {
       using target = openDirectory(cgroup);
-      for (const name of PROGRAM_NAMES) this.#attachOne(name, target.descriptor, directory, cgroup);
+      for (const [link, usual, strict] of LINKS) {
+        const name = strictEgress ? strict : usual;
+        this.#attachOne(name, target.descriptor, `${directory}/${link}`, `${name} on ${cgroup}`);
+      }
     } catch (error) {
       this.detach(uid);
       throw error;
     }
+  }
+
+  /**
+   * From now on the pod's network namespace, an open descriptor, refuses new connections that are neither its tunnel's nor
+   * its own nor its node's; or it takes all again. Throws a SystemError.
+   */
+  setStrictInbound(uid: string, namespace: number, strict: boolean): void {
+    const path = `${podsDirectory(this.stateDirectory)}/${uid}/${INBOUND_LINK}`;
+    if (!strict) return rmSync(path, { force: true });
+    // An earlier one may belong to an earlier sandbox's namespace. The new one is in force before that goes.
+    const program = this.#object.program("strict_inbound");
+    using link = BpfLink.attach(program, namespace, PROGRAMS.strict_inbound, `${uid}'s namespace`);
+    rmSync(path, { force: true });
+    link.pin(path);
   }
 
   /** Detaches a pod's programs: its next connection is plain TCP. */
@@ -73,14 +116,25 @@ export class Redirector implements Disposable {
     return readdirSync(podsDirectory(this.stateDirectory));
   }
 
+  /** Of the maps that the relay workers use. Lent. */
+  descriptors() {
+    return {
+      peers: this.peers.descriptor,
+      identities: this.identities.descriptor,
+      flows: this.flows.descriptor,
+      origins: this.origins.descriptor,
+      frontends: this.frontends.descriptor,
+      backends: this.backends.descriptor,
+      affinities: this.affinities.descriptor,
+    };
+  }
+
   /** Gives up the descriptors; what is pinned stays in force. */
   [Symbol.dispose](): void {
     this.#object[Symbol.dispose]();
   }
 
-  #attachOne(name: ProgramName, target: number, directory: string, cgroup: string): void {
-    const path = `${directory}/${name}`;
-    const about = `${name} on ${cgroup}`;
+  #attachOne(name: ProgramName, target: number, path: string, about: string): void {
     const program = this.#object.program(name);
     const pinned = BpfLink.open(path);
     if (pinned !== undefined) {

@@ -1,3 +1,4 @@
+import "./no_default_roots.ts"; // before anything makes an HTTP client
 import type { ClusterConnection } from "./connection.ts";
 import { ApiError, isOutage, NoAnswer } from "./errors.ts";
 import { Pace } from "./pace.ts";
@@ -37,7 +38,7 @@ export class KubernetesApi implements Disposable {
       // gives it up after 15 minutes; and each with a body waits 40 ms, since Deno leaves Nagle's algorithm on.
       http2: false,
       poolIdleTimeout: 15_000, // for the same first reason
-      ...(certificateAuthority === undefined ? {} : { caCerts: [certificateAuthority] }),
+      caCerts: [certificateAuthority],
       ...(clientCertificate === undefined
         ? {}
         : { cert: clientCertificate.certificate, key: clientCertificate.key }),

@@ -2,8 +2,8 @@
 export interface ClusterConnection {
   /** `https://host:port`, without a slash at the end. */
   readonly server: string;
-  /** PEM; the system's when undefined. */
-  readonly certificateAuthority: string | undefined;
+  /** PEM: one or more. The server is trusted under these only. */
+  readonly certificateAuthority: string;
   /** PEM of a client certificate and its key, for those that authenticate by one. */
   readonly clientCertificate?: { readonly certificate: string; readonly key: string };
   /** Asked before every request, because tokens rotate; undefined where a certificate is enough. */

@@ -25,6 +25,12 @@ export function isOutage(error: unknown): boolean {
   return true;
 }
 
+/** What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire. */
+export function retryAfterMilliseconds(error: unknown): number {
+  if (!(error instanceof ApiError)) return 0;
+  return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);
+}
+
 /** What went wrong, with its causes: fetch alone says no more than "fetch failed". At most 500 characters. */
 export function errorText(error: unknown): string {
   const texts = new Set<string>();

@@ -1,4 +1,5 @@
 import { dirname, resolve } from "node:path";
+import { rootCertificates } from "node:tls";
 import * as v from "valibot";
 import { parse } from "yaml";
 import { type ClusterConnection, tokenFile } from "./connection.ts";
@@ -25,10 +26,9 @@ export async function kubeconfigConnection(file: string): Promise<ClusterConnect
   if (cluster === undefined || user === undefined) {
     throw unusable(`its current context "${current ?? ""}" has no cluster or no user`);
   }
-  if (cluster["insecure-skip-tls-verify"]) {
-    throw unusable("it says insecure-skip-tls-verify; give it certificate-authority-data instead");
-  }
-  if (user.username !== undefined) throw unusable("Kubernetes has no passwords since 1.19");
+  const refused = refusal(`cluster "${context?.cluster}"`, cluster, REFUSED.cluster) ??
+    refusal(`user "${context?.user}"`, user, REFUSED.user);
+  if (refused !== undefined) throw unusable(refused);
 
   // As kubectl does: paths are relative to the file, and data go before files.
   const text = async (data: string | undefined, path: string | undefined) =>
@@ -44,7 +44,7 @@ export async function kubeconfigConnection(file: string): Promise<ClusterConnect
     certificateAuthority: await text(
       cluster["certificate-authority-data"],
       cluster["certificate-authority"],
-    ),
+    ) ?? rootCertificates.join("\n"), // a server with a certificate from a public CA
     ...(certificate === undefined || key === undefined
       ? {}
       : { clientCertificate: { certificate, key } }),
@@ -58,21 +58,59 @@ async function tokenOf(user: User, file: string): Promise<Pick<ClusterConnection
   const { token, tokenFile: path } = user;
   if (path !== undefined) return { token: tokenFile(resolve(dirname(file), path)) };
   if (token !== undefined) return { token: () => Promise.resolve(token) };
-  if (user.exec === undefined && user["auth-provider"] === undefined) return {};
+  if (isAbsent(user.exec) && isAbsent(user["auth-provider"])) return {};
   const { pluginCredentials } = await import("./kubeconfig_plugin.ts");
   return await pluginCredentials(file);
 }
 
-const text = v.optional(v.string());
+/** Why a part of the kubeconfig cannot be done as it says; undefined when it can. */
+function refusal(
+  what: string,
+  part: Readonly<Record<string, unknown>>,
+  refused: Readonly<Record<string, string>>,
+): string | undefined {
+  const field = Object.keys(refused).find((name) => !isAbsent(part[name]));
+  return field === undefined ? undefined : `its ${what} has ${field}, ${refused[field]}`;
+}
 
-const UserSchema = v.object({
+/** As client-go sees it, for which a field that is not there has its type's zero value. */
+function isAbsent(value: unknown): boolean {
+  return !value || typeof value === "object" && Object.keys(value).length === 0;
+}
+
+const IMPERSONATION =
+  "and no request is made in another's name: give the user credentials of its own";
+const PASSWORDS = "and Kubernetes has no passwords since 1.19: give it a token or a certificate";
+
+/** What says how to connect and as whom, and is not done here: to ignore it would be to do something else. */
+const REFUSED = {
+  cluster: {
+    "insecure-skip-tls-verify":
+      "and then anybody could answer for the server: give it certificate-authority-data instead",
+    "proxy-url":
+      "and connections are made directly: give it a server that can be reached without a proxy",
+    "tls-server-name":
+      "and the certificate must name the host in server: give it a server that it names",
+  },
+  user: {
+    as: IMPERSONATION,
+    "as-uid": IMPERSONATION,
+    "as-groups": IMPERSONATION,
+    "as-user-extra": IMPERSONATION,
+    username: PASSWORDS,
+    password: PASSWORDS,
+  },
+};
+
+const text = v.pipe(v.nullish(v.string()), v.transform((given) => given || undefined));
+
+const UserSchema = v.looseObject({
   "client-certificate": text,
   "client-certificate-data": text,
   "client-key": text,
   "client-key-data": text,
   token: text,
   tokenFile: text,
-  username: text,
   exec: v.optional(v.unknown()),
   "auth-provider": v.optional(v.unknown()),
 });
@@ -86,11 +124,10 @@ const KubeconfigSchema = v.object({
   }))),
   clusters: v.optional(v.array(v.object({
     name: v.string(),
-    cluster: v.object({
+    cluster: v.looseObject({
       server: v.pipe(v.string(), v.regex(/^https:\/\//, "needs https://")),
       "certificate-authority": text,
       "certificate-authority-data": text,
-      "insecure-skip-tls-verify": v.optional(v.boolean()),
     }),
   }))),
   users: v.optional(v.array(v.object({ name: v.string(), user: UserSchema }))),

@@ -1,4 +1,6 @@
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { rootCertificates } from "node:tls";
+import { KubernetesApi } from "./api.ts";
 import { kubeconfigConnection } from "./kubeconfig.ts";
 
 const base64 = (text: string) => new TextEncoder().encode(text).toBase64();
@@ -34,7 +36,10 @@ Deno.test("certificates and tokens are read from data, and from files beside the
     strictEqual(byData.certificateAuthority, "another CA");
     deepStrictEqual(byData.clientCertificate, { certificate: "certificate", key: "key" });
     strictEqual(byData.token, undefined);
-    strictEqual(await (await connection({}, { token: "t" })).token?.(), "t");
+    const byToken = await connection({}, { token: "t" });
+    strictEqual(await byToken.token?.(), "t");
+    strictEqual(byToken.certificateAuthority, rootCertificates.join("\n"));
+    new KubernetesApi(byToken)[Symbol.dispose](); // takes them all
   });
 });
 
@@ -53,6 +58,52 @@ Deno.test("an exec plugin gives the token", async () => {
     strictEqual(await (await connection({}, user)).token?.(), "by-plugin");
     await Deno.writeTextFile(plugin, "#!/bin/sh\necho no >&2; exit 1\n");
     await rejects(connection({}, user));
+  });
+});
+
+Deno.test("what would be done otherwise than it says is refused, not ignored", async () => {
+  await inDirectory(async (_directory, connection) => {
+    const token = "t";
+    for (
+      const one of [{ as: "admin" }, { "as-uid": "1" }, { "as-groups": ["system:masters"] }, {
+        "as-user-extra": { scopes: ["all"] },
+      }]
+    ) {
+      const what = `/config: its user "u" has ${Object.keys(one)[0]}, .*: give .*credentials`;
+      await rejects(connection({}, { token, ...one }), new RegExp(what));
+    }
+    const proxy = { "proxy-url": "http://10.0.0.2:3128" };
+    await rejects(connection(proxy, { token }), /its cluster "c" has proxy-url, .*: give/);
+    const name = { "tls-server-name": "kubernetes" };
+    await rejects(connection(name, { token }), /its cluster "c" has tls-server-name, .*: give/);
+  });
+});
+
+Deno.test("what is empty counts as absent, as for kubectl", async () => {
+  await inDirectory(async (directory, connection) => {
+    await Deno.writeTextFile(`${directory}/ca.crt`, "the CA");
+    const { certificateAuthority, clientCertificate, token } = await connection({
+      "certificate-authority": "ca.crt",
+      "certificate-authority-data": "",
+      "insecure-skip-tls-verify": false,
+      "proxy-url": "",
+      "tls-server-name": null,
+    }, {
+      "client-certificate": "",
+      "client-key-data": "",
+      as: "",
+      "as-groups": [],
+      "as-user-extra": {},
+      exec: null,
+      password: "",
+      token: "t",
+      tokenFile: "",
+      username: "",
+    });
+    strictEqual(certificateAuthority, "the CA");
+    strictEqual(clientCertificate, undefined);
+    strictEqual(await token?.(), "t");
+    strictEqual((await connection({}, { exec: null, token: "" })).token, undefined);
   });
 });
 

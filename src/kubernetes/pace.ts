@@ -1,4 +1,4 @@
-import { ApiError, isOutage, NoAnswer } from "./errors.ts";
+import { isOutage, NoAnswer, retryAfterMilliseconds } from "./errors.ts";
 
 /**
  * Spares an API server that is down or overloaded: until something has succeeded, and after each failure,
@@ -9,7 +9,8 @@ export class Pace {
   #failing = true;
   /** When the next request may go out while the server fails. */
   #next = 0;
-  #recovered = Promise.withResolvers<void>();
+  /** Ends the waits of those whose turn has not come. */
+  readonly #wakers = new Set<() => void>();
 
   constructor(interval: number) {
     this.#interval = interval;
@@ -23,7 +24,7 @@ export class Pace {
         this.#next = now + this.#interval;
         break;
       }
-      await pause(this.#next - now, signal, this.#recovered.promise);
+      await pause(this.#next - now, signal, this.#wakers);
     }
     signal.throwIfAborted();
     try {
@@ -39,8 +40,7 @@ export class Pace {
 
   /** Something failed that tells that the server is in trouble. */
   failed(error: unknown): void {
-    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
-    const wait = Math.max(this.#interval, Math.min(asked, MAX_WAIT_MILLISECONDS));
+    const wait = Math.max(this.#interval, retryAfterMilliseconds(error));
     this.#next = Math.max(this.#next, performance.now() + wait);
     this.#failing = true;
   }
@@ -48,34 +48,31 @@ export class Pace {
   #recover(): void {
     if (!this.#failing) return;
     this.#failing = false;
-    this.#recovered.resolve();
-    this.#recovered = Promise.withResolvers();
+    for (const wake of this.#wakers) wake();
   }
 }
 
 /**
- * Resolves after so many milliseconds, or when `early` does.
+ * Resolves after so many milliseconds, or when its entry in `wakers` is called, which is there meanwhile.
  *
  * @throws the signal's reason.
  */
 export function pause(
   milliseconds: number,
   signal: AbortSignal,
-  early?: Promise<void>,
+  wakers?: Set<() => void>,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     const end = () => {
       clearTimeout(timer);
       signal.removeEventListener("abort", end);
+      wakers?.delete(end);
       if (signal.aborted) reject(signal.reason);
       else resolve();
     };
     const timer = setTimeout(end, Math.max(0, milliseconds));
     signal.addEventListener("abort", end, { once: true });
-    void early?.then(end);
+    wakers?.add(end);
   });
 }
-
-/** Longer than this nobody's Retry-After is obeyed: certificates expire. */
-const MAX_WAIT_MILLISECONDS = 30_000;

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { KubernetesApi } from "./api.ts";
-import { ApiError, errorText, isOutage } from "./errors.ts";
+import { ApiError, errorText, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
 import { pause } from "./pace.ts";
 
@@ -179,9 +179,9 @@ class Follower<T> {
       this.#tell(); // of what came before the failure
     }
     // The server ends watches in good order; one that does nothing else is not asked in a tight loop.
-    if (events === 0 && performance.now() - began < 1000) {
-      throw new Error("the watch ended at once");
-    }
+    const lasted = performance.now() - began;
+    if (events === 0 && lasted < 1000) throw new Error("the watch ended at once");
+    await pause(SHORTEST_WATCH_MILLISECONDS - lasted, this.#stop.signal);
   }
 
   #event(value: unknown): void {
@@ -254,11 +254,11 @@ class Follower<T> {
     // Who answers, be it with a refusal, is back: the failures of his absence do not count any more.
     if (this.#isAway && !isOutage(error)) this.#failures = 0;
     this.#isAway = isOutage(error);
-    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+    const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
     const wait = Math.max(
-      Math.min(asked, MAX_BACKOFF_MILLISECONDS),
-      Math.min(FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures, MAX_BACKOFF_MILLISECONDS),
-    ) * (0.5 + Math.random());
+      retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
+      Math.min(backoff, MAX_BACKOFF_MILLISECONDS) * (0.5 + Math.random()),
+    );
     // The first cut is every day's; from the second on somebody may want to know.
     if (this.#failures++ > 0) {
       log.warn("{name}: {error}; again in {seconds} s", {
@@ -304,6 +304,7 @@ const StatusSchema = v.object({
 const LIST_MILLISECONDS = 30_000;
 const IDLE_MILLISECONDS = 90_000;
 const FIRST_BACKOFF_MILLISECONDS = 200;
+const SHORTEST_WATCH_MILLISECONDS = 250;
 /** While the server is away, the client's own pace holds back all watches together. */
 const MAX_BACKOFF_MILLISECONDS = 5_000;
 

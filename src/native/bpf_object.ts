@@ -66,9 +66,9 @@ function found(descriptor: number, what: string, file: string): number {
 export class BpfLink implements Disposable {
   private constructor(readonly descriptor: number) {}
 
-  /** Attaches a program to an open cgroup. */
-  static attach(program: number, cgroup: number, attachType: number, about: string): BpfLink {
-    const descriptor = libbpf.bpf_link_create(program, cgroup, attachType, null);
+  /** Attaches a program to an open cgroup or network namespace. */
+  static attach(program: number, target: number, attachType: number, about: string): BpfLink {
+    const descriptor = libbpf.bpf_link_create(program, target, attachType, null);
     if (descriptor < 0) throw new SystemError("bpf_link_create", -descriptor, about);
     return new BpfLink(descriptor);
   }

@@ -52,6 +52,20 @@ export class Certificate implements Disposable {
     };
   }
 
+  /** Seconds until it expires. */
+  secondsLeft(): number {
+    const days = new Int32Array(1);
+    const seconds = new Int32Array(1);
+    const known = libcrypto.ASN1_TIME_diff(
+      new Uint8Array(days.buffer),
+      new Uint8Array(seconds.buffer),
+      null,
+      libcrypto.X509_get0_notAfter(this.pointer),
+    );
+    if (known !== 1) throw new OpenSslError("ASN1_TIME_diff", ["malformed time"], "certificate");
+    return (days[0] ?? 0) * 86_400 + (seconds[0] ?? 0);
+  }
+
   [Symbol.dispose](): void {
     libcrypto.X509_free(this.pointer);
   }

@@ -36,6 +36,7 @@ export function checked(result: number, call: string, about: string): number {
   return result;
 }
 
+export const EACCES = constants.errno.EACCES;
 export const EAGAIN = constants.errno.EAGAIN;
 export const EADDRINUSE = constants.errno.EADDRINUSE;
 export const ECONNREFUSED = constants.errno.ECONNREFUSED;

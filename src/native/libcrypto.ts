@@ -44,6 +44,11 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_get_ext: { parameters: ["pointer", "i32"], result: "pointer" },
   // int X509_EXTENSION_get_critical(const X509_EXTENSION *ex);
   X509_EXTENSION_get_critical: { parameters: ["pointer"], result: "i32" },
+  // const ASN1_TIME *X509_get0_notAfter(const X509 *x);
+  X509_get0_notAfter: { parameters: ["pointer"], result: "pointer" },
+  // int ASN1_TIME_diff(int *pday, int *psec, const ASN1_TIME *from, const ASN1_TIME *to);
+  // NULL is now; both results have the sign of the difference.
+  ASN1_TIME_diff: { parameters: ["buffer", "buffer", "pointer", "pointer"], result: "i32" },
   // X509_NAME *X509_get_subject_name(const X509 *cert);
   X509_get_subject_name: { parameters: ["pointer"], result: "pointer" },
   // int X509_NAME_entry_count(const X509_NAME *name);

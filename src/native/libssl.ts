@@ -72,6 +72,12 @@ const ssl = Deno.dlopen("libssl.so.3", {
   // X509 *SSL_get1_peer_certificate(const SSL *ssl);
   // The caller frees it with X509_free.
   SSL_get1_peer_certificate: { parameters: ["pointer"], result: "pointer" },
+  // const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl);
+  SSL_get_current_cipher: { parameters: ["pointer"], result: "pointer" },
+  // const char *SSL_CIPHER_get_name(const SSL_CIPHER *cipher);
+  SSL_CIPHER_get_name: { parameters: ["pointer"], result: "pointer" },
+  // long SSL_ctrl(SSL *ssl, int cmd, long larg, void *parg);
+  SSL_ctrl: { parameters: ["pointer", "i32", "i64", "buffer"], result: "i64" },
   // void SSL_get0_alpn_selected(const SSL *ssl, const unsigned char **data, unsigned int *len);
   SSL_get0_alpn_selected: { parameters: ["pointer", "buffer", "buffer"], result: "void" },
 });

@@ -93,6 +93,14 @@ export class TlsEngine {
   }
 }
 
+/** What two sides have agreed on, by the names that TLS has for it. */
+export interface TlsFacts {
+  readonly version: "TLSv1.3";
+  readonly cipher: string;
+  /** Of the key exchange; X25519MLKEM768 is safe from quantum computers. */
+  readonly group: string;
+}
+
 /**
  * One TLS connection, without its socket: it reads what its engine was fed and leaves in the engine what is
  * to be sent, also when it throws (the alert).
@@ -116,6 +124,17 @@ export class TlsSession implements Disposable {
     }
     if (this.#error(result) === SSL_ERROR_WANT_READ) return false;
     throw this.#failure("the connection was closed during the handshake");
+  }
+
+  /** What the handshake has agreed on. */
+  facts(): TlsFacts {
+    const cipher = libssl.SSL_CIPHER_get_name(libssl.SSL_get_current_cipher(this.#pointer));
+    const group = Number(libssl.SSL_ctrl(this.#pointer, SSL_CTRL_GET_NEGOTIATED_GROUP, 0n, null));
+    return {
+      version: "TLSv1.3", // the only one that a context allows
+      cipher: cipher === null ? "unknown" : Deno.UnsafePointerView.getCString(cipher),
+      group: GROUP_NAMES.get(group) ?? `group ${group}`,
+    };
   }
 
   /** The peer's leaf. The caller disposes of it. */
@@ -195,3 +214,10 @@ const BIO_C_SET_BUF_MEM = 114;
 const SSL_ERROR_WANT_READ = 2;
 const SSL_ERROR_ZERO_RETURN = 6;
 const X509_V_OK = 0n;
+const SSL_CTRL_GET_NEGOTIATED_GROUP = 134;
+/** openssl/obj_mac.h's NIDs, and IANA's number + 2^24 for what has none (SSL_get_negotiated_group(3)). */
+const GROUP_NAMES = new Map([
+  [1034, "X25519"],
+  [415, "P-256"],
+  [0x100_11ec, "X25519MLKEM768"],
+]);

@@ -16,6 +16,10 @@ export class Metrics {
   ]);
   readonly #peers = this.#gauge("peers", "Addresses of enrolled pods in the cluster.");
   readonly #services = this.#gauge("services", "Services that routing knows.");
+  readonly #frontends = this.#gauge(
+    "frontends",
+    "Addresses and ports of Services whose connections are redirected.",
+  );
   readonly #endpoints = this.#gauge("service_endpoints", "Endpoints of the Services.");
   readonly #streamsOpen = this.#gauge(
     "streams_open",
@@ -40,7 +44,19 @@ export class Metrics {
   readonly #problems = this.#gauge("problems", "What kube-gateway status lists as problems.");
   readonly #memory = this.#gauge("resident_memory_bytes", "Resident memory of the agent.");
   readonly #streams = this.#counter("streams_total", "Application connections that were relayed.");
-  readonly #handshakes = this.#counter("handshakes_total", "Mutual TLS handshakes that succeeded.");
+  readonly #plainStreams = this.#counter(
+    "plain_streams_total",
+    "Of these, those in clear to Services' endpoints that are not enrolled.",
+  );
+  readonly #retries = this.#counter(
+    "retries_total",
+    "How often another endpoint of a Service was tried.",
+  );
+  readonly #handshakes = this.#counter(
+    "handshakes_total",
+    "Mutual TLS handshakes that succeeded, by key exchange group.",
+    ["group"],
+  );
   readonly #bytes = this.#counter(
     "bytes_total",
     "Bytes of applications, by direction from the pod.",
@@ -61,6 +77,7 @@ export class Metrics {
     }
     this.#peers.set(status.peerCount);
     this.#services.set(status.services);
+    this.#frontends.set(status.frontends);
     this.#endpoints.set(status.endpoints);
     this.#streamsOpen.set(traffic.streamsOpen);
     this.#tunnelsOpen.set(traffic.tunnelsOpen);
@@ -70,11 +87,22 @@ export class Metrics {
     this.#setCertificates(status);
 
     // The workers count; a counter here is only how the format writes their sums.
-    for (const counter of [this.#streams, this.#handshakes, this.#bytes, this.#refused]) {
-      counter.reset();
-    }
+    for (
+      const counter of [
+        this.#streams,
+        this.#plainStreams,
+        this.#retries,
+        this.#handshakes,
+        this.#bytes,
+        this.#refused,
+      ]
+    ) counter.reset();
     this.#streams.inc(traffic.streams);
-    this.#handshakes.inc(traffic.handshakes);
+    this.#plainStreams.inc(traffic.plainStreams);
+    this.#retries.inc(traffic.retries);
+    for (const [group, count] of Object.entries(traffic.groups)) {
+      this.#handshakes.inc({ group }, count);
+    }
     this.#bytes.inc({ direction: "sent" }, traffic.bytesSent);
     this.#bytes.inc({ direction: "received" }, traffic.bytesReceived);
     for (const [reason, count] of Object.entries(traffic.refused)) {

@@ -4,6 +4,7 @@ import type { Desired } from "../control/desired.ts";
 import type { PeerIndex } from "../control/peer_index.ts";
 import type { Peer } from "../control/registry.ts";
 import type { Enrolment } from "../control/enrolment.ts";
+import { policyText } from "../policy.ts";
 import type { PodReport } from "../relay/messages.ts";
 import type { RelayReport } from "../relay/workers.ts";
 
@@ -21,6 +22,8 @@ export interface AgentStatus {
   /** What routing knows of the cluster's Services. */
   readonly services: number;
   readonly endpoints: number;
+  /** Addresses and ports of Services whose connections are redirected. */
+  readonly frontends: number;
   /** Seconds since the API server was last heard of. */
   readonly silentSeconds: number;
   /** What is wrong with the cluster's objects. */
@@ -36,6 +39,10 @@ export interface EnrolmentStatus {
   readonly reason?: string;
   readonly identity?: string;
   readonly addresses: readonly string[];
+  readonly inbound?: "strict" | "permissive";
+  readonly egress?: "strict" | "permissive";
+  /** Who may connect, when not every identity of the trust domain may. */
+  readonly allow?: string;
   readonly certificate?: {
     readonly serial: string;
     readonly notBefore: string;
@@ -55,6 +62,7 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
+  readonly frontends: number;
   readonly report: RelayReport;
 }
 
@@ -83,6 +91,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       (sum, { endpoints }) => sum + endpoints.length,
       0,
     ),
+    frontends: sources.frontends,
     silentSeconds: Math.round(sources.silence / 1000),
     problems: [
       ...silenceProblem(sources.silence),
@@ -90,6 +99,9 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         where: line === undefined ? file : `${file}:${line}`,
         message,
       })),
+      ...sources.enrolments.flatMap(({ name, settings }) =>
+        settings.problems.map((message) => ({ where: name, message }))
+      ),
       ...(objects?.registry ?? []).flatMap(({ refused }) => refused).map(({ slice, reason }) => ({
         where: slice,
         message: reason,
@@ -103,7 +115,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
 }
 
 function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
-  const { wanted, certificate, state, reason } = enrolment;
+  const { wanted, certificate, state, reason, settings } = enrolment;
   const report = reports.get(wanted.uid);
   return {
     pod: enrolment.name,
@@ -112,6 +124,9 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
     ...(reason === undefined || state === "active" ? {} : { reason }),
     identity: wanted.identity,
     addresses: enrolment.addresses,
+    inbound: settings.strictInbound ? "strict" : "permissive",
+    egress: settings.strictEgress ? "strict" : "permissive",
+    ...(settings.policy === undefined ? {} : { allow: policyText(settings.policy) }),
     ...(certificate === undefined ? {} : {
       certificate: {
         serial: certificate.serial,

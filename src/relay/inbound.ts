@@ -11,13 +11,15 @@ import { formatAddress } from "../addresses.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity, requireClient } from "../identity/verify.ts";
-import { ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
+import { EACCES, ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
 import { type Socket, text } from "../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
+import { allowingRule, policyText } from "../policy.ts";
 import { ApplicationDial } from "./application_dial.ts";
 import type { Expiring } from "./deadlines.ts";
 import { FRAME, FrameError, type Open } from "./frame.ts";
 import type { Handler } from "./loop.ts";
+import type { ConnectionReport } from "./messages.ts";
 import type { Connection, RelayPod } from "./pod.ts";
 import { Stream } from "./stream.ts";
 import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
@@ -60,6 +62,9 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   #open: Open | undefined;
   #dialling: ApplicationDial | undefined;
   #stream: Stream | undefined;
+  #streamBegan = 0;
+  /** The pod's credentials that the handshake was made with. */
+  readonly #epoch: number;
 
   constructor(
     readonly pod: RelayPod,
@@ -70,6 +75,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     const { bench } = pod;
     pod.connections.add(this);
     pod.unopened.add(this);
+    this.#epoch = pod.pool.epoch;
     pod.counters.tunnelsOpen++;
     bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
     this.#tunnel = new Tunnel(
@@ -89,7 +95,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
     this.#identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
-    this.pod.counters.handshakes++;
+    this.pod.secured(tunnel, certificate.secondsLeft());
     this.#state = "idle";
     this.#rearm(OPEN_MILLISECONDS);
   }
@@ -112,6 +118,8 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     ) {
       return this.#refuseStream(ECONNREFUSED, "the port is the relay's own");
     }
+    const denial = this.#denial(open.port);
+    if (denial !== undefined) return this.#refuseStream(EACCES, denial, "policy_denied");
     this.#dial(open);
   }
 
@@ -127,7 +135,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
 
   /** The tunnel is not used again after anything but two ENDs. */
   reset(): void {
-    this.#end();
+    this.#end("reset by the client");
   }
 
   accept(): void {
@@ -155,7 +163,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
         this.#fields(),
       );
     }
-    this.#end();
+    this.#end(reason);
   }
 
   expired(): void {
@@ -185,7 +193,45 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   }
 
   abort(): void {
-    this.#end();
+    this.#end("the pod or its agent is going");
+  }
+
+  enforce(): void {
+    if (this.#state === "idle") {
+      // Who comes back proves again who he is, to what the pod trusts by now.
+      if (this.#isOutdated && !this.pod.unopened.has(this)) this.#end();
+      return;
+    }
+    if (this.#open === undefined) return;
+    const denial = this.#denial(this.#open.port);
+    if (denial === undefined) return;
+    this.pod.refuse("policy_denied", `cut a stream: ${denial}`, this.#fields());
+    this.#end("the policy does not allow it any more");
+  }
+
+  describe(): ConnectionReport | undefined {
+    const [open, identity, tls] = [this.#open, this.#identity, this.#tunnel.tls];
+    if (open === undefined || identity === undefined || tls === undefined) return undefined;
+    const { description } = this.pod;
+    return {
+      direction: "inbound",
+      pod: description.name,
+      identity: description.identity,
+      state: this.#state === "streaming"
+        ? "streaming"
+        : this.#state === "idle"
+        ? "idle"
+        : "opening",
+      client: text(open.client),
+      destination: text({ address: this.local, port: open.port }),
+      dialled: text(open.dialled),
+      milliseconds: performance.now() - this.#streamBegan,
+      bytesSent: this.#stream?.bytesSent ?? 0,
+      bytesReceived: this.#stream?.bytesReceived ?? 0,
+      peer: formatAddress(open.client.address),
+      peerIdentity: identity.id,
+      tls,
+    };
   }
 
   /** Connects from inside the pod; the client's address is noted before the SYN can be sent. */
@@ -199,6 +245,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
       return this.#refuseStream(error.errno, error.message);
     }
     this.#state = "dialling";
+    this.#streamBegan = performance.now();
     this.#dialling = dial;
     this.#rearm(DIAL_MILLISECONDS);
     pod.bench.loop.register(dial.socket.descriptor, ALL_EVENTS, this);
@@ -214,7 +261,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     const stream: Stream = new Stream(pod.bench, dial.socket, {
       abandoned: () => this.#end(),
       released: (clean) => this.#released(clean),
-      closed: () => this.#streamClosed(stream, dial),
+      closed: (reason) => this.#streamClosed(stream, dial, reason),
     });
     this.#stream = stream;
     pod.bench.loop.replace(dial.socket.descriptor, stream);
@@ -222,23 +269,43 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     if (this.#stream === stream) stream.start(this.#tunnel, events);
   }
 
-  #streamClosed(stream: Stream, dial: ApplicationDial): void {
-    const { counters } = this.pod;
+  #streamClosed(stream: Stream, dial: ApplicationDial, reason: string | undefined): void {
+    const { bench, counters } = this.pod;
     counters.streamsOpen--;
     counters.bytesSent += stream.bytesSent;
     counters.bytesReceived += stream.bytesReceived;
     dial.forgetClient();
+    const { bytesSent, bytesReceived } = stream;
+    const report = this.describe();
+    if (report === undefined) return;
+    bench.access?.finished(reason, () => ({ ...report, bytesSent, bytesReceived }));
   }
 
   #released(clean: boolean): void {
     this.#stream = undefined;
     this.#state = "idle";
-    if (clean) this.#rearm(IDLE_MILLISECONDS);
+    if (clean && !this.#isOutdated) this.#rearm(IDLE_MILLISECONDS);
     else this.#end();
   }
 
-  #refuseStream(errno: number, message: string): void {
-    this.pod.refuse("application_refused", `refused a stream: ${message}`, this.#fields());
+  get #isOutdated(): boolean {
+    return this.#epoch !== this.pod.pool.epoch;
+  }
+
+  /** Why the pod's policy keeps the client from this port, if it does. */
+  #denial(port: number): string | undefined {
+    const { policy } = this.pod.settings;
+    if (policy === undefined || this.#identity === undefined) return undefined;
+    if (allowingRule(policy, this.#identity, port) !== undefined) return undefined;
+    const reason = `kube-gateway.io/allow (${policyText(policy)}) does not allow ` +
+      `${this.#identity.id} on port ${port} of ${this.pod.description.identity}`;
+    if (!policy.dryRun) return reason;
+    this.pod.note("policy_dry_run", `would have refused a stream: ${reason}`, this.#fields());
+    return undefined;
+  }
+
+  #refuseStream(errno: number, message: string, code = "application_refused"): void {
+    this.pod.refuse(code, `refused a stream: ${message}`, this.#fields());
     this.#closeDial();
     this.#rearm(IDLE_MILLISECONDS);
     this.#state = "idle";
@@ -248,7 +315,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   }
 
   /** Everything ends here that is not clean. */
-  #end(): void {
+  #end(reason = "the tunnel ended"): void {
     const { pod } = this;
     pod.bench.loop.deadlines.disarm(this);
     pod.unopened.delete(this);
@@ -257,7 +324,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     this.#tunnel.close();
     const stream = this.#stream;
     this.#stream = undefined;
-    stream?.reset();
+    stream?.reset(reason);
   }
 
   #closeDial(): void {

@@ -1,35 +1,72 @@
 /** What the main thread and the relay workers say to each other. */
 import type { Credentials } from "../native/tls_context.ts";
+import type { TlsFacts } from "../native/tls_session.ts";
+import type { Policy } from "../policy.ts";
 
 /** To a worker, with a ring of its bell. */
 export type WorkerCommand =
   | {
     readonly type: "start";
     readonly bell: number;
-    /** Map descriptors, lent, like the next three. */
-    readonly peers: number;
-    readonly identities: number;
-    readonly flows: number;
-    readonly origins: number;
-    readonly trustDomain: string;
+    readonly bench: BenchDescription;
   }
-  | { readonly type: "enrol"; readonly pod: PodDescription; readonly credentials: Credentials }
+  | { readonly type: "enrol"; readonly pod: PodDescription; readonly credentials: RelayCredentials }
+  /** From now on, for live streams too. */
+  | { readonly type: "adjust"; readonly uid: string; readonly settings: RelaySettings }
   /** From the next handshake on; live tunnels keep theirs. */
-  | { readonly type: "renew"; readonly uid: string; readonly credentials: Credentials }
+  | { readonly type: "renew"; readonly uid: string; readonly credentials: RelayCredentials }
   /** Closes the listeners; the streams may go on for `drainMilliseconds`. Answered by `withdrawn`. */
   | { readonly type: "withdraw"; readonly uid: string; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
   /** Answered by `report`. */
-  | { readonly type: "report"; readonly id: number };
+  | { readonly type: "report"; readonly id: number }
+  /** Answered by `connections`. */
+  | { readonly type: "connections"; readonly id: number };
+
+/** What all connections of a worker share. */
+export interface BenchDescription {
+  /** Descriptors of the kernel's maps, lent. */
+  readonly maps: {
+    readonly peers: number;
+    readonly identities: number;
+    readonly flows: number;
+    readonly origins: number;
+    readonly frontends: number;
+    readonly backends: number;
+    readonly affinities: number;
+  };
+  readonly trustDomain: string;
+  /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
+  readonly tunnelIdleMilliseconds: number;
+  /** One in so many finished streams is logged, failed ones always; 0: none. */
+  readonly accessLogEvery: number;
+}
+
+/** What a pod shows and trusts. */
+export interface RelayCredentials extends Credentials {
+  /** When its certificate expires, in milliseconds since 1970. */
+  readonly notAfter: number;
+}
+
+/** What a pod's annotations say that concerns the relay. */
+export interface RelaySettings {
+  /** Who may connect; undefined: every identity of the trust domain. */
+  readonly policy: Policy | undefined;
+  /** Nothing may leave in clear. */
+  readonly strictEgress: boolean;
+}
 
 /** One enrolled pod, as a worker needs it. */
 export interface PodDescription {
   readonly uid: string;
   /** `namespace/name`, for the log. */
   readonly name: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
   /** Canonical text. */
   readonly addresses: readonly string[];
+  readonly settings: RelaySettings;
   readonly cookie: bigint;
   /** The namespace's descriptor, lent: the main thread keeps it open until `withdrawn`. */
   readonly namespace: number;
@@ -52,6 +89,15 @@ export type WorkerEvent =
     readonly past: Traffic;
   }
   | {
+    readonly type: "connections";
+    readonly id: number;
+    /** The first thousand. */
+    readonly connections: readonly ConnectionReport[];
+    readonly count: number;
+  }
+  /** Streams that have ended; `left` more are not told. */
+  | { readonly type: "streams"; readonly streams: readonly StreamReport[]; readonly left: number }
+  | {
     readonly type: "log";
     readonly level: "info" | "warning" | "error";
     readonly message: string;
@@ -63,12 +109,47 @@ export interface PodReport extends Traffic {
   readonly uid: string;
 }
 
+/** A connection of an application, or the tunnel of the last one while it waits for the next. */
+export interface ConnectionReport {
+  readonly direction: "outbound" | "inbound";
+  /** `namespace/name` of the pod on this node. */
+  readonly pod: string;
+  /** SPIFFE ID of that pod. */
+  readonly identity: string;
+  readonly state: "opening" | "streaming" | "idle";
+  /** The connecting application's address and port. */
+  readonly client: string;
+  /** The address and port of the application that it is connected to. */
+  readonly destination: string;
+  /** What the application had asked for: a pod's address or a Service's. */
+  readonly dialled: string;
+  readonly milliseconds: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  /** The other pod's address and SPIFFE ID; absent: it is not enrolled, and the connection is in clear. */
+  readonly peer?: string;
+  readonly peerIdentity?: string;
+  readonly tls?: TlsFacts;
+}
+
+/** A stream that has ended. */
+export interface StreamReport extends ConnectionReport {
+  /** Why it did not end by both sides' FIN; absent when it did. */
+  readonly failure?: string;
+}
+
 /** Counters and, ending in Open, what there is now. */
 export interface Traffic {
   readonly streamsOpen: number;
   readonly streams: number;
+  /** Of these, those in clear to Services' endpoints that are not enrolled. */
+  readonly plainStreams: number;
+  /** How often another endpoint of a Service was tried. */
+  readonly retries: number;
   readonly tunnelsOpen: number;
   readonly handshakes: number;
+  /** Handshakes by key exchange group. */
+  readonly groups: Readonly<Record<string, number>>;
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly refused: Readonly<Record<string, number>>;

@@ -3,28 +3,32 @@
  *
  *   accept      the redirected connect() arrives on the pod's loopback
  *   flow        the kernel's note says where the application was going
- *   tunnel      one that an earlier stream has left, or a new one: its socket in our pod's namespace, TLS, the
- *               server's identity
+ *   route       to that pod, or to one endpoint after the other of that Service until one takes it
+ *   tunnel      one that an earlier stream has left, or a new one (pool.ts, dial.ts)
  *   OPEN        the stream is asked for, and accepted or refused
  *   stream      bytes go both ways
  */
-import { TUNNEL_PORT } from "../constants.ts";
-import { IdentityError } from "../identity/reasons.ts";
-import { identityOfLeaf, requireServer } from "../identity/verify.ts";
 import { decodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
-import { errnoName, SystemError } from "../native/errno.ts";
-import type { Socket } from "../native/socket.ts";
-import { text } from "../native/socket.ts";
+import { EACCES, errnoName, SystemError } from "../native/errno.ts";
+import { type Socket, text } from "../native/socket.ts";
 import { type Endpoint, isLoopback } from "../native/socket_address.ts";
+import type { TlsFacts } from "../native/tls_session.ts";
 import type { Expiring } from "./deadlines.ts";
-import { FrameError, type Open } from "./frame.ts";
-import type { KnownPeer } from "./known_peers.ts";
+import type { Failure } from "./dial.ts";
+import { FrameError } from "./frame.ts";
+import type { ConnectionReport } from "./messages.ts";
+import { PlainStream, type PlainStreamOwner } from "./plain_stream.ts";
 import type { Connection, RelayPod } from "./pod.ts";
+import type { TunnelUser } from "./pool.ts";
+import { type Route, routeToPeer, ServiceRoute, type Target } from "./service_route.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
-import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
+import { ALL_EVENTS, type Tunnel, type TunnelOwner } from "./tunnel.ts";
 
-/** Connecting and the TLS handshake together. */
-const HANDSHAKE_MILLISECONDS = 10_000;
+/** Until there is a tunnel, or a plain connection. */
+const TUNNEL_MILLISECONDS = 10_000;
+
+/** The same where another endpoint can be tried: a pod that is gone does not answer at all. */
+const ATTEMPT_MILLISECONDS = 3_000;
 
 /** From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to spare. */
 const ACCEPT_MILLISECONDS = 16_000;
@@ -35,18 +39,14 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
   const noted = bench.flows.take(encodeSocketKey(pod.description.cookie, source));
   if (noted === undefined) {
     app.reset();
-    return pod.refuse(
-      "no_flow",
-      "closed a connection to the outbound listener that connect() did not redirect",
-      {
-        source: text(source),
-      },
-    );
+    const message = "closed a connection to the outbound listener that connect() did not redirect";
+    return pod.refuse("no_flow", message, { source: text(source) });
   }
   const dialled = decodeEndpoint(noted);
   const peer = bench.peers.find(dialled.address);
+  const route = peer === undefined ? ServiceRoute.find(pod, dialled) : routeToPeer(dialled, peer);
   const own = pod.ownAddress(dialled.address);
-  if (peer === undefined || own === undefined) {
+  if (route === undefined || own === undefined) {
     app.reset();
     return pod.refuse("unknown_peer", "refused a connection to a pod that is no peer any more", {
       destination: text(dialled),
@@ -54,57 +54,84 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
   }
   // An application that did not bind() has loopback for its address, as that is where it was sent.
   const client = isLoopback(source.address) ? { address: own, port: source.port } : source;
-  new Outbound(pod, app, peer, { port: dialled.port, client, dialled });
+  new Outbound(pod, app, route, peer === undefined, client, dialled).attempt();
 }
 
-/** One stream of the outbound side and the tunnel it uses. */
-class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
+/** One connection of the application and what it is carried by: a tunnel, or a plain connection. */
+class Outbound
+  implements Connection, TunnelUser, TunnelOwner, StreamOwner, PlainStreamOwner, Expiring {
   readonly #stream: Stream;
+  readonly #began = performance.now();
+  #target: Target | undefined;
+  /** Of the last target. */
+  #peerName: string | undefined;
+  /** For a tunnel or a plain connection to {@link #target}. */
+  #waiting = false;
   #tunnel: Tunnel | undefined;
+  #plain: PlainStream | undefined;
   /** The tunnel has carried a stream before: the peer may just have closed it, which is worth a new one. */
   #reused = false;
-  /**
-   *     asking ─ ACCEPT ─► streaming ─ END, END ─► finishing ─ all sent ─► the tunnel is parked
-   */
-  #state: "asking" | "streaming" | "finishing" = "asking";
+  #streaming = false;
+  /** Both sides have ended, but the last bytes wait in the tunnel. */
+  #finishing = false;
+  /** The application's socket is closed while they do. */
   #appClosed = false;
-  #over = false;
+  #tls: TlsFacts | undefined;
 
   constructor(
     readonly pod: RelayPod,
-    app: Socket,
-    readonly peer: KnownPeer,
-    readonly wanted: Open,
+    readonly app: Socket,
+    readonly route: Route,
+    readonly isService: boolean,
+    readonly client: Endpoint,
+    readonly dialled: Endpoint,
   ) {
     pod.connections.add(this);
     pod.counters.streams++;
     pod.counters.streamsOpen++;
     this.#stream = new Stream(pod.bench, app, this);
     pod.bench.loop.register(app.descriptor, ALL_EVENTS, this.#stream);
-    const idle = pod.pool.take(peer);
-    if (idle === undefined) this.#dial();
-    else this.#reuse(idle);
   }
 
-  get accepting(): boolean {
-    return this.#state !== "streaming" || this.#stream.accepting;
+  /** Tries the next target; when there is none, `failure` is why nothing came of it. */
+  attempt(failure: Failure = NO_ENDPOINT): void {
+    const isRetry = this.#target !== undefined;
+    const target = this.#target = this.route.next();
+    if (target === undefined) return this.#giveUp(failure);
+    if (isRetry) this.pod.counters.retries++;
+    this.#peerName = target.peer?.name;
+    this.#waiting = true;
+    if (target.peer === undefined) this.#dialPlain(target.endpoint);
+    else this.pod.pool.request(target.peer, this);
+    if (this.#waiting) this.#arm(this.isService ? ATTEMPT_MILLISECONDS : TUNNEL_MILLISECONDS);
   }
 
-  secured(tunnel: Tunnel): void {
-    using certificate = tunnel.session.peerCertificate();
-    const identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
-    requireServer(identity, { address: this.peer.name, id: this.peer.identity });
-    this.pod.counters.handshakes++;
-    this.pod.bench.loop.deadlines.disarm(this);
-    this.#ask(tunnel);
+  tunnelReady(tunnel: Tunnel, reused: boolean): void {
+    const target = this.#target;
+    if (target === undefined) throw new Error("a tunnel for a stream that has no target");
+    this.#waiting = false;
+    this.#tunnel = tunnel;
+    this.#reused = reused;
+    this.#tls = tunnel.tls;
+    tunnel.owner = this;
+    this.#arm(ACCEPT_MILLISECONDS);
+    const { client, dialled } = this;
+    tunnel.sendOpen({ port: target.endpoint.port, client, dialled });
+  }
+
+  tunnelFailed(failure: Failure): void {
+    this.#waiting = false;
+    this.#disarm();
+    this.attempt(failure);
   }
 
   accept(): void {
-    if (this.#tunnel === undefined || this.#state !== "asking") {
+    if (this.#tunnel === undefined || this.#streaming || this.#finishing) {
       throw new FrameError("unexpected ACCEPT");
     }
-    this.pod.bench.loop.deadlines.disarm(this);
-    this.#state = "streaming";
+    this.#disarm();
+    this.#streaming = true;
+    this.route.accepted();
     // Not before the rest of this read has been taken from the shared buffers: the loop calls at once.
     this.pod.bench.loop.again({
       ready: () => {
@@ -115,32 +142,45 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   refuse(errno: number): void {
-    if (this.#state !== "asking") throw new FrameError("unexpected REFUSE");
-    this.pod.refuse("application_refused", "the destination's application refused the connection", {
-      ...this.#fields(),
-      errno: errnoName(errno),
-    });
+    if (this.#streaming || this.#finishing) throw new FrameError("unexpected REFUSE");
+    this.#disarm();
     this.#park();
-    this.#end();
+    this.attempt(
+      errno === EACCES
+        ? { code: "policy_denied", message: "the destination's policy does not allow this pod" }
+        : {
+          code: "application_refused",
+          message: `the destination's application refused the connection: ${errnoName(errno)}`,
+        },
+    );
   }
 
   open(): void {
     throw new FrameError("unexpected OPEN");
   }
 
+  secured(): void {
+    throw new FrameError("unexpected handshake");
+  }
+
+  get accepting(): boolean {
+    return !this.#streaming || this.#stream.accepting;
+  }
+
   data(start: number, length: number): void {
-    if (this.#state !== "streaming") throw new FrameError(`DATA while ${this.#state}`);
+    if (!this.#streaming) throw new FrameError("DATA before ACCEPT");
     this.#stream.data(start, length);
   }
 
   end(): void {
-    if (this.#state !== "streaming") throw new FrameError(`END while ${this.#state}`);
+    if (!this.#streaming) throw new FrameError("END before ACCEPT");
     this.#stream.end();
   }
 
   reset(): void {
     // Before ACCEPT it is about the stream before: an application may still reset what it has ended.
-    if (!this.#dialAnew()) this.#end();
+    if (this.#requestAnew()) return;
+    this.#end("reset by the destination's application");
   }
 
   batchEnd(): void {
@@ -148,101 +188,157 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
   }
 
   drained(): void {
-    if (this.#state === "finishing") this.#park();
+    if (this.#finishing) this.#park();
     else this.#stream.drained();
   }
 
-  lost(reason: string, error?: unknown): void {
-    if (this.#dialAnew()) return;
-    const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
-    this.pod.refuse(code, `the tunnel failed: ${reason}`, this.#fields());
-    this.#end();
+  lost(reason: string): void {
+    const failure = { code: "tunnel_lost", message: `the tunnel failed: ${reason}` };
+    if (this.#streaming || this.#finishing) return this.#giveUp(failure);
+    const peer = this.#target?.peer;
+    if (this.#reused && peer !== undefined) this.pod.pool.distrust(peer);
+    if (this.#requestAnew()) return;
+    this.#disarm();
+    this.#closeTunnel();
+    this.attempt(failure);
   }
 
   expired(): void {
-    this.pod.refuse("deadline", "the destination took too long to answer", this.#fields());
-    this.#end();
+    this.#stopTrying();
+    this.attempt({ code: "deadline", message: "the destination took too long to answer" });
   }
 
-  abandoned(): void {
-    this.#end();
+  abandoned(reason: string): void {
+    this.#end(reason);
   }
 
   released(clean: boolean): void {
-    this.#state = "finishing";
+    this.#streaming = false;
     if (!clean) this.#closeTunnel();
-    else if (!this.#tunnel?.congested) this.#park();
+    else if (this.#tunnel?.congested) this.#finishing = true;
+    else this.#park();
   }
 
-  closed(): void {
-    const { counters } = this.pod;
-    counters.bytesSent += this.#stream.bytesSent;
-    counters.bytesReceived += this.#stream.bytesReceived;
-    this.#appClosed = true;
-    this.#leaveIfOver();
+  connected(): void {
+    this.#waiting = false;
+    this.#disarm();
+    this.#streaming = true;
+    this.pod.counters.plainStreams++;
+    this.route.accepted();
+    this.#plain?.join(this.app);
+  }
+
+  unreachable(errno: number): void {
+    this.#waiting = false;
+    this.#plain = undefined;
+    this.#disarm();
+    this.attempt({
+      code: "application_refused",
+      message: `an endpoint that is not enrolled cannot be reached: ${errnoName(errno)}`,
+    });
+  }
+
+  closed(reason: string | undefined): void {
+    if (reason === undefined && this.#tunnel?.congested) this.#appClosed = true;
+    else this.#leave(reason);
+  }
+
+  /** Nothing of the application's connection is left. */
+  #leave(reason: string | undefined): void {
+    const { pod } = this;
+    const { bytesSent, bytesReceived } = this.#plain ?? this.#stream;
+    this.route.close();
+    pod.counters.streamsOpen--;
+    pod.counters.bytesSent += bytesSent;
+    pod.counters.bytesReceived += bytesReceived;
+    pod.connections.delete(this);
+    pod.bench.access?.finished(reason, () => ({
+      ...this.describe(),
+      milliseconds: performance.now() - this.#began,
+    }));
   }
 
   abort(): void {
-    this.#end();
+    this.#end("the pod or its agent is going");
   }
 
-  #dial(): void {
-    const { pod, peer } = this;
-    const { bench } = pod;
-    let socket: Socket;
+  enforce(): void {}
+
+  describe(): ConnectionReport {
+    const { bytesSent, bytesReceived } = this.#plain ?? this.#stream;
+    const { description } = this.pod;
+    const peer = this.#target?.peer;
+    return {
+      direction: "outbound",
+      pod: description.name,
+      identity: description.identity,
+      state: this.#streaming ? "streaming" : "opening",
+      client: text(this.client),
+      destination: text(this.#target?.endpoint ?? this.dialled),
+      dialled: text(this.dialled),
+      milliseconds: performance.now() - this.#began,
+      bytesSent,
+      bytesReceived,
+      ...(peer === undefined ? {} : { peer: peer.name, peerIdentity: peer.identity }),
+      ...(this.#tls === undefined ? {} : { tls: this.#tls }),
+    };
+  }
+
+  #dialPlain(endpoint: Endpoint): void {
+    let errno: number;
     try {
-      socket = connectTo(pod, { address: this.wanted.dialled.address, port: TUNNEL_PORT });
+      const socket = this.pod.socketFor(endpoint.address);
+      errno = socket.connect(endpoint);
+      if (errno === 0) {
+        this.#plain = new PlainStream(this.pod.bench, socket, this);
+        return;
+      }
+      socket[Symbol.dispose]();
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      pod.refuse("dial", `cannot dial ${peer.name}: ${error.message}`, this.#fields());
-      return this.#end();
+      errno = error.errno;
     }
-    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
-    pod.counters.tunnelsOpen++;
-    this.#tunnel = new Tunnel(
-      bench,
-      socket,
-      bench.engine.session(pod.context, "client"),
-      "client",
-      this,
-    );
-  }
-
-  #reuse(tunnel: Tunnel): void {
-    this.#tunnel = tunnel;
-    this.#reused = true;
-    tunnel.owner = this;
-    this.#ask(tunnel);
-  }
-
-  /** Whether an earlier stream's tunnel was of no use to this one, which now gets one of its own. */
-  #dialAnew(): boolean {
-    if (!this.#reused || this.#state !== "asking") return false;
-    this.#closeTunnel();
-    this.#reused = false;
-    this.#dial();
-    return true;
-  }
-
-  #ask(tunnel: Tunnel): void {
-    this.pod.bench.loop.deadlines.arm(this, ACCEPT_MILLISECONDS);
-    tunnel.sendOpen(this.wanted);
+    this.unreachable(errno);
   }
 
   /** Leaves the tunnel, on which nothing is under way, to the next stream. */
   #park(): void {
     const tunnel = this.#tunnel;
-    if (tunnel === undefined) return;
+    const peer = this.#target?.peer;
+    if (tunnel === undefined || peer === undefined) return;
     this.#tunnel = undefined;
-    this.pod.pool.park(this.peer, tunnel);
-    this.#leaveIfOver();
+    this.pod.pool.park(peer, tunnel);
+    this.#tunnelGone();
+  }
+
+  #giveUp({ code, message }: Failure): void {
+    const { client, dialled } = this;
+    this.pod.refuse(code, message, {
+      destination: text(dialled),
+      ...(this.#peerName === undefined ? {} : { peer: this.#peerName }), // the main thread knows the pod's name
+      client: text(client),
+    });
+    this.#end(message);
   }
 
   /** Everything ends here that is not clean: the application sees a reset. */
-  #end(): void {
-    this.pod.bench.loop.deadlines.disarm(this);
+  #end(reason: string): void {
+    this.#stopTrying();
+    if (this.#streaming) this.#plain?.reset(reason);
+    this.#stream.reset(reason);
+  }
+
+  /** Nothing comes of the current attempt any more. */
+  #stopTrying(): void {
+    this.#disarm();
+    const peer = this.#target?.peer;
+    if (this.#waiting && peer !== undefined) this.pod.pool.withdraw(peer, this);
+    this.#waiting = false;
+    if (!this.#streaming) {
+      this.#plain?.abandon();
+      this.#plain = undefined;
+    }
     this.#closeTunnel();
-    this.#stream.reset();
   }
 
   #closeTunnel(): void {
@@ -250,31 +346,42 @@ class Outbound implements Connection, TunnelOwner, StreamOwner, Expiring {
     this.pod.counters.tunnelsOpen--;
     this.#tunnel.close();
     this.#tunnel = undefined;
-    this.#leaveIfOver();
+    this.#tunnelGone();
   }
 
-  /** The stream is open as long as the application's socket, or bytes of it wait to be sent. */
-  #leaveIfOver(): void {
-    if (this.#over || !this.#appClosed || this.#tunnel !== undefined) return;
-    this.#over = true;
-    this.pod.counters.streamsOpen--;
-    this.pod.connections.delete(this);
+  #tunnelGone(): void {
+    this.#finishing = false;
+    if (!this.#appClosed) return;
+    this.#appClosed = false;
+    this.#leave(undefined);
   }
 
-  #fields(): Record<string, string | number> {
-    return {
-      destination: text(this.wanted.dialled),
-      peer: this.peer.name, // the main thread knows the pod's name
-      client: text(this.wanted.client),
-    };
+  /** Whether a tunnel that an earlier stream has left was of no use to this one, which gets another. */
+  #requestAnew(): boolean {
+    const peer = this.#target?.peer;
+    const isStale = this.#reused && this.#tunnel !== undefined && !this.#streaming &&
+      !this.#finishing;
+    if (!isStale || peer === undefined) return false;
+    this.#disarm();
+    this.#closeTunnel();
+    this.#reused = false;
+    this.#waiting = true;
+    this.pod.pool.request(peer, this);
+    if (this.#waiting) this.#arm(TUNNEL_MILLISECONDS);
+    return true;
+  }
+
+  #arm(milliseconds: number): void {
+    this.#disarm();
+    this.pod.bench.loop.deadlines.arm(this, milliseconds);
+  }
+
+  #disarm(): void {
+    this.pod.bench.loop.deadlines.disarm(this);
   }
 }
 
-/** A socket of the pod's that is connecting to `endpoint`. Throws a SystemError. */
-function connectTo(pod: RelayPod, endpoint: Endpoint): Socket {
-  const socket = pod.socketFor(endpoint.address);
-  const errno = socket.connect(endpoint);
-  if (errno === 0) return socket;
-  socket[Symbol.dispose]();
-  throw new SystemError("connect", errno, text(endpoint));
-}
+const NO_ENDPOINT: Failure = {
+  code: "no_endpoint",
+  message: "the Service has no endpoint that this pod may connect to",
+};

@@ -2,15 +2,26 @@ import { parseAddress } from "../addresses.ts";
 import { NetworkNamespace } from "../native/namespace.ts";
 import { Socket } from "../native/socket.ts";
 import { isIpv4 } from "../native/socket_address.ts";
-import { type Credentials, TlsContext } from "../native/tls_context.ts";
-import type { PodDescription, PodReport } from "./messages.ts";
+import { TlsContext } from "../native/tls_context.ts";
+import type {
+  ConnectionReport,
+  PodDescription,
+  PodReport,
+  RelayCredentials,
+  RelaySettings,
+} from "./messages.ts";
 import { TunnelPool } from "./pool.ts";
+import type { Tunnel } from "./tunnel.ts";
 import type { Workbench } from "./workbench.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
 export interface Connection {
   /** Ends at once; the application sees a reset. */
   abort(): void;
+  /** The pod's settings or credentials have changed: ends if it could not begin any more. */
+  enforce(): void;
+  /** For people; undefined before there is anything to say. */
+  describe(): ConnectionReport | undefined;
 }
 
 /** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
@@ -21,25 +32,33 @@ export class RelayPod implements Disposable {
   readonly counters = {
     streams: 0,
     streamsOpen: 0,
+    plainStreams: 0,
+    retries: 0,
     tunnelsOpen: 0,
     handshakes: 0,
     bytesSent: 0,
     bytesReceived: 0,
   };
   readonly refused = new Map<string, number>();
-  /** Outbound tunnels between two streams. */
-  readonly pool = new TunnelPool(() => void this.counters.tunnelsOpen--);
+  readonly #groups = new Map<string, number>();
+  /** Outbound tunnels that no stream uses. */
+  readonly pool = new TunnelPool(this);
   readonly ipv4: Uint8Array | undefined;
   readonly ipv6: Uint8Array | undefined;
   context: TlsContext;
+  /** When the certificate expires, in milliseconds since 1970. */
+  notAfter: number;
+  settings: RelaySettings;
   /** Lent by the main thread, so never disposed of here. */
   readonly #namespace: NetworkNamespace;
 
   constructor(
     readonly bench: Workbench,
     readonly description: PodDescription,
-    credentials: Credentials,
+    credentials: RelayCredentials,
   ) {
+    this.settings = description.settings;
+    this.notAfter = credentials.notAfter;
     const addresses = description.addresses.map(parseAddress);
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
@@ -48,11 +67,19 @@ export class RelayPod implements Disposable {
   }
 
   /** From the next handshake on; sessions hold on to the context they began with. */
-  renew(credentials: Credentials): void {
+  renew(credentials: RelayCredentials): void {
     const next = new TlsContext(credentials, this.bench.engine.protocol);
     this.context[Symbol.dispose]();
     this.context = next;
-    this.pool.clear();
+    this.notAfter = credentials.notAfter;
+    this.pool.renew();
+    this.#enforce();
+  }
+
+  /** From the next connection on, and for those that are open now. */
+  adjust(settings: RelaySettings): void {
+    this.settings = settings;
+    this.#enforce();
   }
 
   /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */
@@ -65,22 +92,44 @@ export class RelayPod implements Disposable {
     return isIpv4(like) ? this.ipv4 : this.ipv6;
   }
 
+  /** Whether an address, canonical text, is the pod's own. */
+  isOwn(address: string): boolean {
+    return this.description.addresses.includes(address);
+  }
+
+  /** Counts a handshake, and notes on the tunnel what it has agreed on and until when that is good. */
+  secured(tunnel: Tunnel, peerSecondsLeft: number): void {
+    const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);
+    this.counters.handshakes++;
+    this.#groups.set(group, (this.#groups.get(group) ?? 0) + 1);
+  }
+
   /** Counts and logs a connection that was not let through. `reason` is a stable code. */
   refuse(reason: string, message: string, fields: Record<string, string | number> = {}): void {
+    this.note(reason, message, fields);
+  }
+
+  /** The same for one that was let through all the same. */
+  note(reason: string, message: string, fields: Record<string, string | number>): void {
     this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
     this.bench.log("warning", message, { pod: this.description.name, reason, ...fields });
+  }
+
+  #enforce(): void {
+    for (const connection of [...this.connections]) connection.enforce();
   }
 
   report(): PodReport {
     return {
       uid: this.description.uid,
       ...this.counters,
+      groups: Object.fromEntries(this.#groups),
       refused: Object.fromEntries(this.refused),
     };
   }
 
   [Symbol.dispose](): void {
-    this.pool.clear();
+    this.pool.close();
     for (const connection of [...this.connections]) connection.abort();
     this.context[Symbol.dispose]();
   }

@@ -1,10 +1,9 @@
-import type { Expiring } from "./deadlines.ts";
+import { Dial, type Failure } from "./dial.ts";
 import { FrameError } from "./frame.ts";
+import type { Expiring } from "./deadlines.ts";
 import type { KnownPeer } from "./known_peers.ts";
+import type { RelayPod } from "./pod.ts";
 import type { Tunnel, TunnelOwner } from "./tunnel.ts";
-
-/** Shorter than the inbound side's patience, so that a tunnel is not taken while it is being closed. */
-const IDLE_MILLISECONDS = 10_000;
 
 /** However busy a tunnel is, both sides prove who they are again after this. */
 const MAX_AGE_MILLISECONDS = 600_000;
@@ -12,64 +11,93 @@ const MAX_AGE_MILLISECONDS = 600_000;
 /** Per destination: what a burst leaves behind. */
 const MAX_IDLE = 64;
 
+/** Per destination: more handshakes at once would only wait for each other. */
+const MAX_DIALS = 64;
+
+/** Who needs a tunnel. */
+export interface TunnelUser {
+  /** @param reused it has carried a stream before: the peer may just have closed it. */
+  tunnelReady(tunnel: Tunnel, reused: boolean): void;
+  tunnelFailed(failure: Failure): void;
+}
+
 /**
- * One pod's outbound tunnels between two streams, by destination. Only a tunnel on which both sides have sent
- * END, to its last byte, comes here, and whatever arrives on it before it is taken again closes it.
+ * One pod's outbound tunnels that no stream uses, by destination pod and address: those that are being made and
+ * those that an earlier stream has left. Only a tunnel on which both sides have sent END, to its last byte,
+ * comes back here, and whatever arrives on it before it is taken again closes it.
  */
 export class TunnelPool {
-  /** By destination; the tunnel that was used last is last, and taken first. */
-  readonly #idle = new Map<string, IdleTunnel[]>();
+  readonly #destinations = new Map<string, Destination>();
+  #epoch = 0;
 
-  /** @param closed called for each tunnel that ends here. */
-  constructor(readonly closed: () => void) {}
+  constructor(readonly pod: RelayPod) {}
 
-  take(peer: KnownPeer): Tunnel | undefined {
-    const idle = this.#idle.get(keyOf(peer))?.at(-1);
-    if (idle === undefined) return undefined;
-    this.#remove(idle);
-    return idle.tunnel;
+  /** What tunnels are made with has changed when this has: those of before are not used for another stream. */
+  get epoch(): number {
+    return this.#epoch;
   }
 
-  park(peer: KnownPeer, tunnel: Tunnel): void {
+  /** Calls `user`, at once where there is an idle tunnel, unless it withdraws before. */
+  request(peer: KnownPeer, user: TunnelUser): void {
     const key = keyOf(peer);
-    const idle = this.#idle.get(key) ?? [];
-    const tooOld = performance.now() - tunnel.opened > MAX_AGE_MILLISECONDS;
-    if (tunnel.closed || tooOld || idle.length >= MAX_IDLE) {
-      tunnel.close();
-      return this.closed();
+    let destination = this.#destinations.get(key);
+    if (destination === undefined) {
+      destination = new Destination(this.pod, peer, () => this.#destinations.delete(key));
+      this.#destinations.set(key, destination);
     }
-    this.#idle.set(key, idle);
-    idle.push(new IdleTunnel(key, peer, tunnel, (ended) => this.#end(ended)));
+    destination.request(user);
+  }
+
+  /** `user` waits no longer. */
+  withdraw(peer: KnownPeer, user: TunnelUser): void {
+    this.#destinations.get(keyOf(peer))?.withdraw(user);
+  }
+
+  /** Takes a tunnel back on which nothing is under way. */
+  park(peer: KnownPeer, tunnel: Tunnel): void {
+    const { bench, counters } = this.pod;
+    const now = performance.now();
+    const isSpent = tunnel.closed || tunnel.epoch !== this.#epoch ||
+      now - tunnel.opened > MAX_AGE_MILLISECONDS || now > tunnel.expires ||
+      bench.tunnelIdleMilliseconds === 0 || !bench.peers.isCurrent(peer);
+    if (isSpent) {
+      tunnel.close();
+      counters.tunnelsOpen--;
+      return;
+    }
+    const key = keyOf(peer);
+    const destination = this.#destinations.get(key) ??
+      new Destination(this.pod, peer, () => this.#destinations.delete(key));
+    this.#destinations.set(key, destination);
+    destination.give(tunnel, true);
+  }
+
+  /** One tunnel turned out to be dead, so the others are likely to be: closes the idle ones. */
+  distrust(peer: KnownPeer): void {
+    this.#destinations.get(keyOf(peer))?.closeIdle();
   }
 
   /** Closes the tunnels to pods that are no peers any more, or other ones now. */
   retain(isCurrent: (peer: KnownPeer) => boolean): void {
-    for (const idle of this.#idle.values()) {
-      const [first] = idle;
-      if (first !== undefined && !isCurrent(first.peer)) this.#closeAll(idle);
+    for (const destination of [...this.#destinations.values()]) {
+      if (!isCurrent(destination.peer)) destination.closeIdle();
     }
   }
 
-  /** Closes all: the pod goes, or shows another certificate from now on. */
-  clear(): void {
-    for (const idle of this.#idle.values()) this.#closeAll(idle);
+  /** The pod shows another certificate, or trusts other roots, from now on. */
+  renew(): void {
+    this.#epoch++;
+    for (const destination of [...this.#destinations.values()]) destination.closeIdle();
   }
 
-  #closeAll(idle: IdleTunnel[]): void {
-    for (const each of [...idle]) this.#end(each);
+  /** Nothing comes of what is under way. */
+  close(): void {
+    for (const destination of [...this.#destinations.values()]) destination.close();
   }
 
-  #end(idle: IdleTunnel): void {
-    this.#remove(idle);
-    idle.tunnel.close();
-    this.closed();
-  }
-
-  #remove(idle: IdleTunnel): void {
-    idle.tunnel.bench.loop.deadlines.disarm(idle);
-    const others = this.#idle.get(idle.key)?.filter((each) => each !== idle) ?? [];
-    if (others.length === 0) this.#idle.delete(idle.key);
-    else this.#idle.set(idle.key, others);
+  /** How many wait for their next stream. */
+  get idle(): number {
+    return [...this.#destinations.values()].reduce((sum, { idleCount }) => sum + idleCount, 0);
   }
 }
 
@@ -78,18 +106,126 @@ function keyOf({ name, generation }: KnownPeer): string {
   return `${name} ${generation}`;
 }
 
+/**
+ * The tunnels to one pod. While a burst of streams waits, one handshake is made at first and twice as many each time
+ * that one has succeeded: short streams soon share a few tunnels, long ones soon have one each.
+ */
+class Destination {
+  /** The one that was used last is last, and taken first. */
+  readonly #idle: IdleTunnel[] = [];
+  readonly #waiting = new Set<TunnelUser>();
+  readonly #dials = new Set<Dial>();
+  #mostDials = 1;
+
+  constructor(readonly pod: RelayPod, readonly peer: KnownPeer, readonly empty: () => void) {}
+
+  get idleCount(): number {
+    return this.#idle.length;
+  }
+
+  request(user: TunnelUser): void {
+    const idle = this.#idle.pop();
+    if (idle !== undefined) {
+      idle.taken();
+      this.#forgetIfEmpty();
+      return user.tunnelReady(idle.tunnel, true);
+    }
+    this.#waiting.add(user);
+    this.#dialMore();
+  }
+
+  withdraw(user: TunnelUser): void {
+    this.#waiting.delete(user);
+    this.#forgetIfEmpty();
+  }
+
+  give(tunnel: Tunnel, reused: boolean): void {
+    const [user] = this.#waiting;
+    if (user !== undefined) {
+      this.#waiting.delete(user);
+      user.tunnelReady(tunnel, reused);
+    } else if (this.#idle.length >= MAX_IDLE) this.#close(tunnel);
+    else this.#idle.push(new IdleTunnel(this.pod, tunnel, (idle) => this.#ended(idle)));
+    this.#forgetIfEmpty();
+  }
+
+  closeIdle(): void {
+    for (const idle of this.#idle.splice(0)) {
+      idle.taken();
+      this.#close(idle.tunnel);
+    }
+    this.#forgetIfEmpty();
+  }
+
+  close(): void {
+    for (const dial of this.#dials) dial.abort();
+    this.#dials.clear();
+    this.#waiting.clear();
+    this.closeIdle();
+  }
+
+  #dialMore(): void {
+    while (this.#dials.size < Math.min(this.#mostDials, this.#waiting.size)) {
+      const dial: Dial = new Dial(this.pod, this.peer, {
+        done: (tunnel) => this.#succeeded(dial, tunnel),
+        failed: (failure) => this.#failed(dial, failure),
+      });
+      this.#dials.add(dial);
+      dial.start();
+    }
+  }
+
+  #succeeded(dial: Dial, tunnel: Tunnel): void {
+    this.#dials.delete(dial);
+    this.#mostDials = Math.min(2 * this.#mostDials, MAX_DIALS);
+    this.give(tunnel, false);
+    this.#dialMore();
+  }
+
+  #failed(dial: Dial, failure: Failure): void {
+    this.#dials.delete(dial);
+    this.#mostDials = 1;
+    if (this.#dials.size > 0) return; // another one is under way
+    const users = [...this.#waiting];
+    this.#waiting.clear();
+    this.#forgetIfEmpty();
+    for (const user of users) user.tunnelFailed(failure);
+  }
+
+  #ended(idle: IdleTunnel): void {
+    const index = this.#idle.indexOf(idle);
+    if (index >= 0) this.#idle.splice(index, 1);
+    this.#close(idle.tunnel);
+    this.#forgetIfEmpty();
+  }
+
+  #close(tunnel: Tunnel): void {
+    tunnel.close();
+    this.pod.counters.tunnelsOpen--;
+  }
+
+  #forgetIfEmpty(): void {
+    if (this.#idle.length + this.#waiting.size + this.#dials.size === 0) this.empty();
+  }
+}
+
 /** A parked tunnel. Nothing may arrive on it. */
 class IdleTunnel implements TunnelOwner, Expiring {
   readonly accepting = true;
 
   constructor(
-    readonly key: string,
-    readonly peer: KnownPeer,
+    readonly pod: RelayPod,
     readonly tunnel: Tunnel,
     readonly ended: (idle: IdleTunnel) => void,
   ) {
     tunnel.owner = this;
-    tunnel.bench.loop.deadlines.arm(this, IDLE_MILLISECONDS);
+    const { loop, tunnelIdleMilliseconds } = pod.bench;
+    loop.deadlines.arm(this, tunnelIdleMilliseconds);
+  }
+
+  /** Somebody else owns the tunnel now. */
+  taken(): void {
+    this.pod.bench.loop.deadlines.disarm(this);
   }
 
   expired(): void {
@@ -97,6 +233,7 @@ class IdleTunnel implements TunnelOwner, Expiring {
   }
 
   lost(): void {
+    this.taken();
     this.ended(this);
   }
 

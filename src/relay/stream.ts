@@ -22,8 +22,8 @@ export interface StreamOwner {
    * the application's socket may still take what came last.
    */
   released(clean: boolean, reason: string): void;
-  /** The application's socket is closed; called once, also without `released`. */
-  closed(): void;
+  /** The application's socket is closed, called once, also without `released`; `reason` unless both sides had ended. */
+  closed(reason: string | undefined): void;
 }
 
 /**
@@ -121,9 +121,9 @@ export class Stream implements Handler {
   }
 
   /** RESET, or the tunnel broke: the application sees a reset. */
-  reset(): void {
+  reset(reason: string): void {
     this.#tunnel = undefined;
-    this.#close(true);
+    this.#close(reason);
   }
 
   /** Both ends have sent END: only the application's last bytes may be missing. */
@@ -173,7 +173,7 @@ export class Stream implements Handler {
     }
     if (!this.#pending.empty) return true;
     if (this.#peerEnded) this.app.finish();
-    if (this.#over) this.#close(false);
+    if (this.#over) this.#close(undefined);
     else this.#tunnel?.receive();
     return !this.app.closed;
   }
@@ -181,7 +181,7 @@ export class Stream implements Handler {
   #finishIfDone(): void {
     if (!this.#over) return;
     this.#tunnel = undefined;
-    if (this.#pending.empty) this.#close(false);
+    if (this.#pending.empty) this.#close(undefined);
     this.owner.released(true, "ended");
   }
 
@@ -190,19 +190,20 @@ export class Stream implements Handler {
     const tunnel = this.#tunnel;
     this.#tunnel = undefined;
     const over = this.#over;
-    this.#close(true);
+    this.#close(reason);
     if (over) return;
     if (tunnel === undefined) return this.owner.abandoned(reason);
     if (!tunnel.congested) tunnel.send(FRAME.RESET);
     this.owner.released(false, reason);
   }
 
-  #close(reset: boolean): void {
+  /** A close with a reason is a reset. */
+  #close(reason: string | undefined): void {
     if (this.app.closed) return;
     this.#pending.drop();
     this.bench.loop.forget(this.app.descriptor);
-    if (!reset) this.app.resetsOnClose(false);
+    if (reason === undefined) this.app.resetsOnClose(false);
     this.app[Symbol.dispose]();
-    this.owner.closed();
+    this.owner.closed(reason);
   }
 }

@@ -2,7 +2,12 @@ import { EAGAIN, errnoName } from "../native/errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
 import { GRAIN, type ScatterBuffer } from "../native/scatter.ts";
 import type { Socket } from "../native/socket.ts";
-import { INCOMING_SIZE, MAX_RECORD, type TlsSession } from "../native/tls_session.ts";
+import {
+  INCOMING_SIZE,
+  MAX_RECORD,
+  type TlsFacts,
+  type TlsSession,
+} from "../native/tls_session.ts";
 import type { Expiring } from "./deadlines.ts";
 import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from "./frame.ts";
 import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
@@ -49,6 +54,12 @@ export interface TunnelOwner extends FrameHandler {
 export class Tunnel implements Handler, Expiring {
   owner: TunnelOwner;
   readonly opened = performance.now();
+  /** Not used for another stream after this, by performance.now(): one of the certificates expires. */
+  expires = Infinity;
+  /** Of the pool that it was made for (pool.ts). */
+  epoch = 0;
+  /** What was agreed on; undefined before the handshake. */
+  tls: TlsFacts | undefined;
   #state: "connecting" | "handshake" | "open" | "lingering" | "closed";
   /** May have something to read. */
   #readable = true;
@@ -84,6 +95,13 @@ export class Tunnel implements Handler, Expiring {
   /** Whether the peer may start something new: no frame is half read. */
   get atFrameBorder(): boolean {
     return !this.#frames.midFrame;
+  }
+
+  /** The handshake is done, between certificates with so much life left (seconds, milliseconds since 1970). */
+  agreed(peerSecondsLeft: number, ownNotAfter: number): TlsFacts {
+    const left = Math.min(peerSecondsLeft * 1000, ownNotAfter - Date.now());
+    this.expires = performance.now() + left;
+    return this.tls = this.session.facts();
   }
 
   ready(events: number): void {

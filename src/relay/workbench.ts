@@ -1,12 +1,17 @@
+import { openMap } from "../kernel/maps.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { releaseFreedMemory } from "../native/heap.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
 import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
+import { AccessLog } from "./access.ts";
 import { HEADER_SIZE } from "./frame.ts";
-import type { KnownPeers } from "./known_peers.ts";
+import { KnownPeers } from "./known_peers.ts";
 import type { EventLoop } from "./loop.ts";
-import type { WorkerEvent } from "./messages.ts";
+import type { BenchDescription, WorkerEvent } from "./messages.ts";
 import { Tide } from "./tide.ts";
+
+/** How much a plain stream copies at once. */
+export const COPY_SIZE = 65_536;
 
 /** How many DATA frames one read from an application can fill. */
 export const SEGMENTS = 4;
@@ -24,17 +29,40 @@ export class Workbench {
   readonly control = new ScatterBuffer(64);
   /** Of the tunnels. */
   readonly tide: Tide;
+  /** What a plain stream copies. */
+  readonly copy = new ScatterBuffer(COPY_SIZE);
+  readonly peers: KnownPeers;
+  readonly flows: BpfMap;
+  readonly origins: BpfMap;
+  readonly frontends: BpfMap;
+  readonly backends: BpfMap;
+  readonly affinities: BpfMap;
+  readonly trustDomain: string;
+  readonly tunnelIdleMilliseconds: number;
+  /** Undefined when nobody wants to know. */
+  readonly access: AccessLog | undefined;
+  /** Connections of this worker by Service endpoint, while they last. */
+  readonly outstanding = new Map<string, number>();
 
   constructor(
+    { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery }: BenchDescription,
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
-    readonly peers: KnownPeers,
-    readonly flows: BpfMap,
-    readonly origins: BpfMap,
-    readonly trustDomain: string,
     readonly report: (event: WorkerEvent) => void,
   ) {
     this.tide = new Tide(loop.deadlines, releaseFreedMemory);
+    this.peers = new KnownPeers(
+      openMap("peers", maps.peers),
+      openMap("identities", maps.identities),
+    );
+    this.flows = openMap("flows", maps.flows);
+    this.origins = openMap("origins", maps.origins);
+    this.frontends = openMap("frontends", maps.frontends);
+    this.backends = openMap("backends", maps.backends);
+    this.affinities = openMap("affinities", maps.affinities);
+    this.trustDomain = trustDomain;
+    this.tunnelIdleMilliseconds = tunnelIdleMilliseconds;
+    this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
     for (let segment = 0; segment < SEGMENTS; segment++) {
       this.gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_RECORD - HEADER_SIZE);
     }

@@ -4,7 +4,6 @@
  * command and rings the bell, and the worker then gives its event loop a turn to receive it.
  */
 import { parseAddress } from "../addresses.ts";
-import { openMap } from "../kernel/maps.ts";
 import { Bell } from "../native/epoll.ts";
 import { Socket } from "../native/socket.ts";
 import { AlpnProtocol } from "../native/tls_context.ts";
@@ -12,10 +11,9 @@ import { TlsEngine } from "../native/tls_session.ts";
 import type { Expiring } from "./deadlines.ts";
 import { ALPN } from "./frame.ts";
 import { acceptInbound } from "./inbound.ts";
-import { KnownPeers } from "./known_peers.ts";
 import { Listener } from "./listener.ts";
 import { EventLoop } from "./loop.ts";
-import type { PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
+import type { ConnectionReport, PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
 import { acceptOutbound } from "./outbound.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 import { RelayPod } from "./pod.ts";
@@ -42,6 +40,9 @@ function start(command: WorkerCommand & { type: "start" }): void {
 
 const DRAIN_POLL_MILLISECONDS = 50;
 
+/** How many a worker lists. */
+const MAX_CONNECTIONS = 1_000;
+
 /** The enrolled pods of one worker and the commands about them. */
 class Relay {
   readonly #bench: Workbench;
@@ -53,12 +54,9 @@ class Relay {
     receive: (rings: number) => Promise<void>,
   ) {
     this.#bench = new Workbench(
+      command.bench,
       new EventLoop(new Bell(command.bell), receive),
       new TlsEngine(new AlpnProtocol(ALPN)),
-      new KnownPeers(openMap("peers", command.peers), openMap("identities", command.identities)),
-      openMap("flows", command.flows),
-      openMap("origins", command.origins),
-      command.trustDomain,
       (event: WorkerEvent) => self.postMessage(event),
     );
   }
@@ -85,6 +83,10 @@ class Relay {
         return this.#enrol(command);
       case "renew":
         return this.#pods.get(command.uid)?.pod.renew(command.credentials);
+      case "adjust":
+        return this.#pods.get(command.uid)?.pod.adjust(command.settings);
+      case "connections":
+        return this.#bench.report({ type: "connections", id: command.id, ...this.#connections() });
       case "withdraw":
         return this.#withdraw(command.uid, command.drainMilliseconds);
       case "peers":
@@ -108,6 +110,20 @@ class Relay {
       const reason = error instanceof Error ? error.message : String(error);
       this.#bench.report({ type: "failed", uid: pod.uid, reason });
     }
+  }
+
+  #connections(): { connections: ConnectionReport[]; count: number } {
+    const connections: ConnectionReport[] = [];
+    let count = 0;
+    for (const { pod } of this.#pods.values()) {
+      count += pod.connections.size;
+      for (const connection of pod.connections) {
+        if (connections.length >= MAX_CONNECTIONS) break;
+        const report = connection.describe();
+        if (report !== undefined) connections.push(report);
+      }
+    }
+    return { connections, count };
   }
 
   #withdraw(uid: string, drainMilliseconds: number): void {

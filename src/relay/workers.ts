@@ -1,7 +1,17 @@
 /** The main thread's view of the relay workers: commands to all of them, answers from each. */
 import { Bell } from "../native/epoll.ts";
-import type { Credentials } from "../native/tls_context.ts";
-import type { PodDescription, PodReport, Traffic, WorkerCommand, WorkerEvent } from "./messages.ts";
+import type {
+  BenchDescription,
+  ConnectionReport,
+  PodDescription,
+  PodReport,
+  RelayCredentials,
+  RelaySettings,
+  StreamReport,
+  Traffic,
+  WorkerCommand,
+  WorkerEvent,
+} from "./messages.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 
 /** A pod's description without its sockets, and the sockets of each worker. */
@@ -11,15 +21,11 @@ export interface RelayEnrolment {
   readonly sockets: readonly Pick<PodDescription, "outbound" | "inbound">[];
 }
 
-export interface RelayOptions {
+export interface RelayOptions extends BenchDescription {
   readonly count: number;
-  /** Map descriptors, lent. */
-  readonly peers: number;
-  readonly identities: number;
-  readonly flows: number;
-  readonly origins: number;
-  readonly trustDomain: string;
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
+  /** Some streams have ended; `left` more have, too. */
+  readonly finished: (streams: readonly StreamReport[], left: number) => void;
   /** A worker ended by itself: the agent cannot go on. */
   readonly died: (reason: string) => void;
 }
@@ -45,7 +51,7 @@ export class RelayWorkers implements Disposable {
   }
 
   /** Resolves when every worker serves the pod; rejects, with nothing left behind, when one cannot. */
-  async enrol({ pod, sockets }: RelayEnrolment, credentials: Credentials): Promise<void> {
+  async enrol({ pod, sockets }: RelayEnrolment, credentials: RelayCredentials): Promise<void> {
     const answers = await Promise.allSettled(this.#threads.map((thread, index) => {
       const own = sockets[index] ?? { outbound: [], inbound: [] };
       return thread.ask(
@@ -65,8 +71,12 @@ export class RelayWorkers implements Disposable {
     throw new Error(failed[0]);
   }
 
-  renew(uid: string, credentials: Credentials): void {
+  renew(uid: string, credentials: RelayCredentials): void {
     for (const thread of this.#threads) thread.tell({ type: "renew", uid, credentials });
+  }
+
+  adjust(uid: string, settings: RelaySettings): void {
+    for (const thread of this.#threads) thread.tell({ type: "adjust", uid, settings });
   }
 
   /** Resolves when no worker holds anything of the pod any more. */
@@ -106,6 +116,24 @@ export class RelayWorkers implements Disposable {
     return { pods, past };
   }
 
+  /** What is open now: the first of each worker, and how many there are. */
+  async connections(): Promise<{ connections: ConnectionReport[]; count: number }> {
+    const id = this.#nextReport++;
+    const answers = await Promise.all(
+      this.#threads.map((thread) =>
+        thread.ask(
+          { type: "connections", id },
+          (event) => event.type === "connections" && event.id === id,
+        )
+      ),
+    );
+    const lists = answers.filter((answer) => answer.type === "connections");
+    return {
+      connections: lists.flatMap(({ connections }) => connections),
+      count: lists.reduce((sum, { count }) => sum + count, 0),
+    };
+  }
+
   [Symbol.dispose](): void {
     for (const thread of this.#threads) thread[Symbol.dispose]();
   }
@@ -124,6 +152,7 @@ class Thread implements Disposable {
     this.#worker.onmessage = (message: MessageEvent<WorkerEvent>) => {
       const event = message.data;
       if (event.type === "log") return options.log(event);
+      if (event.type === "streams") return options.finished(event.streams, event.left);
       for (const waiting of this.#waiting) {
         if (!waiting.matches(event)) continue;
         this.#waiting.delete(waiting);
@@ -134,9 +163,9 @@ class Thread implements Disposable {
       event.preventDefault();
       options.died(event.message);
     };
-    const { peers, identities, flows, origins, trustDomain } = options;
-    const bell = this.#bell.descriptor;
-    this.#post({ type: "start", bell, peers, identities, flows, origins, trustDomain });
+    const { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery } = options;
+    const bench = { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery };
+    this.#post({ type: "start", bell: this.#bell.descriptor, bench });
   }
 
   tell(command: WorkerCommand): void {

@@ -19,6 +19,8 @@ export interface PodOptions {
   families?: ("ipv4" | "ipv6")[];
   /** The value of the gateway's annotation; none when not given. */
   annotation?: string;
+  /** Further annotations, by their whole key. */
+  annotations?: Record<string, string>;
   hostNetwork?: boolean;
   uid?: string;
   /** The last part of the addresses (2 to 254), to give a removed pod's address to another. */
@@ -45,6 +47,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
   /** The veth's end in the node's namespace; none (empty) with `hostNetwork`. */
   readonly hostVeth: string;
   annotation: string | undefined;
+  readonly annotations: Record<string, string>;
   #sandbox?: LabProcess;
 
   readonly #qos: QosClass;
@@ -76,6 +79,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
     this.sandboxCgroup = `${cgroup}/${containerCgroup(layout, containerId())}`;
     this.hostVeth = hostNetwork ? "" : `veth${uid.replaceAll("-", "").slice(0, 8)}`;
     this.annotation = options.annotation;
+    this.annotations = { ...options.annotations };
     this.#qos = qos;
     const families = options.families ?? ["ipv4", "ipv6"];
     const host = hostNetwork ? 0 : options.host ?? node.takeHostNumber();
@@ -127,7 +131,10 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
       name: this.name,
       namespace: this.namespace,
       uid: this.uid,
-      annotations: this.annotation === undefined ? {} : { [ANNOTATION]: this.annotation },
+      annotations: {
+        ...this.annotations,
+        ...(this.annotation === undefined ? {} : { [ANNOTATION]: this.annotation }),
+      },
       nodeName: this.node.name,
       serviceAccount: this.serviceAccount,
       hostNetwork: this.hostNetwork,
@@ -140,6 +147,13 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
   /** What `kubectl annotate` does; undefined takes the annotation away. */
   async annotate(value: string | undefined): Promise<void> {
     this.annotation = value;
+    await this.apply();
+  }
+
+  /** The same for another key. */
+  async annotateWith(key: string, value: string | undefined): Promise<void> {
+    if (value === undefined) delete this.annotations[key];
+    else this.annotations[key] = value;
     await this.apply();
   }
 

@@ -99,8 +99,12 @@ class ClusterDirectory implements Cluster {
   }
 
   #objects(): ClusterObjects {
-    const { slices, ...others } = this.#files.objects();
-    return { ...others, registry: slices.map((slice) => this.#part(slice)) };
+    const { slices, zones, ...others } = this.#files.objects();
+    return {
+      ...others,
+      zone: zones.get(this.#nodeName),
+      registry: slices.map((slice) => this.#part(slice)),
+    };
   }
 
   #part(slice: RegistrySlice): RegistryPart {

@@ -6,7 +6,9 @@ import type { Service, ServiceEndpoints } from "./services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
 
 /** The files' objects: as {@link ClusterObjects}, but the registry's slices have not been judged. */
-export interface FileObjects extends Omit<ClusterObjects, "registry"> {
+export interface FileObjects extends Omit<ClusterObjects, "registry" | "zone"> {
+  /** By node. */
+  readonly zones: ReadonlyMap<string, string | undefined>;
   readonly slices: readonly RegistrySlice[];
 }
 
@@ -126,6 +128,7 @@ export class DirectoryFiles {
     const pods = new Map<string, Placed<Pod>>();
     const namespaces = new Map<string, Placed<Namespace>>();
     const slices = new Map<string, Placed<RegistrySlice>>();
+    const zones = new Map<string, Placed<string | undefined>>();
     const services = new Map<string, Placed<Service>>();
     const endpoints = new Map<string, Placed<ServiceEndpoints>>();
     this.#duplicates = [];
@@ -140,6 +143,9 @@ export class DirectoryFiles {
           const { name } = kept.namespace;
           const placed = { object: kept.namespace, file, line };
           this.#place(namespaces, [name], `Namespace ${name}`, placed);
+        } else if (kept.kind === "Node") {
+          const placed = { object: kept.zone, file, line };
+          this.#place(zones, [kept.name], `Node ${kept.name}`, placed);
         } else if (kept.kind === "Service") {
           const placed = { object: kept.service, file, line };
           this.#place(services, [kept.key], `Service ${kept.key}`, placed);
@@ -155,6 +161,7 @@ export class DirectoryFiles {
     this.#objects = {
       pods: [...new Set(pods.values())].map(({ object }) => object),
       namespaces: objectsOf(namespaces),
+      zones: objectsOf(zones),
       services: objectsOf(services),
       endpoints: objectsOf(endpoints),
       slices: [...slices.values()].map(({ object }) => object),
@@ -198,6 +205,7 @@ const EMPTY: FileObjects = {
   pods: [],
   namespaces: new Map(),
   slices: [],
+  zones: new Map(),
   services: new Map(),
   endpoints: new Map(),
   complete: false,

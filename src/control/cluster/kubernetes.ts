@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../../constants.ts";
 import type { KubernetesApi } from "../../kubernetes/api.ts";
+import { errorText } from "../../kubernetes/errors.ts";
 import { type WatchedList, watchList, type WatchOptions } from "../../kubernetes/watch.ts";
 import { logger } from "../../log.ts";
 import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "../registry.ts";
@@ -13,6 +14,7 @@ import {
   readNamespace,
   readPod,
   readSlice,
+  readZone,
 } from "./objects.ts";
 import { RegistryPublisher } from "./publisher.ts";
 import {
@@ -54,6 +56,9 @@ class KubernetesCluster implements Cluster {
   #slices: ReadonlyMap<string, Slice> = new Map();
   #services: ReadonlyMap<string, Service> = new Map();
   #endpoints: ReadonlyMap<string, ServiceEndpoints> = new Map();
+  #zone: string | undefined;
+  readonly #ended = new AbortController();
+  #zoneTimer: ReturnType<typeof setTimeout> | undefined;
   #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
   #tell: (() => void) | undefined;
   #told = -Infinity;
@@ -94,21 +99,18 @@ class KubernetesCluster implements Cluster {
         this.#slices = slices;
         this.#observeOwn();
       }),
+      this.#watch(
+        { name: "services", path: "/api/v1/services", read: (value) => readService(value) },
+        (services) => this.#services = services,
+      ),
+      this.#watch({
+        name: "endpoints of services",
+        path: `${DISCOVERY}/endpointslices`,
+        query: { labelSelector: `!${REGISTRY_LABEL}` },
+        pageSize: SLICES_A_PAGE,
+        read: (value) => readServiceEndpoints(value),
+      }, (endpoints) => this.#endpoints = endpoints),
     ];
-    // Nothing waits for these: without them the agent does less, but nothing wrong.
-    this.#watch(
-      { name: "services", path: "/api/v1/services", read: (value) => readService(value) },
-      (services) => {
-        this.#services = services;
-      },
-    );
-    this.#watch({
-      name: "endpoints of services",
-      path: `${DISCOVERY}/endpointslices`,
-      query: { labelSelector: `!${REGISTRY_LABEL}` },
-      pageSize: SLICES_A_PAGE,
-      read: (value) => readServiceEndpoints(value),
-    }, (endpoints) => this.#endpoints = endpoints);
     if (daemonSet !== undefined) {
       this.#watch({
         name: "this agent's DaemonSet",
@@ -118,7 +120,7 @@ class KubernetesCluster implements Cluster {
       }, (daemonSets) => this.#daemonSets = daemonSets);
     }
 
-    await Promise.all(synced);
+    await Promise.all([...synced, this.#readZone()]);
     this.#tell = () => onChange(this.#objects());
     this.#tellNow();
   }
@@ -151,6 +153,8 @@ class KubernetesCluster implements Cluster {
   async close(): Promise<void> {
     this.#tell = undefined;
     clearTimeout(this.#timer);
+    clearTimeout(this.#zoneTimer);
+    this.#ended.abort();
     await Promise.all([
       this.#publisher.close(),
       this.#teller.close(),
@@ -201,8 +205,26 @@ class KubernetesCluster implements Cluster {
       registry: [...this.#slices.values()].map(({ part }) => part),
       services: this.#services,
       endpoints: this.#endpoints,
+      zone: this.#zone,
       complete: true,
     };
+  }
+
+  /** Where this node is: cloud controllers say it some time after the Node has appeared, and it hardly ever changes. */
+  async #readZone(): Promise<void> {
+    const { api, nodeName } = this.#options;
+    try {
+      const { signal } = this.#ended;
+      const zone = readZone(await api.request("GET", `/api/v1/nodes/${nodeName}`, { signal }));
+      if (zone !== this.#zone) this.#tellSoon();
+      this.#zone = zone;
+    } catch (error) {
+      if (this.#ended.signal.aborted) return;
+      log.info("topology hints wait: the Node cannot be read: {error}", {
+        error: errorText(error),
+      });
+    }
+    this.#zoneTimer = setTimeout(() => this.#readZone(), ZONE_MILLISECONDS);
   }
 
   #observeOwn(): void {
@@ -244,4 +266,5 @@ const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
 /** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
 const SLICES_A_PAGE = 100;
+const ZONE_MILLISECONDS = 300_000;
 const COALESCE_MILLISECONDS = 20;

@@ -1,6 +1,12 @@
 import { canonicalAddress } from "../../addresses.ts";
-import { ANNOTATION, REGISTRY_LABEL, SECURED_CONDITION } from "../../constants.ts";
+import {
+  ALLOW_ANNOTATION,
+  ANNOTATION,
+  REGISTRY_LABEL,
+  SECURED_CONDITION,
+} from "../../constants.ts";
 import { quoted } from "../../names.ts";
+import { MAX_POLICY_LENGTH } from "../../policy.ts";
 import type { RegistryPart } from "../registry.ts";
 import { ObjectError, parseObject } from "./parse.ts";
 import {
@@ -87,6 +93,8 @@ export interface ClusterObjects {
   /** By `namespace/name`; an object that has not changed is the same as before. */
   readonly services: ReadonlyMap<string, Service>;
   readonly endpoints: ReadonlyMap<string, ServiceEndpoints>;
+  /** The zone of the agent's own node (its label topology.kubernetes.io/zone). */
+  readonly zone: string | undefined;
   /**
    * False while a source has never been read whole (a file that has been malformed since the agent
    * started): what is listed is true, but what is not listed must not be removed for that reason.
@@ -100,14 +108,15 @@ export type KeptObject =
   & (
     | { readonly kind: "Pod"; readonly pod: Pod }
     | { readonly kind: "Namespace"; readonly namespace: Namespace }
+    | { readonly kind: "Node"; readonly name: string; readonly zone: string | undefined }
     | { readonly kind: "EndpointSlice"; readonly slice: RegistrySlice }
     | { readonly kind: "Service"; readonly key: string; readonly service: Service }
     | { readonly kind: "Endpoints"; readonly key: string; readonly endpoints: ServiceEndpoints }
   );
 
 /**
- * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a
- * Service, an EndpointSlice, or a list of such. Other kinds and ordinary EndpointSlices are passed over.
+ * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a Node, a
+ * Service, an EndpointSlice, or a list of such. Other kinds are passed over.
  *
  * @throws {ObjectError} for the first object that breaks Kubernetes' rules.
  */
@@ -163,6 +172,14 @@ export function readNamespace(
   };
 }
 
+/** The zone of a Node. @throws {ObjectError} when `value` is none. */
+export function readZone(
+  value: unknown,
+  path: readonly (string | number)[] = [],
+): string | undefined {
+  return parseObject(LabelledSchema, value, path).metadata.labels?.["topology.kubernetes.io/zone"];
+}
+
 /**
  * The registry slice in `value`, or undefined for an EndpointSlice without the registry's label: the
  * cluster's others are none of ours to judge.
@@ -212,7 +229,10 @@ function collect(
     }
   } else if (kind === "Pod") kept.push({ kind, path, pod: readPod(value, path) });
   else if (kind === "Namespace") kept.push({ kind, path, namespace: readNamespace(value, path) });
-  else if (kind === "EndpointSlice") {
+  else if (kind === "Node") {
+    const { metadata: { name } } = parseObject(NamedSchema, value, path);
+    kept.push({ kind, path, name, zone: readZone(value, path) });
+  } else if (kind === "EndpointSlice") {
     const slice = readSlice(value, path);
     if (slice !== undefined) return void kept.push({ kind, path, slice });
     const endpoints = readServiceEndpoints(value, path);
@@ -271,7 +291,8 @@ function keepAnnotations(
   for (const [key, value] of Object.entries(annotations ?? {})) {
     if (!wanted(key) || key.length > MAX_ANNOTATION_KEY || ++count > MAX_ANNOTATIONS) continue;
     // The mark makes a cut value one that nothing accepts.
-    kept[key] = value.length > limit ? `${value.slice(0, limit)}…` : value;
+    const most = key === ALLOW_ANNOTATION ? MAX_POLICY_LENGTH : limit;
+    kept[key] = value.length > most ? `${value.slice(0, most)}…` : value;
   }
   return kept;
 }

@@ -57,7 +57,8 @@ export class Front {
 
 class Connection {
   #passes: Promise<void> = Promise.resolve();
-  #resume: () => void = () => {};
+  /** While it stalls. */
+  #resume?: () => void;
   #isClosed = false;
 
   constructor(private readonly client: Deno.TcpConn, private readonly server: Deno.TcpConn) {}
@@ -71,13 +72,15 @@ class Connection {
   }
 
   stall(): void {
+    if (this.#resume !== undefined) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#passes = promise;
     this.#resume = resolve;
   }
 
   resume(): void {
-    this.#resume();
+    this.#resume?.();
+    this.#resume = undefined;
   }
 
   close(): void {

@@ -44,11 +44,12 @@ async function answer(
   );
   outgoing.writeHead(response.status, Object.fromEntries(response.headers));
   outgoing.flushHeaders();
-  for await (const chunk of response.body ?? []) {
+  // Ends the body with its client: a watch may have nothing to say for long, and be none any more.
+  const body = response.body?.pipeThrough(new TransformStream(), { signal: gone.signal });
+  for await (const chunk of body ?? []) {
     if (!outgoing.write(chunk)) {
       await Promise.race([once(outgoing, "drain"), once(outgoing, "close")]);
     }
-    if (gone.signal.aborted) return;
   }
   outgoing.end();
 }

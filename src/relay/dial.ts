@@ -1,0 +1,113 @@
+import { TUNNEL_PORT } from "../constants.ts";
+import { IdentityError } from "../identity/reasons.ts";
+import { identityOfLeaf, requireServer } from "../identity/verify.ts";
+import { errnoName, SystemError } from "../native/errno.ts";
+import { text } from "../native/socket.ts";
+import type { Expiring } from "./deadlines.ts";
+import { FrameError } from "./frame.ts";
+import type { KnownPeer } from "./known_peers.ts";
+import type { RelayPod } from "./pod.ts";
+import { Tunnel, type TunnelOwner } from "./tunnel.ts";
+
+/** Connecting and the TLS handshake together. */
+const HANDSHAKE_MILLISECONDS = 10_000;
+
+/** Why there is no tunnel: a stable code, and a sentence for people. */
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** Called once, unless the dial is aborted. */
+export interface DialListener {
+  /** The tunnel, to a peer that has proved to be who it must be. Its owner is to be set at once. */
+  done(tunnel: Tunnel): void;
+  failed(failure: Failure): void;
+}
+
+/** One tunnel in the making: its socket in our pod's namespace, TLS, the server's identity. */
+export class Dial implements TunnelOwner, Expiring {
+  readonly accepting = true;
+  #tunnel: Tunnel | undefined;
+
+  constructor(
+    readonly pod: RelayPod,
+    readonly peer: KnownPeer,
+    readonly listener: DialListener,
+  ) {}
+
+  start(): void {
+    const { pod, peer } = this;
+    const { bench } = pod;
+    const endpoint = { address: peer.address, port: TUNNEL_PORT };
+    try {
+      const socket = pod.socketFor(endpoint.address);
+      const errno = socket.connect(endpoint);
+      if (errno !== 0) {
+        socket[Symbol.dispose]();
+        throw new SystemError("connect", errno, text(endpoint));
+      }
+      const session = bench.engine.session(pod.context, "client");
+      this.#tunnel = new Tunnel(bench, socket, session, "client", this);
+      this.#tunnel.epoch = pod.pool.epoch;
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      const message = `${errnoName(error.errno)}: ${error.message}`;
+      return this.listener.failed({
+        code: "dial",
+        message: `cannot dial ${peer.name}: ${message}`,
+      });
+    }
+    pod.counters.tunnelsOpen++;
+    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
+  }
+
+  secured(tunnel: Tunnel): void {
+    const { pod, peer } = this;
+    using certificate = tunnel.session.peerCertificate();
+    const identity = identityOfLeaf(certificate.leafFacts(), pod.bench.trustDomain);
+    requireServer(identity, { address: peer.name, id: peer.identity });
+    pod.secured(tunnel, certificate.secondsLeft());
+    pod.bench.loop.deadlines.disarm(this);
+    this.#tunnel = undefined;
+    this.listener.done(tunnel);
+  }
+
+  lost(reason: string, error?: unknown): void {
+    const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
+    this.#fail({ code, message: `the tunnel failed: ${reason}` });
+  }
+
+  expired(): void {
+    this.#fail({ code: "deadline", message: "the handshake took too long" });
+  }
+
+  /** Ends without a word to the listener. */
+  abort(): void {
+    this.pod.bench.loop.deadlines.disarm(this);
+    if (this.#tunnel === undefined) return;
+    this.#tunnel.close();
+    this.#tunnel = undefined;
+    this.pod.counters.tunnelsOpen--;
+  }
+
+  open = unexpected;
+  accept = unexpected;
+  refuse = unexpected;
+  data = unexpected;
+  end = unexpected;
+  reset = unexpected;
+
+  batchEnd(): void {}
+
+  drained(): void {}
+
+  #fail(failure: Failure): void {
+    this.abort();
+    this.listener.failed(failure);
+  }
+}
+
+function unexpected(): never {
+  throw new FrameError("a frame arrived before OPEN");
+}
