@@ -1,5 +1,6 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { ClusterObjects, Pod } from "./cluster/objects.ts";
+import { settingsOf } from "./settings.ts";
 import { desiredState } from "./desired.ts";
 
 const A: Pod = {
@@ -41,6 +42,7 @@ Deno.test("an annotated local pod is to be enrolled", () => {
     identity: "spiffe://td/ns/shop/sa/sa-a",
     addresses: ["10.0.0.1"],
     cgroupUids: ["uid-a"],
+    settings: settingsOf({}),
   }]]);
 });
 

@@ -14,7 +14,8 @@ import type { ServiceChange } from "./service_index.ts";
 
 /** A frontend as it stands in the kernel's maps. */
 interface Written {
-  readonly key: Uint8Array<ArrayBuffer>;
+  readonly address: string;
+  readonly port: number;
   readonly set: number;
   readonly count: number;
   /** Tells whether another one says the same. */
@@ -28,8 +29,8 @@ interface Written {
 export class Frontends {
   readonly #frontends: BpfMap;
   readonly #backends: BpfMap;
-  /** By Service, then by the frontend's text. */
-  readonly #written = new Map<string, Map<string, Written>>();
+  /** By Service. */
+  readonly #written = new Map<string, readonly Written[]>();
   #lastSet: number;
 
   constructor(redirector: Pick<Redirector, "frontends" | "backends">) {
@@ -41,31 +42,30 @@ export class Frontends {
 
   /** How many there are. */
   get size(): number {
-    return [...this.#written.values()].reduce((sum, { size }) => sum + size, 0);
+    return [...this.#written.values()].reduce((sum, { length }) => sum + length, 0);
   }
 
   apply(changes: readonly ServiceChange[]): void {
     for (const { service, frontends } of changes) {
-      const before = this.#written.get(service) ?? new Map<string, Written>();
-      const now = new Map(frontends.map((frontend) => {
-        const name = nameOf(frontend);
-        return [name, this.#write(frontend, before.get(name))];
-      }));
-      for (const [name, { key, set, count }] of before) {
-        if (now.has(name)) continue;
-        this.#frontends.delete(key);
-        this.#forget(set, count);
+      const before = this.#written.get(service) ?? [];
+      const now = frontends.map((frontend) =>
+        this.#write(frontend, before.find((each) => isSame(each, frontend)))
+      );
+      for (const old of before) {
+        if (now.some((each) => isSame(each, old))) continue;
+        this.#frontends.delete(encodeEndpoint(endpointOf(old)));
+        this.#forget(old);
       }
-      if (now.size === 0) this.#written.delete(service);
+      if (now.length === 0) this.#written.delete(service);
       else this.#written.set(service, now);
     }
   }
 
   /** Removes what an earlier agent has left and no Service asks for any more. */
   prune(): void {
-    const current = [...this.#written.values()].flatMap((frontends) => [...frontends]);
-    const names = new Set(current.map(([name]) => name));
-    const sets = new Set(current.map(([, { set }]) => set));
+    const current = [...this.#written.values()].flat();
+    const names = new Set(current.map((each) => text(endpointOf(each))));
+    const sets = new Set(current.map(({ set }) => set));
     for (const key of this.#frontends.keys()) {
       if (!names.has(text(decodeEndpoint(key)))) this.#frontends.delete(key);
     }
@@ -75,27 +75,27 @@ export class Frontends {
   }
 
   #write(frontend: Frontend, before: Written | undefined): Written {
-    const { affinitySeconds: affinity, backends } = frontend;
-    const content = JSON.stringify([affinity, backends]);
+    const { address, port, affinitySeconds: affinity, backends } = frontend;
+    const content = `${affinity} ${backends.map((each) => `${each.address} ${each.port}`).join()}`;
     if (before?.content === content) return before;
-    const key = encodeEndpoint(endpointOf(frontend));
     const set = ++this.#lastSet;
     const count = backends.length;
     for (const [index, backend] of backends.entries()) {
       this.#backends.set(encodeBackendKey(set, index), encodeEndpoint(endpointOf(backend)));
     }
-    this.#frontends.set(key, encodeFrontend({ set, count, affinity }));
-    if (before !== undefined) this.#forget(before.set, before.count);
-    return { key, set, count, content };
+    const value = encodeFrontend({ set, count, affinity });
+    this.#frontends.set(encodeEndpoint(endpointOf(frontend)), value);
+    if (before !== undefined) this.#forget(before);
+    return { address, port, set, count, content };
   }
 
-  #forget(set: number, count: number): void {
+  #forget({ set, count }: Written): void {
     for (let index = 0; index < count; index++) this.#backends.delete(encodeBackendKey(set, index));
   }
 }
 
-function nameOf(frontend: Frontend): string {
-  return text(endpointOf(frontend));
+function isSame(a: Backend, b: Backend): boolean {
+  return a.address === b.address && a.port === b.port;
 }
 
 function endpointOf({ address, port }: Backend): { address: Uint8Array; port: number } {

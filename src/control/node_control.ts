@@ -1,6 +1,7 @@
 import type { Issuer } from "../identity/issuer.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
+import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { knownUids } from "./births.ts";
 import type { Cluster } from "./cluster/cluster.ts";
@@ -148,6 +149,7 @@ export class NodeControl {
     if (!first) return;
     this.#peers.prune((address) => index.get(address) !== undefined);
     this.frontends.prune();
+    releaseMemorySoon(); // what it took to look at everything once
   }
 
   #detachUnwanted(desired: Desired): void {

@@ -1,14 +1,12 @@
 /** With the kernel's own maps (root). */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseAddress } from "../addresses.ts";
-import { Redirector, removeState } from "../kernel/redirector.ts";
-import { mountBpfFileSystem, unmount } from "../native/file_system.ts";
 import { KnownPeers } from "../relay/known_peers.ts";
 import type { PeerChange } from "./peer_index.ts";
+import { withMaps } from "./maps_for_tests.ts";
 import { Peers } from "./peers.ts";
 import type { Peer } from "./registry.ts";
 
-const OBJECT = new URL("../../build/redirect.bpf.o", import.meta.url).pathname;
 const A: Peer = {
   address: "10.0.0.1",
   identity: "spiffe://td/ns/shop/sa/web",
@@ -64,18 +62,3 @@ Deno.test("what an earlier agent has left stays until the registry is known whol
     strictEqual(redirector.identities.keys().length, 1);
   });
 });
-
-async function withMaps(use: (redirector: Redirector) => void): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  mountBpfFileSystem(directory);
-  try {
-    const state = `${directory}/state`;
-    await Deno.mkdir(state);
-    using redirector = new Redirector(OBJECT, state);
-    use(redirector);
-    removeState(state);
-  } finally {
-    unmount(directory);
-    await Deno.remove(directory);
-  }
-}

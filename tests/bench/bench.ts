@@ -1,76 +1,72 @@
 /**
- * Measures kube-gateway against an haproxy pair and against nothing, in the lab: deno task bench. Each round
- * runs every contender forwards and backwards (A-B-C-C-B-A), so that drift hits all alike; what counts are
+ * Measures kube-gateway against pairs of other proxies and against nothing, in the lab: deno task bench. Each
+ * round runs every contender forwards and backwards (A-B-C-C-B-A), so that drift hits all alike; what counts are
  * the ratios within a round, their median and spread.
  */
-import { parseArgs } from "node:util";
 import { Lab } from "../lab/lab.ts";
-import { type Contender, openContenders } from "./contenders.ts";
-import { type Measure, MEASURES } from "./measures.ts";
+import { chartRows, svgChart } from "./chart.ts";
+import { CONTENDERS } from "./contenders/contender.ts";
+import { openContenders } from "./contenders/open.ts";
+import { describeMachine } from "./machine.ts";
+import { MEASURES } from "./measures/all.ts";
+import type { Measure, Outcome } from "./model.ts";
+import { parseOptions, USAGE } from "./options.ts";
+import { jsonReport } from "./report.ts";
+import { reasonOf, runMeasure } from "./run.ts";
+import { standings } from "./statistics.ts";
+import { markdownTable, type Row } from "./table.ts";
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "5" },
-    seconds: { type: "string", default: "3" },
-    only: { type: "string", default: "" },
-  },
-});
-const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+const options = parseOptions(Deno.args);
+if (typeof options === "string") {
+  console.error(options === "" ? USAGE : `${options}\n\n${USAGE}`);
+  Deno.exit(options === "" ? 0 : 2);
+}
+const { rounds, seconds, only } = options;
+const isWanted = ({ name }: { name: string }) => name.includes(only);
+const measures = MEASURES.filter(({ figures }) => figures.some(isWanted));
+const names = CONTENDERS.filter((name) => options.contenders.includes(name));
+
+const machine = await describeMachine();
+console.error(machine.join("\n"));
+const began = performance.now();
+const results: { measure: Measure; outcome: Outcome }[] = [];
+const rows: Row[] = [];
 
 await using lab = await Lab.open();
-const contenders = await openContenders(lab);
-console.log(`| measure | ${contenders.map(({ name }) => name).join(" | ")} | gateway / haproxy |`);
-console.log(`| --- |${" --- |".repeat(contenders.length + 1)}`);
-for (const measure of MEASURES.filter(({ name }) => name.includes(values.only))) {
-  const rows = await measured(measure);
-  const cells = contenders.map((_, index) =>
-    `${short(median(rows.map((row) => row[index] ?? NaN)))}`
-  );
-  const [gateway, haproxy] = ["gateway", "haproxy"].map((name) =>
-    contenders.findIndex((contender) => contender.name === name)
-  );
-  const ratios = rows.map((row) => (row[gateway ?? 0] ?? NaN) / (row[haproxy ?? 0] ?? NaN));
-  const spread = `${short(Math.min(...ratios))} to ${short(Math.max(...ratios))}`;
-  console.log(
-    `| ${measure.name}, ${measure.unit} | ${cells.join(" | ")} | ${
-      short(median(ratios))
-    } (${spread}) |`,
-  );
+console.error("opening the contenders");
+const { contenders, notes } = await openContenders(lab, names);
+for (const measure of measures) {
+  const figures = measure.figures.filter(isWanted);
+  const progress = (round: number, of: number) =>
+    console.error(`${minutes()} ${figures[0]?.name}: round ${round} of ${of}`);
+  const found = await runMeasure(measure, contenders, { rounds, seconds, progress })
+    .catch(nothingFound);
+  const outcome = { ...found, notes: new Map([...notes, ...found.notes]) };
+  results.push({ measure, outcome });
+  const news = figures.map((figure) => ({
+    figure,
+    standings: standings(figure, outcome, names),
+  }));
+  rows.push(...news);
+  console.error(markdownTable(news, names));
 }
 
-/** One row per round: each contender's mean of its two runs. */
-async function measured(measure: Measure): Promise<number[][]> {
-  const rows: number[][] = [];
-  for (let round = 0; round < rounds; round++) {
-    const sums = contenders.map(() => 0);
-    const order = [...contenders.keys(), ...[...contenders.keys()].reverse()];
-    for (const index of order) {
-      const contender = contenders[index];
-      if (contender !== undefined) {
-        sums[index] = (sums[index] ?? 0) + await tried(measure, contender);
-      }
-    }
-    rows.push(sums.map((sum) => sum / 2));
-  }
-  return rows;
+console.log(`${machine.join("; ")}. ${rounds} rounds of twice ${seconds} s; ${minutes()} min.\n`);
+console.log(markdownTable(rows, names));
+if (options.json !== undefined) {
+  await Deno.writeTextFile(options.json, jsonReport({ machine, rounds, seconds, results, rows }));
+}
+if (options.svg !== undefined) {
+  await Deno.writeTextFile(options.svg, svgChart(chartRows(rows), machine.join("; ")));
 }
 
-/** A listener may still be starting, or an earlier run's last connection ending. */
-async function tried(measure: Measure, contender: Contender): Promise<number> {
-  for (let attempt = 1;; attempt++) {
-    try {
-      return await measure.run(contender, seconds);
-    } catch (error) {
-      if (attempt === 5) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 500));
-    }
-  }
+/** Of a measure that could not even begin, or end: the others go on. */
+function nothingFound(error: unknown): Outcome {
+  const reason = `failed: ${reasonOf(error)}`;
+  return { rounds: [], notes: new Map(names.map((name) => [name, reason])) };
 }
 
-function median(values: number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
-}
-
-function short(value: number): string {
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+function minutes(): string {
+  const all = Math.round((performance.now() - began) / 1000);
+  return `${Math.floor(all / 60)}:${String(all % 60).padStart(2, "0")}`;
 }
