@@ -33,6 +33,12 @@ const ATTEMPT_MILLISECONDS = 3_000;
 /** From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to spare. */
 const ACCEPT_MILLISECONDS = 16_000;
 
+/**
+ * The same on a tunnel that an earlier stream has left. Its last bytes may still be there: a server that ended
+ * first may take its time to read them, and OPEN lies behind them.
+ */
+const REUSED_ACCEPT_MILLISECONDS = 4_000;
+
 /** Takes a connection that the kernel redirected to the pod's outbound listener. */
 export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): void {
   const { bench } = pod;
@@ -114,7 +120,7 @@ class Outbound
     this.#reused = reused;
     this.#tls = tunnel.tls;
     tunnel.owner = this;
-    this.#arm(ACCEPT_MILLISECONDS);
+    this.#arm(reused ? REUSED_ACCEPT_MILLISECONDS : ACCEPT_MILLISECONDS);
     const { client, dialled } = this;
     tunnel.sendOpen({ port: target.endpoint.port, client, dialled });
   }
@@ -179,7 +185,7 @@ class Outbound
 
   reset(): void {
     // Before ACCEPT it is about the stream before: an application may still reset what it has ended.
-    if (this.#requestAnew()) return;
+    if (this.#requestAnew(false)) return;
     this.#end("reset by the destination's application");
   }
 
@@ -195,15 +201,14 @@ class Outbound
   lost(reason: string): void {
     const failure = { code: "tunnel_lost", message: `the tunnel failed: ${reason}` };
     if (this.#streaming || this.#finishing) return this.#giveUp(failure);
-    const peer = this.#target?.peer;
-    if (this.#reused && peer !== undefined) this.pod.pool.distrust(peer);
-    if (this.#requestAnew()) return;
+    if (this.#requestAnew(true)) return;
     this.#disarm();
     this.#closeTunnel();
     this.attempt(failure);
   }
 
   expired(): void {
+    if (this.#requestAnew(true)) return;
     this.#stopTrying();
     this.attempt({ code: "deadline", message: "the destination took too long to answer" });
   }
@@ -356,8 +361,11 @@ class Outbound
     this.#leave(undefined);
   }
 
-  /** Whether a tunnel that an earlier stream has left was of no use to this one, which gets another. */
-  #requestAnew(): boolean {
+  /**
+   * Whether a tunnel that an earlier stream has left was of no use to this one, which gets another: `fresh` when
+   * that says something about the other idle ones too.
+   */
+  #requestAnew(fresh: boolean): boolean {
     const peer = this.#target?.peer;
     const isStale = this.#reused && this.#tunnel !== undefined && !this.#streaming &&
       !this.#finishing;
@@ -365,6 +373,7 @@ class Outbound
     this.#disarm();
     this.#closeTunnel();
     this.#reused = false;
+    if (fresh) this.pod.pool.distrust(peer);
     this.#waiting = true;
     this.pod.pool.request(peer, this);
     if (this.#waiting) this.#arm(TUNNEL_MILLISECONDS);
