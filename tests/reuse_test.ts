@@ -87,3 +87,48 @@ function check(result: AppEvent, streams: number): Record<string, number> {
   assert.deepEqual([result.faults, total], [{}, streams], JSON.stringify(result));
   return ends;
 }
+
+/** Answers and ends at once. Who says "d" is never read any further, who says anything else until it ends. */
+const SERVER = `
+import socket, threading
+def serve(sock):
+    said = sock.recv(1); sock.sendall(said); sock.shutdown(socket.SHUT_WR)
+    threading.Event().wait() if said == b"d" else sock.recv(1)
+listener = socket.create_server(("::", ${PORT}), family=socket.AF_INET6, dualstack_ipv6=True)
+print('{"event": "listening"}', flush=True)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+`;
+
+/**
+ * Streams that end when their server has and does not read them: of many sizes, so that some fit into what the
+ * kernel buffers on the way, but not into its last part. Then others, and how long the slowest of them took.
+ */
+const CLIENT = `
+import socket, sys, threading, time
+def ask(said, more=b""):
+    with socket.create_connection((sys.argv[1], ${PORT}), timeout=30) as sock:
+        sock.sendall(said)
+        assert sock.recv(9) == said and sock.recv(9) == b""
+        sock.sendall(more)
+for step in range(16):
+    threading.Thread(target=ask, args=(b"d", bytes(int(400_000 * 1.2**step))), daemon=True).start()
+time.sleep(2)
+slowest = 0
+for _ in range(16):
+    began = time.monotonic()
+    ask(b"e")
+    slowest = max(slowest, time.monotonic() - began)
+print(slowest)
+`;
+
+Deno.test("a stream does not wait behind one whose server does not read to the end", async () => {
+  await using lab = await openScene();
+  const [web, api] = [lab.pod("web"), lab.pod("api")];
+  const server = api.spawn(["python3", "-c", SERVER]);
+  await server.waitForEvent(({ event }) => event === "listening");
+  const { code, stdout, stderr } = await web.run(["python3", "-c", CLIENT, api.ipv4!]);
+  assert.equal(code, 0, `${stderr}\n${lab.agent("node-a").logTail(5)}`);
+  console.log(`the slowest stream took ${Number(stdout).toFixed(1)} s`);
+  assert.ok(Number(stdout) < 8, `${stdout} s`);
+});
