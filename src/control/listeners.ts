@@ -41,7 +41,8 @@ export function openListeners(
     return namespace.run(() => {
       const outboundPort = freePort(loopbacks);
       const sets = Array.from({ length: workers }, () => ({
-        outbound: loopbacks.map((address) => listen({ address, port: outboundPort })),
+        // Accepted sockets inherit it: if the agent dies, half an answer must not look like a whole one.
+        outbound: loopbacks.map((address) => resetting(listen({ address, port: outboundPort }))),
         inbound: all.map((address) => listen({ address, port: TUNNEL_PORT })),
       }));
       const first = opened[0];
@@ -52,6 +53,11 @@ export function openListeners(
     for (const socket of opened) socket[Symbol.dispose]();
     throw error;
   }
+}
+
+function resetting(listener: Socket): Socket {
+  listener.resetsOnClose(true);
+  return listener;
 }
 
 /** Closes listeners that no worker was given; what waits in them is reset. */

@@ -79,9 +79,8 @@ export class Socket implements Disposable {
       SOCK_NONBLOCK | SOCK_CLOEXEC,
     );
     if (descriptor === -1) return errno();
-    const socket = new Socket(descriptor);
-    socket.setOption(IPPROTO_TCP, TCP_NODELAY, 1);
-    return { socket, peer: decodeSocketAddress(acceptedAddress) };
+    // TCP_NODELAY and SO_LINGER are the listener's (net/core/sock.c: sk_clone).
+    return { socket: new Socket(descriptor), peer: decodeSocketAddress(acceptedAddress) };
   }
 
   localEndpoint(): Endpoint {

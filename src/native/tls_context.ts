@@ -46,7 +46,10 @@ function restrict(context: Deno.PointerObject): void {
     succeeded(libssl.SSL_CTX_ctrl(context, command, value, null), "SSL_CTX_ctrl", about);
   set(SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_3_VERSION, "TLS 1.3 at least");
   set(SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_3_VERSION, "TLS 1.3 at most");
-  libssl.SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, null);
+  // Without NO_AUTO_CHAIN each handshake would look for the own chain's root, verify it and send it, which the peer
+  // has already.
+  const mode = SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN;
+  libssl.SSL_CTX_ctrl(context, SSL_CTRL_MODE, mode, null);
   libssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, null);
   libssl.SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
   succeeded(libssl.SSL_CTX_set_num_tickets(context, 0n), "SSL_CTX_set_num_tickets", "no tickets");
@@ -191,6 +194,7 @@ const SSL_CTRL_SET_GROUPS_LIST = 92;
 const SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
 const SSL_CTRL_SET_MAX_PROTO_VERSION = 124;
 const TLS1_3_VERSION = 0x0304n;
+const SSL_MODE_NO_AUTO_CHAIN = 0x8n;
 const SSL_MODE_RELEASE_BUFFERS = 0x10n;
 const SSL_SESS_CACHE_OFF = 0n;
 const SSL_OP_NO_TICKET = 1n << 14n;

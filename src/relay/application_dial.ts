@@ -16,6 +16,7 @@ export class ApplicationDial implements Disposable {
   constructor(readonly pod: RelayPod, application: Endpoint, client: Endpoint) {
     this.socket = pod.socketFor(application.address);
     try {
+      this.socket.resetsOnClose(true); // if the agent dies, half a request must not look like a whole one
       this.socket.bind({ address: sourceFor(application.address), port: 0 });
       this.#originKey = encodeSocketKey(pod.description.cookie, this.socket.localEndpoint());
       pod.bench.origins.set(this.#originKey, encodeEndpoint(client));

@@ -4,24 +4,30 @@ export interface Expiring {
 }
 
 /**
- * Time limits of a few fixed lengths. Each length has a queue of its own that is in order by construction,
- * so arming, disarming and finding the next one cost the same however many there are.
+ * Time limits of a few fixed lengths, at most one for each target. Each length has a queue of its own that is in
+ * order by construction, so arming, disarming and finding the next one cost the same however many there are.
  */
 export class Deadlines {
   readonly #queues = new Map<number, Queue>();
+  /** The queue that a target waits in. */
+  readonly #armed = new Map<Expiring, Queue>();
 
   constructor(readonly now: () => number = () => performance.now()) {}
 
-  /** `target.expired()` will be called in `milliseconds`, counted anew if it was armed for as long before. */
+  /** `target.expired()` will be called in `milliseconds`, counted anew whatever it was armed for before. */
   arm(target: Expiring, milliseconds: number): void {
+    this.disarm(target);
     let queue = this.#queues.get(milliseconds);
     if (queue === undefined) this.#queues.set(milliseconds, queue = new Queue());
-    queue.remove(target);
     queue.add(target, this.now() + milliseconds);
+    this.#armed.set(target, queue);
   }
 
   disarm(target: Expiring): void {
-    for (const queue of this.#queues.values()) queue.remove(target);
+    const queue = this.#armed.get(target);
+    if (queue === undefined) return;
+    queue.remove(target);
+    this.#armed.delete(target);
   }
 
   /** Milliseconds until the next one, rounded up, or -1 when there is none. */
@@ -38,7 +44,7 @@ export class Deadlines {
     const now = this.now();
     for (const queue of this.#queues.values()) {
       for (let entry = queue.first(); entry && entry.due <= now; entry = queue.first()) {
-        queue.remove(entry.target);
+        this.disarm(entry.target);
         entry.target.expired();
       }
     }

@@ -11,6 +11,7 @@ import { formatAddress } from "../addresses.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity, requireClient } from "../identity/verify.ts";
+import { EPOLLERR, EPOLLHUP } from "../native/epoll.ts";
 import { EACCES, ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
 import { type Socket, text } from "../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
@@ -19,6 +20,7 @@ import { ApplicationDial } from "./application_dial.ts";
 import type { Expiring } from "./deadlines.ts";
 import { FRAME, FrameError, type Open } from "./frame.ts";
 import type { Handler } from "./loop.ts";
+import type { KnownPeer } from "./known_peers.ts";
 import type { ConnectionReport } from "./messages.ts";
 import type { Connection, RelayPod } from "./pod.ts";
 import { Stream } from "./stream.ts";
@@ -63,6 +65,8 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   #dialling: ApplicationDial | undefined;
   #stream: Stream | undefined;
   #streamBegan = 0;
+  /** What the registry said of the last stream's client. */
+  #client: KnownPeer | undefined;
   /** The pod's credentials that the handshake was made with. */
   readonly #epoch: number;
 
@@ -105,7 +109,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
       throw new FrameError(`unexpected OPEN while ${this.#state}`);
     }
     const client = formatAddress(open.client.address);
-    requireClient(this.#identity, client, this.pod.bench.peers.find(open.client.address)?.identity);
+    requireClient(this.#identity, client, this.#registered(open.client.address));
     if (isIpv4(open.client.address) !== isIpv4(this.local)) {
       throw new FrameError("the client's address is of another family than the tunnel");
     }
@@ -182,7 +186,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   /** An event of the application's socket while it is being connected. */
   ready(events: number): void {
     if (this.#dialling === undefined) return;
-    const error = this.#dialling.socket.takeError();
+    const error = (events & (EPOLLERR | EPOLLHUP)) === 0 ? 0 : this.#dialling.socket.takeError();
     if (error !== 0) return this.#refuseStream(error, `the application: ${errnoName(error)}`);
     this.#startStream(this.#dialling, events);
   }
@@ -288,6 +292,16 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     else this.#end();
   }
 
+  /** The SPIFFE ID that the registry names for an address. The next stream of a tunnel is usually the same pod's. */
+  #registered(address: Uint8Array): string | undefined {
+    const { peers } = this.pod.bench;
+    const last = this.#client;
+    if (last === undefined || last.version !== peers.version || !sameBytes(last.address, address)) {
+      this.#client = peers.find(address);
+    }
+    return this.#client?.identity;
+  }
+
   get #isOutdated(): boolean {
     return this.#epoch !== this.pod.pool.epoch;
   }
@@ -335,7 +349,6 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   }
 
   #rearm(milliseconds: number): void {
-    this.pod.bench.loop.deadlines.disarm(this);
     this.pod.bench.loop.deadlines.arm(this, milliseconds);
   }
 
@@ -348,4 +361,8 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     }
     return fields;
   }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.every((byte, index) => byte === b[index]);
 }

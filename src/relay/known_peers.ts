@@ -12,6 +12,8 @@ export interface KnownPeer {
   readonly identity: string;
   /** Never the same for two pods that had the address one after the other. */
   readonly generation: number;
+  /** {@link KnownPeers.version} when this was read. */
+  readonly version: number;
 }
 
 /**
@@ -22,7 +24,19 @@ export class KnownPeers {
   /** By number. A number is never used again while the agent runs. */
   readonly #identities = new Map<number, string>();
 
+  #version = 0;
+
   constructor(readonly peers: BpfMap, readonly identities: BpfMap) {}
+
+  /** Another number since an entry was removed or changed; while it is the same, what was found is still true. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Some entries are gone or say something else. */
+  changed(): void {
+    this.#version++;
+  }
 
   find(bytes: Uint8Array): KnownPeer | undefined {
     const address = new Uint8Array(bytes);
@@ -31,11 +45,12 @@ export class KnownPeers {
     const { identity: number, generation } = decodePeer(value);
     const identity = this.#identities.get(number) ?? this.#read(number);
     if (identity === undefined) return undefined; // withdrawn between the two lookups
-    return { address, name: formatAddress(address), identity, generation };
+    return { address, name: formatAddress(address), identity, generation, version: this.#version };
   }
 
   /** Whether the address is still the same pod's. */
-  isCurrent({ address, generation }: KnownPeer): boolean {
+  isCurrent({ address, generation, version }: KnownPeer): boolean {
+    if (version === this.#version) return true;
     const value = this.peers.get(address);
     return value !== undefined && decodePeer(value).generation === generation;
   }

@@ -381,7 +381,6 @@ class Outbound
   }
 
   #arm(milliseconds: number): void {
-    this.#disarm();
     this.pod.bench.loop.deadlines.arm(this, milliseconds);
   }
 

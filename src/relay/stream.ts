@@ -39,7 +39,8 @@ export class Stream implements Handler {
   bytesSent = 0;
   bytesReceived = 0;
   #tunnel: Tunnel | undefined;
-  #readable = true;
+  /** An edge has announced something to read; the first one comes with the registration. */
+  #readable = false;
   #closing = false;
   /** END was sent: the application has finished. */
   #ended = false;
@@ -47,10 +48,11 @@ export class Stream implements Handler {
   #peerEnded = false;
   readonly #pending = new Pending();
 
-  /** Takes over `app`, a connected socket; the owner registers the stream for its events. */
+  /**
+   * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an answer must not
+   * look like a whole one. The owner registers the stream for its events.
+   */
   constructor(readonly bench: Workbench, readonly app: Socket, readonly owner: StreamOwner) {
-    // If the agent dies, half an answer must not look like a whole one.
-    app.resetsOnClose(true);
   }
 
   /** Whether the tunnel may be read: everything that came has gone to the application. */
@@ -64,6 +66,7 @@ export class Stream implements Handler {
    */
   start(tunnel: Tunnel, events = 0): void {
     this.#tunnel = tunnel;
+    if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
     if ((events & CLOSING) !== 0) this.#closing = true;
     this.#pump();
     if (this.#tunnel === tunnel) tunnel.receive();
@@ -116,7 +119,7 @@ export class Stream implements Handler {
     this.deliver();
     if (this.app.closed) return;
     this.#peerEnded = true;
-    if (this.#pending.empty) this.app.finish();
+    if (this.#pending.empty && !this.#over) this.app.finish(); // else closing it says the same
     this.#finishIfDone();
   }
 
@@ -144,16 +147,37 @@ export class Stream implements Handler {
         return;
       }
       if (count < 0) return this.#break(`from the application: ${errnoName(-count)}`);
-      if (count === 0) {
-        this.#ended = true;
-        tunnel.send(FRAME.END);
-        return this.#finishIfDone();
-      }
+      if (count === 0) return this.#endSending(tunnel);
+      this.bytesSent += count;
+      this.#seal(tunnel, count);
+      const isShort = count < SEGMENTS * MAX_DATA;
+      if (isShort && this.#closing) return this.#sendLast(tunnel);
+      tunnel.flush();
+      if (isShort) this.#readable = false;
+    }
+  }
+
+  /** What was read last is sealed, and FIN is likely to be next: both sides are spared a call if END goes with it. */
+  #sendLast(tunnel: Tunnel): void {
+    const { gather, loop } = this.bench;
+    const count = gather.receive(this.app.descriptor);
+    if (count === 0) return this.#endSending(tunnel);
+    tunnel.flush();
+    if (count === -EAGAIN) this.#readable = false;
+    else if (count < 0) this.#break(`from the application: ${errnoName(-count)}`);
+    else {
       this.bytesSent += count;
       this.#seal(tunnel, count);
       tunnel.flush();
-      if (count < SEGMENTS * MAX_DATA && !this.#closing) this.#readable = false;
+      loop.again(this);
     }
+  }
+
+  /** FIN: the application sends no more. What was sealed goes with END. */
+  #endSending(tunnel: Tunnel): void {
+    this.#ended = true;
+    tunnel.send(FRAME.END);
+    this.#finishIfDone();
   }
 
   #seal(tunnel: Tunnel, count: number): void {
@@ -172,9 +196,11 @@ export class Stream implements Handler {
       return false;
     }
     if (!this.#pending.empty) return true;
-    if (this.#peerEnded) this.app.finish();
     if (this.#over) this.#close(undefined);
-    else this.#tunnel?.receive();
+    else {
+      if (this.#peerEnded) this.app.finish();
+      this.#tunnel?.receive();
+    }
     return !this.app.closed;
   }
 

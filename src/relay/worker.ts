@@ -90,6 +90,7 @@ class Relay {
       case "withdraw":
         return this.#withdraw(command.uid, command.drainMilliseconds);
       case "peers":
+        this.#bench.peers.changed();
         for (const { pod } of this.#pods.values()) {
           pod.pool.retain((peer) => this.#bench.peers.isCurrent(peer));
         }

@@ -9,7 +9,8 @@ export async function openGateway(
   agentArguments: string[] = [],
 ): Promise<Contender> {
   const start = async () => {
-    const options = { args: ["--log-level", "warning", ...agentArguments] };
+    const args = ["--log-level", "warning", "--access-log", "0", ...agentArguments];
+    const options = { args };
     await Promise.all(lab.nodes.map(({ name }) => lab.startAgent(name, options)));
     await Promise.all([...own, ...neighbours].map((pod) => lab.waitEnrolled(pod, 30_000)));
   };
