@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
+import { cpuSeconds } from "./lab/usage.ts";
 
 /** What a raw TCP client does: connects, sends `first`, and says after how many seconds it was cut off. */
 const RAW_CLIENT = `
@@ -54,11 +55,11 @@ Deno.test("an agent without descriptors left rests instead of spinning, and goes
   await limit(3); // not one more
   const waiting = client.startClient("echo", server.ipv4, 9000, "--timeout", "4");
   await agent.waitForLog(({ reason }) => reason === "exhausted");
-  const [began, ticks] = [performance.now(), cpuTicks(agent.pid)];
+  const [began, used] = [performance.now(), cpuSeconds(agent.pid)];
   await waiting.exited;
   const seconds = (performance.now() - began) / 1000;
   assert(seconds > 2, `the connection was not held: it ended after ${seconds} s`);
-  const busy = (cpuTicks(agent.pid) - ticks) / (100 * seconds);
+  const busy = (cpuSeconds(agent.pid) - used) / seconds;
   assert(busy < 0.5, `used ${busy} of a core while it could accept nothing`);
 
   await limit(20_000);
@@ -67,10 +68,3 @@ Deno.test("an agent without descriptors left rests instead of spinning, and goes
   assert.deepEqual(states, ["active", "active"], "a shortage must not un-enrol anybody");
   await until(echo, 10_000, () => `connections still fail:\n${agent.logTail()}`);
 });
-
-/** User and system time of a process in hundredths of a second (proc(5), fields 14 and 15 of stat). */
-function cpuTicks(pid: number): number {
-  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return Number(fields[11]) + Number(fields[12]);
-}

@@ -1,9 +1,9 @@
 /** The promise: connections that have ended cost nothing. */
 import assert from "node:assert/strict";
-import type { Agent } from "./lab/agent.ts";
 import { until } from "./lab/delay.ts";
 import { mapKeys } from "./lab/kernel.ts";
 import { openScene } from "./lab/scene.ts";
+import { settled, type Usage, usage } from "./lab/usage.ts";
 
 const BATCH = 2_500;
 /** How far a figure may be from where it was, and still count as being there. */
@@ -41,34 +41,3 @@ Deno.test("10,000 connections later the agents have the descriptors and the memo
     }
   }
 });
-
-interface Usage {
-  descriptors: number;
-  sockets: number;
-  /** VmRSS in KiB. */
-  memory: number;
-}
-
-async function usage({ pid }: Agent): Promise<Usage> {
-  let descriptors = 0;
-  let sockets = 0;
-  for await (const { name } of Deno.readDir(`/proc/${pid}/fd`)) {
-    descriptors++;
-    // Closed between the two calls: then it is none.
-    const target = await Deno.readLink(`/proc/${pid}/fd/${name}`).catch(() => "");
-    if (target.startsWith("socket:")) sockets++;
-  }
-  const status = await Deno.readTextFile(`/proc/${pid}/status`);
-  return { descriptors, sockets, memory: Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) };
-}
-
-/** The usage once no stream is open. */
-async function settled(agent: Agent): Promise<Usage> {
-  await until(
-    async () =>
-      (await agent.status()).enrolments.every(({ traffic }) => traffic?.streamsOpen === 0),
-    10_000,
-    () => "streams are still open",
-  );
-  return await usage(agent);
-}

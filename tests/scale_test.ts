@@ -7,6 +7,7 @@ import { delay, until } from "./lab/delay.ts";
 import { parseAddress } from "../src/addresses.ts";
 import { mapHas } from "./lab/kernel.ts";
 import { Lab } from "./lab/lab.ts";
+import { cpuSeconds, residentKilobytes } from "./lab/usage.ts";
 
 const NODES = 5_000;
 const PODS_A_NODE = 30;
@@ -62,7 +63,7 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
     const [before, began] = [cpuSeconds(agent.pid), performance.now()];
     await delay(10_000);
     const share = (cpuSeconds(agent.pid) - before) / ((performance.now() - began) / 1000);
-    const megabytes = residentMegabytes(agent.pid);
+    const megabytes = residentKilobytes(agent.pid) / 1024;
     console.log(`${Math.round(megabytes)} MB, ${(100 * share).toFixed(1)} % of a core`);
     assert(megabytes <= 250, `${megabytes} MB`);
     assert(share <= 0.01, `${share} of a core`);
@@ -147,15 +148,4 @@ function endpointsOf(service: number) {
     })),
     ports: [{ name: "http", port: 8080, protocol: "TCP" }],
   };
-}
-
-/** User and system time (proc(5), stat: fields 14 and 15, in ticks of 10 ms). */
-function cpuSeconds(pid: number): number {
-  const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-}
-
-function residentMegabytes(pid: number): number {
-  const [, kilobytes] = /^VmRSS:\s+(\d+)/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`)) ?? [];
-  return Number(kilobytes) / 1024;
 }

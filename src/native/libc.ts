@@ -8,6 +8,9 @@ const library = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" },
   // void abort(void);
   abort: { parameters: [], result: "void" },
+  // int malloc_trim(size_t pad);
+  // The GNU C library's own. Says whether memory was given back.
+  malloc_trim: { parameters: ["usize"], result: "i32" },
 
   // int open(const char *path, int flags, ...);
   open: { parameters: ["buffer", "i32"], result: "i32" },

@@ -25,6 +25,7 @@ const TABLES = {
   "libc.ts": [
     "errno.h",
     "stdlib.h",
+    "malloc.h",
     "fcntl.h",
     "unistd.h",
     "sched.h",

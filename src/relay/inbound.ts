@@ -174,7 +174,10 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     if (this.#state === "dialling") {
       return this.#refuseStream(ETIMEDOUT, "connecting took too long");
     }
-    if (!this.pod.unopened.has(this)) return this.#end();
+    if (!this.pod.unopened.has(this)) {
+      // What the last stream has sent may be on its way to a slow reader.
+      return this.#tunnel.congested ? this.#rearm(IDLE_MILLISECONDS) : this.#end();
+    }
     const what = this.#state === "handshake" ? "the TLS handshake" : "OPEN";
     this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
     this.#end();

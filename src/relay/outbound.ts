@@ -33,6 +33,12 @@ const ATTEMPT_MILLISECONDS = 3_000;
 /** From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to spare. */
 const ACCEPT_MILLISECONDS = 16_000;
 
+/**
+ * The same on a tunnel that an earlier stream has left. Its last bytes may still be there: a server that ended
+ * first may take its time to read them, and OPEN lies behind them.
+ */
+const REUSED_ACCEPT_MILLISECONDS = 4_000;
+
 /** Takes a connection that the kernel redirected to the pod's outbound listener. */
 export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): void {
   const { bench } = pod;
@@ -72,6 +78,10 @@ class Outbound
   /** The tunnel has carried a stream before: the peer may just have closed it, which is worth a new one. */
   #reused = false;
   #streaming = false;
+  /** Both sides have ended, but the last bytes wait in the tunnel. */
+  #finishing = false;
+  /** The application's socket is closed while they do. */
+  #appClosed = false;
   #tls: TlsFacts | undefined;
 
   constructor(
@@ -110,7 +120,7 @@ class Outbound
     this.#reused = reused;
     this.#tls = tunnel.tls;
     tunnel.owner = this;
-    this.#arm(ACCEPT_MILLISECONDS);
+    this.#arm(reused ? REUSED_ACCEPT_MILLISECONDS : ACCEPT_MILLISECONDS);
     const { client, dialled } = this;
     tunnel.sendOpen({ port: target.endpoint.port, client, dialled });
   }
@@ -122,7 +132,9 @@ class Outbound
   }
 
   accept(): void {
-    if (this.#tunnel === undefined || this.#streaming) throw new FrameError("unexpected ACCEPT");
+    if (this.#tunnel === undefined || this.#streaming || this.#finishing) {
+      throw new FrameError("unexpected ACCEPT");
+    }
     this.#disarm();
     this.#streaming = true;
     this.route.accepted();
@@ -136,7 +148,7 @@ class Outbound
   }
 
   refuse(errno: number): void {
-    if (this.#streaming) throw new FrameError("unexpected REFUSE");
+    if (this.#streaming || this.#finishing) throw new FrameError("unexpected REFUSE");
     this.#disarm();
     this.#park();
     this.attempt(
@@ -172,6 +184,8 @@ class Outbound
   }
 
   reset(): void {
+    // Before ACCEPT it is about the stream before: an application may still reset what it has ended.
+    if (this.#requestAnew(false)) return;
     this.#end("reset by the destination's application");
   }
 
@@ -180,24 +194,21 @@ class Outbound
   }
 
   drained(): void {
-    this.#stream.drained();
+    if (this.#finishing) this.#park();
+    else this.#stream.drained();
   }
 
   lost(reason: string): void {
+    const failure = { code: "tunnel_lost", message: `the tunnel failed: ${reason}` };
+    if (this.#streaming || this.#finishing) return this.#giveUp(failure);
+    if (this.#requestAnew(true)) return;
     this.#disarm();
     this.#closeTunnel();
-    const failure = { code: "tunnel_lost", message: `the tunnel failed: ${reason}` };
-    if (this.#streaming) return this.#giveUp(failure);
-    const peer = this.#target?.peer;
-    if (!this.#reused || peer === undefined) return this.attempt(failure);
-    this.#reused = false;
-    this.pod.pool.distrust(peer);
-    this.#waiting = true;
-    this.pod.pool.request(peer, this);
-    if (this.#waiting) this.#arm(TUNNEL_MILLISECONDS);
+    this.attempt(failure);
   }
 
   expired(): void {
+    if (this.#requestAnew(true)) return;
     this.#stopTrying();
     this.attempt({ code: "deadline", message: "the destination took too long to answer" });
   }
@@ -208,8 +219,9 @@ class Outbound
 
   released(clean: boolean): void {
     this.#streaming = false;
-    if (clean) this.#park();
-    else this.#closeTunnel();
+    if (!clean) this.#closeTunnel();
+    else if (this.#tunnel?.congested) this.#finishing = true;
+    else this.#park();
   }
 
   connected(): void {
@@ -232,6 +244,12 @@ class Outbound
   }
 
   closed(reason: string | undefined): void {
+    if (reason === undefined && this.#tunnel?.congested) this.#appClosed = true;
+    else this.#leave(reason);
+  }
+
+  /** Nothing of the application's connection is left. */
+  #leave(reason: string | undefined): void {
     const { pod } = this;
     const { bytesSent, bytesReceived } = this.#plain ?? this.#stream;
     this.route.close();
@@ -295,6 +313,7 @@ class Outbound
     if (tunnel === undefined || peer === undefined) return;
     this.#tunnel = undefined;
     this.pod.pool.park(peer, tunnel);
+    this.#tunnelGone();
   }
 
   #giveUp({ code, message }: Failure): void {
@@ -332,6 +351,33 @@ class Outbound
     this.pod.counters.tunnelsOpen--;
     this.#tunnel.close();
     this.#tunnel = undefined;
+    this.#tunnelGone();
+  }
+
+  #tunnelGone(): void {
+    this.#finishing = false;
+    if (!this.#appClosed) return;
+    this.#appClosed = false;
+    this.#leave(undefined);
+  }
+
+  /**
+   * Whether a tunnel that an earlier stream has left was of no use to this one, which gets another: `fresh` when
+   * that says something about the other idle ones too.
+   */
+  #requestAnew(fresh: boolean): boolean {
+    const peer = this.#target?.peer;
+    const isStale = this.#reused && this.#tunnel !== undefined && !this.#streaming &&
+      !this.#finishing;
+    if (!isStale || peer === undefined) return false;
+    this.#disarm();
+    this.#closeTunnel();
+    this.#reused = false;
+    if (fresh) this.pod.pool.distrust(peer);
+    this.#waiting = true;
+    this.pod.pool.request(peer, this);
+    if (this.#waiting) this.#arm(TUNNEL_MILLISECONDS);
+    return true;
   }
 
   #arm(milliseconds: number): void {

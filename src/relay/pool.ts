@@ -22,8 +22,8 @@ export interface TunnelUser {
 
 /**
  * One pod's outbound tunnels that no stream uses, by destination pod and address: those that are being made and
- * those that an earlier stream has left. Only a tunnel on which both sides have sent END comes back here, and
- * whatever arrives on it before it is taken again closes it.
+ * those that an earlier stream has left. Only a tunnel on which both sides have sent END, to its last byte,
+ * comes back here, and whatever arrives on it before it is taken again closes it.
  */
 export class TunnelPool {
   readonly #destinations = new Map<string, Destination>();
@@ -56,7 +56,7 @@ export class TunnelPool {
   park(peer: KnownPeer, tunnel: Tunnel): void {
     const { bench, counters } = this.pod;
     const now = performance.now();
-    const isSpent = tunnel.closed || tunnel.congested || tunnel.epoch !== this.#epoch ||
+    const isSpent = tunnel.closed || tunnel.epoch !== this.#epoch ||
       now - tunnel.opened > MAX_AGE_MILLISECONDS || now > tunnel.expires ||
       bench.tunnelIdleMilliseconds === 0 || !bench.peers.isCurrent(peer);
     if (isSpent) {

@@ -79,6 +79,7 @@ export class Tunnel implements Handler, Expiring {
     this.#state = role === "client" ? "connecting" : "handshake";
     socket.detectDeadPeer(KEEPALIVE_SECONDS, USER_TIMEOUT_MILLISECONDS);
     bench.loop.register(socket.descriptor, ALL_EVENTS, this);
+    bench.tide.rise();
   }
 
   /** Whether ciphertext waits for the socket: nothing more should be sent meanwhile. */
@@ -279,6 +280,7 @@ export class Tunnel implements Handler, Expiring {
   #release(): void {
     if (this.#state === "lingering") this.bench.loop.deadlines.disarm(this);
     this.#state = "closed";
+    this.bench.tide.fall();
     this.bench.loop.forget(this.socket.descriptor);
     this.#unsent.drop();
     this.session[Symbol.dispose]();

@@ -1,5 +1,6 @@
 import { openMap } from "../kernel/maps.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
+import { releaseFreedMemory } from "../native/heap.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
 import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
 import { AccessLog } from "./access.ts";
@@ -7,6 +8,7 @@ import { HEADER_SIZE } from "./frame.ts";
 import { KnownPeers } from "./known_peers.ts";
 import type { EventLoop } from "./loop.ts";
 import type { BenchDescription, WorkerEvent } from "./messages.ts";
+import { Tide } from "./tide.ts";
 
 /** How much a plain stream copies at once. */
 export const COPY_SIZE = 65_536;
@@ -25,6 +27,8 @@ export class Workbench {
   readonly gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
   /** One control frame. */
   readonly control = new ScatterBuffer(64);
+  /** Of the tunnels. */
+  readonly tide: Tide;
   /** What a plain stream copies. */
   readonly copy = new ScatterBuffer(COPY_SIZE);
   readonly peers: KnownPeers;
@@ -46,6 +50,7 @@ export class Workbench {
     readonly engine: TlsEngine,
     readonly report: (event: WorkerEvent) => void,
   ) {
+    this.tide = new Tide(loop.deadlines, releaseFreedMemory);
     this.peers = new KnownPeers(
       openMap("peers", maps.peers),
       openMap("identities", maps.identities),

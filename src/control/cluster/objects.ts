@@ -2,6 +2,9 @@ import { canonicalAddress } from "../../addresses.ts";
 import {
   ALLOW_ANNOTATION,
   ANNOTATION,
+  EGRESS_ANNOTATION,
+  IDENTITIES_ANNOTATION,
+  INBOUND_ANNOTATION,
   REGISTRY_LABEL,
   SECURED_CONDITION,
 } from "../../constants.ts";
@@ -289,7 +292,9 @@ function keepAnnotations(
   const kept: Record<string, string> = {};
   let count = 0;
   for (const [key, value] of Object.entries(annotations ?? {})) {
-    if (!wanted(key) || key.length > MAX_ANNOTATION_KEY || ++count > MAX_ANNOTATIONS) continue;
+    if (!wanted(key) || key.length > MAX_ANNOTATION_KEY) continue;
+    // One that means something is never lost among those that do not.
+    if (!KNOWN_ANNOTATIONS.has(key) && ++count > MAX_ANNOTATIONS) continue;
     // The mark makes a cut value one that nothing accepts.
     const most = key === ALLOW_ANNOTATION ? MAX_POLICY_LENGTH : limit;
     kept[key] = value.length > most ? `${value.slice(0, most)}…` : value;
@@ -303,6 +308,11 @@ function isPodAnnotation(key: string): boolean {
 
 /** Where kubelet writes a static pod's own UID, which names its cgroup; `metadata.uid` is the mirror's. */
 export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
+
+const KNOWN_ANNOTATIONS = new Set([
+  ...[ANNOTATION, INBOUND_ANNOTATION, EGRESS_ANNOTATION, ALLOW_ANNOTATION],
+  ...[CONFIG_HASH_ANNOTATION, IDENTITIES_ANNOTATION],
+]);
 
 const MAX_ADDRESSES = 2; // one of each family: core/v1 PodStatus.podIPs
 const MAX_ANNOTATION = 256;

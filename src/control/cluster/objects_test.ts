@@ -86,6 +86,20 @@ Deno.test("a long annotation is cut and marked, and their number bounded", () =>
   strictEqual(Object.keys(annotations).length, 32);
 });
 
+Deno.test("annotations that mean something are kept, however many others come before them", () => {
+  const known = {
+    "kube-gateway.io": "true",
+    "kube-gateway.io/allow": "x",
+    "kube-gateway.io/egress": "strict",
+    "kube-gateway.io/inbound": "strict",
+    "kubernetes.io/config.hash": "h",
+  };
+  const others = Array.from({ length: 1000 }, (_, i) => [`kube-gateway.io/a${i}`, "x"]);
+  const annotations = { ...Object.fromEntries(others), ...known };
+  const pod = readPod({ ...POD, metadata: { ...POD.metadata, annotations } });
+  deepStrictEqual({ ...pod.annotations, ...known }, pod.annotations);
+});
+
 Deno.test("an invalid pod is refused with the path of the field", () => {
   const metadata = POD.metadata;
   for (
