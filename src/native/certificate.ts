@@ -54,16 +54,7 @@ export class Certificate implements Disposable {
 
   /** Seconds until it expires. */
   secondsLeft(): number {
-    const days = new Int32Array(1);
-    const seconds = new Int32Array(1);
-    const known = libcrypto.ASN1_TIME_diff(
-      new Uint8Array(days.buffer),
-      new Uint8Array(seconds.buffer),
-      null,
-      libcrypto.X509_get0_notAfter(this.pointer),
-    );
-    if (known !== 1) throw new OpenSslError("ASN1_TIME_diff", ["malformed time"], "certificate");
-    return (days[0] ?? 0) * 86_400 + (seconds[0] ?? 0);
+    return secondsLeft(this.pointer);
   }
 
   [Symbol.dispose](): void {
@@ -115,6 +106,20 @@ export class Certificate implements Disposable {
     return found;
   }
 }
+
+/** Seconds until a certificate expires. Throws an OpenSslError when its dates are malformed. */
+export function secondsLeft(certificate: Deno.PointerObject): number {
+  const notAfter = libcrypto.X509_get0_notAfter(certificate);
+  if (libcrypto.ASN1_TIME_diff(daysBytes, secondsBytes, null, notAfter) !== 1) {
+    throw new OpenSslError("ASN1_TIME_diff", ["malformed time"], "certificate");
+  }
+  return (days[0] ?? 0) * 86_400 + (seconds[0] ?? 0);
+}
+
+const days = new Int32Array(1);
+const daysBytes = new Uint8Array(days.buffer);
+const seconds = new Int32Array(1);
+const secondsBytes = new Uint8Array(seconds.buffer);
 
 /** A copy of an ASN1_STRING's bytes. */
 function stringBytes(value: Deno.PointerValue): Uint8Array {

@@ -26,6 +26,16 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_STORE_add_cert: { parameters: ["pointer", "pointer"], result: "i32" },
   // int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *param, unsigned long flags);
   X509_VERIFY_PARAM_set_flags: { parameters: ["pointer", "u64"], result: "i32" },
+  // X509 *X509_STORE_CTX_get0_cert(const X509_STORE_CTX *ctx);
+  X509_STORE_CTX_get0_cert: { parameters: ["pointer"], result: "pointer" },
+  // void *X509_STORE_CTX_get_ex_data(const X509_STORE_CTX *ctx, int idx);
+  X509_STORE_CTX_get_ex_data: { parameters: ["pointer", "i32"], result: "pointer" },
+  // int X509_verify_cert(X509_STORE_CTX *ctx);
+  X509_verify_cert: { parameters: ["pointer"], result: "i32" },
+  // int X509_digest(const X509 *data, const EVP_MD *type, unsigned char *md, unsigned int *len);
+  X509_digest: { parameters: ["pointer", "pointer", "buffer", "buffer"], result: "i32" },
+  // const EVP_MD *EVP_sha256(void);
+  EVP_sha256: { parameters: [], result: "pointer" },
   // const char *X509_verify_cert_error_string(long n);
   X509_verify_cert_error_string: { parameters: ["i64"], result: "pointer" },
 

@@ -46,6 +46,16 @@ const ssl = Deno.dlopen("libssl.so.3", {
   // int SSL_CTX_check_private_key(const SSL_CTX *ctx);
   SSL_CTX_check_private_key: { parameters: ["pointer"], result: "i32" },
 
+  // void SSL_CTX_set_cert_verify_callback(SSL_CTX *ctx, int (*callback)(X509_STORE_CTX *, void *), void *arg);
+  SSL_CTX_set_cert_verify_callback: {
+    parameters: ["pointer", "function", "pointer"],
+    result: "void",
+  },
+  // int SSL_get_ex_data_X509_STORE_CTX_idx(void);
+  SSL_get_ex_data_X509_STORE_CTX_idx: { parameters: [], result: "i32" },
+  // int SSL_is_server(const SSL *ssl);
+  SSL_is_server: { parameters: ["pointer"], result: "i32" },
+
   // SSL *SSL_new(SSL_CTX *ctx);
   SSL_new: { parameters: ["pointer"], result: "pointer" },
   // void SSL_free(SSL *ssl);

@@ -96,7 +96,8 @@ for (const [file, headers] of Object.entries(TABLES)) {
         for (const [index, parameter] of prototype.parameters.entries()) {
           const ffi = symbol.parameters[index];
           const about = `parameter ${index} of ${prototype.text}`;
-          if (parameter.includes("*")) match(ffi ?? "", /^(pointer|buffer)$/, about);
+          if (parameter.includes("(*")) strictEqual(ffi, "function", about);
+          else if (parameter.includes("*")) match(ffi ?? "", /^(pointer|buffer)$/, about);
           else strictEqual(ffi, FFI_TYPES[parameter], about);
         }
         // A function pointer that C hands out is a pointer here: nothing calls it.
@@ -139,6 +140,8 @@ Deno.test("a prototype that differs from the header does not compile", async () 
  */
 const OUR_NAMES: Record<string, string | undefined> = {
   GRAIN: undefined,
+  MAX_LEAVES: undefined,
+  MAX_SECONDS: undefined,
   BATCH: undefined,
   INCOMING_SIZE: undefined,
   OUTGOING_SIZE: undefined,
@@ -226,6 +229,16 @@ Deno.test("every struct lies in memory as this folder takes it to", async () => 
   await compile(lines);
 });
 
+Deno.test("the verify callback takes what OpenSSL passes", async () => {
+  const source = sourceOf("chain_verifier.ts");
+  match(source, /\{ parameters: \["pointer", "pointer"\], result: "i32" \} as const/);
+  await compile([
+    "#include <openssl/ssl.h>",
+    "int verify(X509_STORE_CTX *store, void *argument);",
+    "void use(SSL_CTX *c) { SSL_CTX_set_cert_verify_callback(c, verify, NULL); }",
+  ]);
+});
+
 Deno.test("the ALPN callback takes what OpenSSL passes", async () => {
   const [, parameters, result] =
     /const SELECT = \{\s*parameters: (\[[^\]]*\]),\s*result: "(\w+)",/.exec(
@@ -283,7 +296,8 @@ function prototypesOf({ comments }: Symbol): Prototype[] {
     const found = /^([\w ]+?[ *]+)(\w+)\((.*)\);$/.exec(text);
     if (found === null) return [];
     const [, result = "", name = "", list = ""] = found;
-    const parameters = list.split(",").map((parameter) => parameter.trim())
+    // Not at the commas of a function pointer's own parameters.
+    const parameters = list.split(/,(?![^(]*\))/).map((parameter) => parameter.trim())
       .filter((parameter) => parameter !== "void" && parameter !== "...")
       .map((parameter) => parameter.includes("*") ? parameter : parameter.replace(/ \w+$/, ""));
     return [{ text, result: result.trim(), name, parameters }];

@@ -1,4 +1,5 @@
 import { Certificate } from "./certificate.ts";
+import { forgetVerified, rememberVerified } from "./chain_verifier.ts";
 import { cString } from "./libc.ts";
 import { libcrypto } from "./libcrypto.ts";
 import { libssl } from "./libssl.ts";
@@ -34,9 +35,11 @@ export class TlsContext implements Disposable {
       libssl.SSL_CTX_free(pointer);
       throw error;
     }
+    rememberVerified(pointer);
   }
 
   [Symbol.dispose](): void {
+    forgetVerified(this.pointer);
     libssl.SSL_CTX_free(this.pointer);
   }
 }

@@ -327,6 +327,44 @@ Deno.test("TLS sessions that share an engine", async (t) => {
     });
   }
 
+  await t.step("refuse what they have accepted before, once it has expired", async () => {
+    using short = new TlsContext(await dated(-1, 2 / 3600), protocol); // two seconds
+    const first = pair(short, short);
+    shakeHands(first.client, first.server);
+    free(first.client, first.server);
+    await new Promise((resolve) => setTimeout(resolve, 3_100)); // X.509 counts whole seconds
+    const late = pair(short, short);
+    assert.throws(
+      () => shakeHands(late.client, late.server),
+      (error) => error instanceof TlsError && /has expired/.test(error.reason),
+    );
+    free(late.client, late.server);
+  });
+
+  await t.step("trust what the context trusts now, whatever another one has accepted", async () => {
+    const other = await credentials(theirs);
+    using both = new TlsContext({ ...good, roots: [...good.roots, ...other.roots] }, protocol);
+    using stranger = new TlsContext({ ...other, roots: good.roots }, protocol);
+    for (let count = 0; count < 2; count++) {
+      const accepted = pair(stranger, both);
+      shakeHands(accepted.client, accepted.server);
+      free(accepted.client, accepted.server);
+    }
+    const refused = pair(stranger, context);
+    assert.throws(() => shakeHands(refused.client, refused.server), TlsError);
+    free(refused.client, refused.server);
+    assert.deepEqual(drainErrors(), []);
+  });
+
+  await t.step("outlive their context in the middle of a handshake", () => {
+    const brief = new TlsContext(good, protocol);
+    const { client, server } = pair(brief, brief);
+    client.turn(server, () => client.session.handshake());
+    brief[Symbol.dispose]();
+    shakeHands(client, server);
+    free(client, server);
+  });
+
   await t.step("are freed: two thousand handshakes leave no memory behind", () => {
     const run = (count: number) => {
       for (let index = 0; index < count; index++) {
