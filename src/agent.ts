@@ -99,7 +99,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
-      frontends: control.frontends.size,
+      frontends: control.frontends,
       report,
     });
   const probes = await openProbes(options.metricsAddress, control, workers, status);

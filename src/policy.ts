@@ -19,8 +19,10 @@ export interface PolicyRule {
   readonly ports: readonly number[];
 }
 
-/** Nobody may connect: what a policy that cannot be understood means. */
-export const NOBODY: Policy = { rules: [], dryRun: false };
+/** What a policy that cannot be understood means: nobody may connect, or nobody would if it were no dry run. */
+export function nobody(text: string): Policy {
+  return { rules: [], dryRun: isDryRun(text) };
+}
 
 /**
  * Reads a policy: rules separated by blanks, `;` or `,` (a number after a comma is one more port), `dry-run:` in
@@ -32,7 +34,7 @@ export function parsePolicy(text: string): Policy {
   if (text.length > MAX_POLICY_LENGTH) {
     throw new TypeError(`longer than ${MAX_POLICY_LENGTH} characters`);
   }
-  const dryRun = text.trimStart().startsWith(DRY_RUN);
+  const dryRun = isDryRun(text);
   const list = dryRun ? text.trimStart().slice(DRY_RUN.length) : text;
   const rules: (PolicyRule & { ports: number[] })[] = [];
   for (const part of list.split(/[\s;,]+/).filter((each) => each !== "")) {
@@ -70,6 +72,10 @@ export function policyText({ rules, dryRun }: Policy): string {
     `${namespace}/${serviceAccount}${ports.length === 0 ? "" : `:${ports.join(",")}`}`
   );
   return `${dryRun ? DRY_RUN : ""}${list.join(" ") || "nobody"}`;
+}
+
+function isDryRun(text: string): boolean {
+  return text.trimStart().startsWith(DRY_RUN);
 }
 
 function ruleOf(part: string): PolicyRule & { ports: number[] } {

@@ -7,10 +7,14 @@ import {
   setOf,
 } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
+import { logger } from "../log.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
+import { SystemError } from "../native/errno.ts";
 import { text } from "../native/socket.ts";
 import type { Backend, Frontend } from "./endpoint_choice.ts";
 import type { ServiceChange } from "./service_index.ts";
+
+const log = logger("services");
 
 /** A frontend as it stands in the kernel's maps. */
 interface Written {
@@ -31,6 +35,8 @@ export class Frontends {
   readonly #backends: BpfMap;
   /** By Service. */
   readonly #written = new Map<string, readonly Written[]>();
+  /** By Service: what could not be written. */
+  readonly #problems = new Map<string, string>();
   #lastSet: number;
 
   constructor(redirector: Pick<Redirector, "frontends" | "backends">) {
@@ -45,11 +51,17 @@ export class Frontends {
     return [...this.#written.values()].reduce((sum, { length }) => sum + length, 0);
   }
 
+  /** Services that are not redirected as they should be, and why. */
+  problems(): { readonly where: string; readonly message: string }[] {
+    return [...this.#problems].map(([where, message]) => ({ where, message }));
+  }
+
   apply(changes: readonly ServiceChange[]): void {
     for (const { service, frontends } of changes) {
+      this.#problems.delete(service);
       const before = this.#written.get(service) ?? [];
       const now = frontends.map((frontend) =>
-        this.#write(frontend, before.find((each) => isSame(each, frontend)))
+        this.#write(service, frontend, before.find((each) => isSame(each, frontend)))
       );
       for (const old of before) {
         if (now.some((each) => isSame(each, old))) continue;
@@ -74,19 +86,36 @@ export class Frontends {
     }
   }
 
-  #write(frontend: Frontend, before: Written | undefined): Written {
+  /** A full map costs the Service that met it, and no other: it has the backends that found room, or none. */
+  #write(service: string, frontend: Frontend, before: Written | undefined): Written {
     const { address, port, affinitySeconds: affinity, backends } = frontend;
     const content = `${affinity} ${backends.map((each) => `${each.address} ${each.port}`).join()}`;
     if (before?.content === content) return before;
     const set = ++this.#lastSet;
-    const count = backends.length;
-    for (const [index, backend] of backends.entries()) {
-      this.#backends.set(encodeBackendKey(set, index), encodeEndpoint(endpointOf(backend)));
+    let count = 0;
+    try {
+      for (const backend of backends) {
+        this.#backends.set(encodeBackendKey(set, count), encodeEndpoint(endpointOf(backend)));
+        count++;
+      }
+    } catch (error) {
+      this.#failed(service, `${count} of ${backends.length} endpoints are used`, error);
     }
-    const value = encodeFrontend({ set, count, affinity });
-    this.#frontends.set(encodeEndpoint(endpointOf(frontend)), value);
+    try {
+      const value = encodeFrontend({ set, count, affinity });
+      this.#frontends.set(encodeEndpoint(endpointOf(frontend)), value);
+    } catch (error) {
+      this.#failed(service, "its connections are left to kube-proxy, in clear", error);
+    }
     if (before !== undefined) this.#forget(before);
-    return { address, port, set, count, content };
+    // What could not be written is tried again when its Service is next looked at.
+    return { address, port, set, count, content: this.#problems.has(service) ? "" : content };
+  }
+
+  #failed(service: string, what: string, error: unknown): void {
+    if (!(error instanceof SystemError)) throw error;
+    this.#problems.set(service, `${what}: ${error.message}`);
+    log.error("Service {service}: {what}: {error}", { service, what, error: error.message });
   }
 
   #forget({ set, count }: Written): void {

@@ -71,3 +71,23 @@ Deno.test("an earlier agent's entries are in use until they are pruned, and no n
     deepStrictEqual(found(kernel), { "10.96.0.1:80": ["10.0.0.9:8080"] });
     strictEqual(kernel.backends.keys().length, 1);
   }));
+
+Deno.test("a full map costs the Service that met it, which has what found room, and no other", () =>
+  withMaps((kernel) => {
+    const frontends = new Frontends(kernel);
+    const room = 524_288; // bpf/maps.h
+    const many = Array.from({ length: room }, (_, index) => {
+      const [a, b, c] = [index >> 16, (index >> 8) & 255, index & 255];
+      return { address: `10.${a}.${b}.${c}`, port: 8080 };
+    });
+    const large = { address: "10.96.0.2", port: 80, affinitySeconds: 0, backends: many };
+    frontends.apply([service("a/a", 80, "10.0.0.1"), { service: "a/large", frontends: [large] }]);
+    deepStrictEqual(frontends.problems().map(({ where }) => where), ["a/large"]);
+    deepStrictEqual(found(kernel)["10.96.0.1:80"], ["10.0.0.1:8080"]);
+    strictEqual(found(kernel)["10.96.0.2:80"]?.includes("missing"), false);
+    frontends.apply([service("a/b", 81, "10.0.0.2")]);
+    deepStrictEqual(found(kernel)["10.96.0.1:81"], [], "refused, not in clear");
+    frontends.apply([{ service: "a/large", frontends: [] }, service("a/b", 81, "10.0.0.2")]);
+    deepStrictEqual(found(kernel)["10.96.0.1:81"], ["10.0.0.2:8080"]);
+    deepStrictEqual(frontends.problems(), []);
+  }));

@@ -21,8 +21,12 @@ const gone = (before: Peer): PeerChange => ({ address: before.address, before, n
 Deno.test("what the registry says is what the workers find in the kernel's maps", async () => {
   await withMaps((redirector) => {
     let told = 0;
-    const peers = new Peers(redirector, { peersChanged: () => void told++ });
     const known = new KnownPeers(redirector.peers, redirector.identities);
+    const peersChanged = () => {
+      told++;
+      known.changed();
+    };
+    const peers = new Peers(redirector, { peersChanged });
     const find = (address: string) => known.find(parseAddress(address));
 
     peers.apply([added(A), added(B)]);

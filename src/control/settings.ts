@@ -1,7 +1,7 @@
 /** What a pod's annotations ask for beside its enrolment. */
 import { ALLOW_ANNOTATION, EGRESS_ANNOTATION, INBOUND_ANNOTATION } from "../constants.ts";
 import { quoted } from "../names.ts";
-import { NOBODY, parsePolicy, type Policy } from "../policy.ts";
+import { nobody, parsePolicy, type Policy } from "../policy.ts";
 
 export interface PodSettings {
   /** New connections to the pod that are not through its tunnel are refused. */
@@ -35,8 +35,10 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
       return parsePolicy(text);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      problems.push(`annotation ${ALLOW_ANNOTATION}: ${reason}; nobody may connect`);
-      return NOBODY;
+      const policy = nobody(text);
+      const meaning = policy.dryRun ? "every stream is told" : "nobody may connect";
+      problems.push(`annotation ${ALLOW_ANNOTATION}: ${reason}; ${meaning}`);
+      return policy;
     }
   };
   return {

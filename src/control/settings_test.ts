@@ -1,5 +1,4 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import { NOBODY } from "../policy.ts";
 import { settingsOf } from "./settings.ts";
 
 Deno.test("a pod without annotations is permissive, and every identity may connect", () => {
@@ -24,7 +23,13 @@ Deno.test("what is not understood means the strictest, and says so", () => {
     "kube-gateway.io/allow": "everyone",
   });
   strictEqual(strictInbound, true);
-  deepStrictEqual(policy, NOBODY);
+  deepStrictEqual(policy, { rules: [], dryRun: false });
   match(problems[0] ?? "", /inbound must be "strict" or "permissive", not "Strict"/);
   match(problems[1] ?? "", /allow: "everyone" is no namespace.*nobody may connect/);
+});
+
+Deno.test("a dry run that is not understood is a dry run still", () => {
+  const { policy, problems } = settingsOf({ "kube-gateway.io/allow": "dry-run: everyone" });
+  deepStrictEqual(policy, { rules: [], dryRun: true });
+  match(problems[0] ?? "", /every stream is told/);
 });

@@ -1,6 +1,7 @@
 import type { ClusterProblem } from "../control/cluster/cluster.ts";
 import type { ClusterObjects } from "../control/cluster/objects.ts";
 import type { Desired } from "../control/desired.ts";
+import type { Frontends } from "../control/frontends.ts";
 import type { PeerIndex } from "../control/peer_index.ts";
 import type { Peer } from "../control/registry.ts";
 import type { Enrolment } from "../control/enrolment.ts";
@@ -62,7 +63,7 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
-  readonly frontends: number;
+  readonly frontends: Frontends;
   readonly report: RelayReport;
 }
 
@@ -91,7 +92,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       (sum, { endpoints }) => sum + endpoints.length,
       0,
     ),
-    frontends: sources.frontends,
+    frontends: sources.frontends.size,
     silentSeconds: Math.round(sources.silence / 1000),
     problems: [
       ...silenceProblem(sources.silence),
@@ -99,6 +100,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         where: line === undefined ? file : `${file}:${line}`,
         message,
       })),
+      ...sources.frontends.problems(),
       ...sources.enrolments.flatMap(({ name, settings }) =>
         settings.problems.map((message) => ({ where: name, message }))
       ),

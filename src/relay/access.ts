@@ -26,14 +26,16 @@ export class AccessLog implements Expiring {
   ) {}
 
   /** `failure` unless both sides had ended. `describe` is called only when it will be told. */
-  finished(failure: string | undefined, describe: () => ConnectionReport): void {
+  finished(failure: string | undefined, describe: () => ConnectionReport | undefined): void {
     if (failure === undefined && this.#clean++ % this.every !== 0) return;
     const isFull = this.#batch.length >= MAX_BATCH ||
       (failure !== undefined && this.#failed >= MAX_FAILED);
     if (isFull) return void this.#left++;
+    const stream = describe();
+    if (stream === undefined) return;
     if (failure !== undefined) this.#failed++;
     if (this.#batch.length === 0) this.loop.deadlines.arm(this, BATCH_MILLISECONDS);
-    this.#batch.push(failure === undefined ? describe() : { ...describe(), failure });
+    this.#batch.push(failure === undefined ? stream : { ...stream, failure });
   }
 
   /** The batch is due. */

@@ -279,10 +279,11 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     counters.bytesSent += stream.bytesSent;
     counters.bytesReceived += stream.bytesReceived;
     dial.forgetClient();
-    const { bytesSent, bytesReceived } = stream;
-    const report = this.describe();
-    if (report === undefined) return;
-    bench.access?.finished(reason, () => ({ ...report, bytesSent, bytesReceived }));
+    bench.access?.finished(reason, () => {
+      const { bytesSent, bytesReceived } = stream;
+      const report = this.describe();
+      return report === undefined ? undefined : { ...report, bytesSent, bytesReceived };
+    });
   }
 
   #released(clean: boolean): void {

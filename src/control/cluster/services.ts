@@ -1,6 +1,6 @@
 /** What routing needs of Services and of the EndpointSlices that belong to them; nothing else is kept. */
 import * as v from "valibot";
-import { canonicalAddress } from "../../addresses.ts";
+import { canonicalAddress, parseAddress, specialAddress } from "../../addresses.ts";
 import { parseObject } from "./parse.ts";
 
 /** A Service with addresses of its own. */
@@ -48,7 +48,7 @@ export function readService(
 ): Service | undefined {
   const { metadata, spec } = parseObject(ServiceSchema, value, path);
   const texts = spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : []);
-  const clusterIps = texts.map(canonicalAddress).filter((text) => text !== undefined);
+  const clusterIps = texts.map(ordinaryAddress).filter((text) => text !== undefined);
   const ports = tcpPorts(spec.ports ?? []);
   if (spec.type === "ExternalName" || clusterIps.length === 0 || ports.length === 0) {
     return undefined;
@@ -86,7 +86,7 @@ export function readServiceEndpoints(
     ports: tcp,
     endpoints: (endpoints ?? []).flatMap(({ addresses, conditions, nodeName, hints }) => {
       // The first only, as kube-proxy does (discovery.k8s.io/v1: the others have no meaning).
-      const address = canonicalAddress(addresses[0] ?? "");
+      const address = ordinaryAddress(addresses[0] ?? "");
       if (address === undefined) return [];
       return {
         address,
@@ -96,6 +96,15 @@ export function readServiceEndpoints(
       };
     }),
   };
+}
+
+/** Canonical text; undefined for what an API server would refuse: a pod's loopback is never a Service's. */
+function ordinaryAddress(text: string): string | undefined {
+  const address = canonicalAddress(text);
+  if (address === undefined || specialAddress(parseAddress(address)) !== undefined) {
+    return undefined;
+  }
+  return address;
 }
 
 /** discovery.k8s.io/v1 EndpointConditions: nil is to be read as ready, and serving as ready. */

@@ -37,6 +37,8 @@ Deno.test("of a Service is kept what routing needs", () => {
   deepStrictEqual(spec({ internalTrafficPolicy: "Local" }), { ...plain, localOnly: true });
   deepStrictEqual(spec({ clusterIPs: null })?.clusterIps, ["10.96.0.7"]);
   strictEqual(spec({ clusterIP: "None", clusterIPs: ["None"] }), undefined);
+  deepStrictEqual(spec({ clusterIPs: ["127.0.0.1", "fd00::7"] })?.clusterIps, ["fd00::7"]);
+  strictEqual(spec({ clusterIPs: ["169.254.1.1", "::1"] }), undefined);
   strictEqual(spec({ type: "ExternalName" }), undefined);
   strictEqual(spec({ ports: SERVICE.spec.ports.slice(1) }), undefined);
   throws(() => spec({ ports: [{ port: 70_000 }] }), ObjectError);
