@@ -114,6 +114,15 @@ Deno.test("connections, certificates and ended streams are told", async (t) => {
     }
   });
 
+  await t.step("a stream that was refused names the peer, too", async () => {
+    await web.connect("expect-reset", api.ipv4!, PORT + 9);
+    const refused = () =>
+      lines("node-a").find(({ dialled }) => dialled === `${api.ipv4}:${PORT + 9}`);
+    await until(() => Promise.resolve(refused() !== undefined), 5_000, () => "no line");
+    assert.deepEqual([refused()?.peerPod, refused()?.peerIdentity], [api.key, identity("api")]);
+    assert.match(String(refused()?.ended), /refused the connection: ECONNREFUSED/);
+  });
+
   await t.step("one in ten is logged where one in ten is asked for", async () => {
     const before = lines("node-b").filter(({ level }) => level === "INFO").length;
     const all = lines("node-a").length;

@@ -1,6 +1,6 @@
 import type { LeafFacts } from "../identity/verify.ts";
 import { libcrypto } from "./libcrypto.ts";
-import { notNull, OpenSslError } from "./openssl_error.ts";
+import { notNull, OpenSslError, succeeded } from "./openssl_error.ts";
 
 /** A certificate as OpenSSL parsed it from its DER. */
 export class Certificate implements Disposable {
@@ -50,6 +50,11 @@ export class Certificate implements Disposable {
         libcrypto.X509_get_subject_name(this.pointer),
       ) === 0,
     };
+  }
+
+  /** Its SHA-256, hexadecimal. */
+  digest(): string {
+    return digestOf(this.pointer);
   }
 
   /** Seconds until it expires. */
@@ -106,6 +111,16 @@ export class Certificate implements Disposable {
     return found;
   }
 }
+
+/** A certificate's SHA-256, hexadecimal. Throws an OpenSslError. */
+export function digestOf(certificate: Deno.PointerObject): string {
+  const result = libcrypto.X509_digest(certificate, libcrypto.EVP_sha256(), digest, digestLength);
+  succeeded(result, "X509_digest", "certificate");
+  return digest.toHex();
+}
+
+const digest = new Uint8Array(32);
+const digestLength = new Uint8Array(4);
 
 /** Seconds until a certificate expires. Throws an OpenSslError when its dates are malformed. */
 export function secondsLeft(certificate: Deno.PointerObject): number {

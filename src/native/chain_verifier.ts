@@ -1,4 +1,4 @@
-import { secondsLeft } from "./certificate.ts";
+import { digestOf, secondsLeft } from "./certificate.ts";
 import { libcrypto } from "./libcrypto.ts";
 import { libssl } from "./libssl.ts";
 
@@ -33,16 +33,23 @@ const contexts = new Map<ReturnType<typeof Deno.UnsafePointer.value>, Map<string
 const verifyChain = new Deno.UnsafeCallback(
   { parameters: ["pointer", "pointer"], result: "i32" } as const,
   (store, argument) => {
-    const verified = contexts.get(Deno.UnsafePointer.value(argument));
-    const key = verified === undefined ? undefined : keyOf(store);
-    if (verified === undefined || key === undefined) return verifyNow(store);
-    if ((verified.get(key) ?? -Infinity) > performance.now()) return 1;
-    const result = verifyNow(store);
-    if (result === 1) remember(verified, key, store);
-    else verified.delete(key);
-    return result;
+    try {
+      return verify(store, contexts.get(Deno.UnsafePointer.value(argument)));
+    } catch {
+      return 0; // nothing may be thrown through OpenSSL
+    }
   },
 );
+
+function verify(store: Deno.PointerValue, verified: Map<string, number> | undefined): number {
+  const key = verified === undefined ? undefined : keyOf(store);
+  if (verified === undefined || key === undefined) return verifyNow(store);
+  if ((verified.get(key) ?? -Infinity) > performance.now()) return 1;
+  const result = verifyNow(store);
+  if (result === 1) remember(verified, key, store);
+  else verified.delete(key);
+  return result;
+}
 
 function verifyNow(store: Deno.PointerValue): number {
   return libcrypto.X509_verify_cert(store) === 1 ? 1 : 0;
@@ -57,18 +64,12 @@ function remember(verified: Map<string, number>, key: string, store: Deno.Pointe
   verified.set(key, performance.now() + 1000 * life);
 }
 
-/** The leaf's SHA-256 and who verifies: a leaf may be good for one side only (extended key usage). */
+/** The leaf's digest and who verifies: a leaf may be good for one side only (extended key usage). */
 function keyOf(store: Deno.PointerValue): string | undefined {
   const leaf = libcrypto.X509_STORE_CTX_get0_cert(store);
-  if (leaf === null) return undefined;
-  if (libcrypto.X509_digest(leaf, libcrypto.EVP_sha256(), digest, digestLength) !== 1) {
-    return undefined;
-  }
   const session = libcrypto.X509_STORE_CTX_get_ex_data(store, sessionIndex);
-  if (session === null) return undefined;
-  return `${libssl.SSL_is_server(session)} ${digest.toHex()}`;
+  if (leaf === null || session === null) return undefined;
+  return `${libssl.SSL_is_server(session)} ${digestOf(leaf)}`;
 }
 
 const sessionIndex = libssl.SSL_get_ex_data_X509_STORE_CTX_idx();
-const digest = new Uint8Array(32);
-const digestLength = new Uint8Array(4);

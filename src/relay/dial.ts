@@ -1,6 +1,6 @@
 import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
-import { identityOfLeaf, requireServer } from "../identity/verify.ts";
+import { requireServer } from "../identity/verify.ts";
 import { errnoName, SystemError } from "../native/errno.ts";
 import { text } from "../native/socket.ts";
 import { BetweenStreams } from "./between_streams.ts";
@@ -66,7 +66,7 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
   secured(tunnel: Tunnel): void {
     const { pod, peer } = this;
     using certificate = tunnel.session.peerCertificate();
-    const identity = identityOfLeaf(certificate.leafFacts(), pod.bench.trustDomain);
+    const identity = pod.bench.identityOf(certificate);
     requireServer(identity, { address: peer.name, id: peer.identity });
     pod.secured(tunnel, certificate.secondsLeft());
     pod.bench.loop.deadlines.disarm(this);

@@ -10,7 +10,7 @@
 import { formatAddress } from "../addresses.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 import { IdentityError } from "../identity/reasons.ts";
-import { identityOfLeaf, type PeerIdentity, requireClient } from "../identity/verify.ts";
+import { type PeerIdentity, requireClient } from "../identity/verify.ts";
 import { EPOLLERR, EPOLLHUP } from "../native/epoll.ts";
 import { EACCES, ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
 import { type Socket, text } from "../native/socket.ts";
@@ -98,7 +98,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
 
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
-    this.#identity = identityOfLeaf(certificate.leafFacts(), this.pod.bench.trustDomain);
+    this.#identity = this.pod.bench.identityOf(certificate);
     this.pod.secured(tunnel, certificate.secondsLeft());
     this.#state = "idle";
     this.#rearm(OPEN_MILLISECONDS);

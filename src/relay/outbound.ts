@@ -68,9 +68,8 @@ class Outbound
   implements Connection, TunnelUser, TunnelOwner, StreamOwner, PlainStreamOwner, Expiring {
   readonly #stream: Stream;
   readonly #began = performance.now();
+  /** The last one that was tried. */
   #target: Target | undefined;
-  /** Of the last target. */
-  #peerName: string | undefined;
   /** For a tunnel or a plain connection to {@link #target}. */
   #waiting = false;
   #tunnel: Tunnel | undefined;
@@ -101,11 +100,10 @@ class Outbound
 
   /** Tries the next target; when there is none, `failure` is why nothing came of it. */
   attempt(failure: Failure = NO_ENDPOINT): void {
-    const isRetry = this.#target !== undefined;
-    const target = this.#target = this.route.next();
+    const target = this.route.next();
     if (target === undefined) return this.#giveUp(failure);
-    if (isRetry) this.pod.counters.retries++;
-    this.#peerName = target.peer?.name;
+    if (this.#target !== undefined) this.pod.counters.retries++;
+    this.#target = target;
     this.#waiting = true;
     if (target.peer === undefined) this.#dialPlain(target.endpoint);
     else this.pod.pool.request(target.peer, this);
@@ -317,11 +315,11 @@ class Outbound
   }
 
   #giveUp({ code, message }: Failure): void {
-    const { client, dialled } = this;
+    const peer = this.#target?.peer?.name;
     this.pod.refuse(code, message, {
-      destination: text(dialled),
-      ...(this.#peerName === undefined ? {} : { peer: this.#peerName }), // the main thread knows the pod's name
-      client: text(client),
+      destination: text(this.dialled),
+      ...(peer === undefined ? {} : { peer }), // the main thread knows the pod's name
+      client: text(this.client),
     });
     this.#end(message);
   }

@@ -1,5 +1,7 @@
+import { identityOfLeaf, type PeerIdentity } from "../identity/verify.ts";
 import { openMap } from "../kernel/maps.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
+import type { Certificate } from "../native/certificate.ts";
 import { releaseFreedMemory } from "../native/heap.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
 import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
@@ -68,6 +70,21 @@ export class Workbench {
     }
   }
 
+  /** Whose a peer's leaf is: a pair of pods meets again and again. Throws an IdentityError. */
+  identityOf(leaf: Certificate): PeerIdentity {
+    const digest = leaf.digest();
+    let identity = this.#identities.get(digest);
+    if (identity === undefined) {
+      identity = identityOfLeaf(leaf.leafFacts(), this.trustDomain);
+      if (this.#identities.size >= MAX_IDENTITIES) this.#identities.clear();
+      this.#identities.set(digest, identity);
+    }
+    return identity;
+  }
+
+  /** By the leaf's digest, of which all that is in it is a function. */
+  readonly #identities = new Map<string, PeerIdentity>();
+
   /** Sends a line to the agent's log; a flood of them is thinned out, and says how much was left out. */
   log(
     level: "info" | "warning" | "error",
@@ -94,6 +111,9 @@ export class Workbench {
   #refilled = performance.now();
   #suppressed = 0;
 }
+
+/** Half a kilobyte each. */
+const MAX_IDENTITIES = 4_096;
 
 /** Enough to see what happens, too little for a hostile peer to fill a disk or the main thread's queue. */
 const LOG_BURST = 200;
