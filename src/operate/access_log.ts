@@ -10,19 +10,19 @@ export function logStreams(
   podAt: (address: string | undefined) => string | undefined,
 ): void {
   for (const { state: _state, milliseconds, tls, failure, ...stream } of streams) {
-    const fields = {
+    log[failure === undefined ? "info" : "warn"](LINE, {
       ...stream,
-      peerPod: podAt(stream.peer),
+      peerPod: podAt(stream.peer) ?? "not a peer",
+      peerIdentity: stream.peerIdentity ?? "none",
       milliseconds: Math.round(milliseconds * 10) / 10,
       tls: tls === undefined ? "none" : `${tls.version} ${tls.cipher} ${tls.group}`,
       ended: failure ?? "by both sides",
-    };
-    log[failure === undefined ? "info" : "warn"](
-      failure === undefined
-        ? "{direction} {client} to {dialled}"
-        : "{direction} {client} to {dialled} failed: {ended}",
-      fields,
-    );
+    });
   }
   if (left > 0) log.warn("{left} more streams have ended", { left });
 }
+
+/** All of it: text logs have nothing but the message. */
+const LINE = "{direction} of {pod} ({identity}): {client} to {dialled} at {destination}, " +
+  "{peerPod} ({peerIdentity}), {bytesSent} bytes sent, {bytesReceived} received, " +
+  "{milliseconds} ms, TLS {tls}, ended {ended}";

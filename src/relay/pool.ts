@@ -93,11 +93,6 @@ export class TunnelPool {
   close(): void {
     for (const destination of [...this.#destinations.values()]) destination.close();
   }
-
-  /** How many wait for their next stream. */
-  get idle(): number {
-    return [...this.#destinations.values()].reduce((sum, { idleCount }) => sum + idleCount, 0);
-  }
 }
 
 /** A new pod with an old address is another one. */
@@ -117,10 +112,6 @@ class Destination {
   #mostDials = 1;
 
   constructor(readonly pod: RelayPod, readonly peer: KnownPeer, readonly empty: () => void) {}
-
-  get idleCount(): number {
-    return this.#idle.length;
-  }
 
   request(user: TunnelUser): void {
     const idle = this.#idle.pop();
