@@ -36,6 +36,7 @@ export interface EnrolmentStatus {
   traffic?: {
     streams: number;
     streamsOpen: number;
+    plainStreams: number;
     tunnelsOpen: number;
     handshakes: number;
     retries: number;
