@@ -1,8 +1,7 @@
-import { firstAddress, parseCidr } from "../cidr.ts";
+import { type Cidr, firstAddress, parseCidr } from "../cidr.ts";
 import { encodeEgressRule, encodeRange, MAX_RULE_PORTS } from "../kernel/maps.ts";
 import { logger } from "../log.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
-import type { Cidr } from "../cidr.ts";
 import type { Service } from "./cluster/services.ts";
 import { type EgressException, type EgressRule, egressRules } from "./egress_rules.ts";
 
