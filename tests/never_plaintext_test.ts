@@ -9,7 +9,7 @@ const BATCH = 10;
 const CONTAINER = (host: string) => [
   "bash",
   "-c",
-  `for try in $(seq 200); do
+  `while [ $SECONDS -lt 50 ]; do
      if exec 3<>/dev/tcp/${host}/9000; then echo "${CANARY}" >&3; read -r answer <&3; echo "$answer"; exit 0; fi
      sleep 0.02
    done 2>/dev/null; exit 1`,
