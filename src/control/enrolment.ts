@@ -149,7 +149,9 @@ export class Enrolment {
         this.#setStrictInbound(this.#namespace);
       }
     } catch (error) {
-      this.#settings = before; // the next look tries again
+      // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
+      const { strictEgress, strictInbound } = before;
+      this.#settings = { ...settings, strictEgress, strictInbound };
       log.error("{pod} cannot be made what its annotations say: {error}", {
         pod: this.name,
         error: String(error),

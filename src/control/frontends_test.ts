@@ -4,7 +4,7 @@ import { decodeEndpoint, decodeFrontend, encodeBackendKey } from "../kernel/maps
 import type { Redirector } from "../kernel/redirector.ts";
 import { text } from "../native/socket.ts";
 import { Frontends } from "./frontends.ts";
-import { withMaps } from "./maps_for_tests.ts";
+import { withMaps } from "../kernel/maps_for_tests.ts";
 
 /** What a relay would find: each frontend with its backends. */
 function found({ frontends, backends }: Redirector): Record<string, string[]> {

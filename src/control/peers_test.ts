@@ -3,7 +3,7 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseAddress } from "../addresses.ts";
 import { KnownPeers } from "../relay/known_peers.ts";
 import type { PeerChange } from "./peer_index.ts";
-import { withMaps } from "./maps_for_tests.ts";
+import { withMaps } from "../kernel/maps_for_tests.ts";
 import { Peers } from "./peers.ts";
 import type { Peer } from "./registry.ts";
 

@@ -3,7 +3,7 @@
  * programs to a pod's cgroup. All of it is pinned below the state directory, so it outlives a crash of the
  * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it.
  */
-import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfLink, BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { openDirectory } from "../native/file_system.ts";
@@ -75,10 +75,12 @@ export class Redirector implements Disposable {
   /**
    * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
    * agent. `strictEgress` refuses plain connections inside the cluster from now on, whether there is an agent or
-   * not. Throws a SystemError with nothing half attached.
+   * not. Throws a SystemError: a pod that had no programs has none then, one that had some keeps them, since
+   * without them it would send in clear.
    */
   attach(uid: string, cgroup: string, strictEgress: boolean): void {
     const directory = `${podsDirectory(this.stateDirectory)}/${uid}`;
+    const isNew = !existsSync(directory);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     try {
       using target = openDirectory(cgroup);
@@ -87,7 +89,7 @@ export class Redirector implements Disposable {
         this.#attachOne(name, target.descriptor, `${directory}/${link}`, `${name} on ${cgroup}`);
       }
     } catch (error) {
-      this.detach(uid);
+      if (isNew) this.detach(uid);
       throw error;
     }
   }

@@ -1,4 +1,4 @@
-import { Redirector, removeState } from "../kernel/redirector.ts";
+import { Redirector, removeState } from "./redirector.ts";
 import { mountBpfFileSystem, unmount } from "../native/file_system.ts";
 
 const OBJECT = new URL("../../build/redirect.bpf.o", import.meta.url).pathname;
