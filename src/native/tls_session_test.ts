@@ -1,35 +1,13 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import assert from "node:assert/strict";
-import { newKeyAndRequest } from "../identity/csr.ts";
-import { openInProcessIssuer } from "../identity/in_process.ts";
+import { credentials, TRUST_DOMAIN } from "../identity/credentials_for_tests.ts";
 import { identityOfLeaf } from "../identity/verify.ts";
 import { libssl } from "./libssl.ts";
 import { drainErrors, notNull } from "./openssl_error.ts";
 import { ScatterBuffer } from "./scatter.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "./tls_context.ts";
 import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError, type TlsSession } from "./tls_session.ts";
-
-const TRUST_DOMAIN = "cluster.local";
-
-/** What a pod of one CA shows. */
-async function credentials(ca: string, address = "10.0.0.1"): Promise<Credentials> {
-  const issuer = await openInProcessIssuer({
-    directory: `${ca}/ca`,
-    trustDomain: TRUST_DOMAIN,
-    ttlSeconds: 3600,
-  });
-  const { privateKey, csr } = await newKeyAndRequest();
-  const pod = {
-    uid: "u",
-    namespace: "shop",
-    name: "web",
-    serviceAccount: "web",
-    addresses: [address],
-  };
-  const { chain } = await issuer.issue(pod, csr);
-  return { chain, privateKey, roots: await issuer.trustBundle() };
-}
 
 /** A CA of the test's own, for certificates that no issuer makes: valid from and to, hours from now. */
 async function datedAuthority(): Promise<(from: number, to: number) => Promise<Credentials>> {

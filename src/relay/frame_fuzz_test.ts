@@ -3,6 +3,7 @@
  * but FrameError, and keeps nothing. frame_test.ts holds it against another parser of the same format.
  */
 import { strictEqual } from "node:assert/strict";
+import { generator, mutate, type Random } from "../random_for_tests.ts";
 import {
   FRAME,
   FrameError,
@@ -155,8 +156,6 @@ class Summary implements FrameHandler {
   }
 }
 
-type Random = (below: number) => number;
-
 /** An input of either sort, made in a buffer that is used again. */
 class Input {
   readonly bytes = new Uint8Array(5 * (HEADER_SIZE + MAX_DATA));
@@ -166,7 +165,7 @@ class Input {
     this.length = 0;
     if (random(4) === 0) return this.#noise(random);
     this.#frames(random);
-    if (random(3) > 0) this.#mutate(random);
+    if (random(3) > 0) this.length = mutate(this.bytes, this.length, random);
   }
 
   /** Random bytes, mostly small ones, so that some of them begin as frames do. */
@@ -190,37 +189,6 @@ class Input {
       this.length += length;
     }
   }
-
-  /** Changes, drops or doubles a byte, or cuts the end off. */
-  #mutate(random: Random): void {
-    const at = random(this.length);
-    const { bytes, length } = this;
-    switch (random(4)) {
-      case 0:
-        bytes[at] = random(256);
-        return;
-      case 1:
-        bytes.copyWithin(at, at + 1, length);
-        this.length--;
-        return;
-      case 2:
-        bytes.copyWithin(at + 1, at, length);
-        this.length++;
-        return;
-      case 3:
-        this.length = at;
-    }
-  }
 }
 
 const PAYLOADS: Record<number, number> = { [FRAME.OPEN]: 38, [FRAME.REFUSE]: 2 };
-
-/** mulberry32: the same numbers in every run. */
-function generator(seed: number): Random {
-  return (below) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor(((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32 * below);
-  };
-}
