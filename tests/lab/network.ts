@@ -92,7 +92,16 @@ LINES`
   ].join("\n"));
 }
 
-/** Removes named namespaces; their links go with them. */
+/**
+ * Takes a pod off its node's network, as CNI's DEL does, and removes its namespace. The kernel takes a namespace apart
+ * later, and until then its link would go on answering for an address that may be another pod's by now.
+ */
+export async function disconnectPod(node: NodeNetwork, pod: PodNetwork): Promise<void> {
+  await runScript(`ip -n ${node.netns} link del ${pod.hostVeth}`);
+  await removeNamespaces([pod.netns]);
+}
+
+/** Removes named namespaces; their links go with them, sooner or later. */
 export async function removeNamespaces(names: string[]): Promise<void> {
   if (names.length === 0) return;
   const lines = names.map((name) => `netns del ${name}`).join("\n");

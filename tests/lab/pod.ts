@@ -1,7 +1,7 @@
 import { ANNOTATION } from "../../src/constants.ts";
 import { containerCgroup, type Layout, podCgroup, type QosClass, removeCgroup } from "./cgroup.ts";
 import { podFile, type PodStore } from "./cluster_dir.ts";
-import { podIpv4, podIpv6, type PodNetwork, removeNamespaces } from "./network.ts";
+import { disconnectPod, podIpv4, podIpv6, type PodNetwork } from "./network.ts";
 import type { Node } from "./node.ts";
 import { Place } from "./place.ts";
 import type { LabProcess, Processes } from "./process.ts";
@@ -169,7 +169,7 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
   async #remove(): Promise<void> {
     await removeCgroup(this.cgroup);
     await this.#sandbox?.exited;
-    if (!this.hostNetwork) await removeNamespaces([this.netns]);
+    if (!this.hostNetwork) await disconnectPod(this.node, this);
     await this.cluster.removePod(this);
     this.forget(this);
   }
