@@ -1,9 +1,11 @@
 /** The promise: a tunnel that waits for its next stream is gone as soon as it must not carry one. */
 import assert from "node:assert/strict";
+import { newCa } from "../src/identity/new_ca.ts";
 import { delay, until } from "./lab/delay.ts";
-import type { Lab } from "./lab/lab.ts";
+import { Lab } from "./lab/lab.ts";
 import type { Pod } from "./lab/pod.ts";
-import { openScene } from "./lab/scene.ts";
+import { openScene, WEB_AND_API } from "./lab/scene.ts";
+import { CA } from "./lab/signing.ts";
 
 const PORT = 9000;
 /** Much less than the ten seconds that a tunnel may wait. */
@@ -85,6 +87,30 @@ Deno.test("tunnels made with a certificate of before are not used after its rene
     for (let look = 0; look < 20 && await serial() === first; look++) await delay(50);
   }
   await until(async () => await tunnels() === 0, 1_000, () => "a tunnel of before the renewal");
+});
+
+Deno.test("tunnels made under a trust bundle of before are not used after it has changed", async () => {
+  await using lab = await Lab.open({ cluster: "api" });
+  const [web, api] = await lab.addPods([...WEB_AND_API]);
+  assert(web && api?.ipv4);
+  await lab.startSigner();
+  for (const { name } of lab.nodes) await lab.startAgent(name);
+  for (const pod of [web, api]) await lab.waitEnrolled(pod);
+  await api.serve("echo", PORT);
+  const enrolment = () => lab.agent("node-a").enrolment(web);
+  const talk = async () => assert.equal((await web.connect("echo", api.ipv4!, PORT)).code, 0);
+  await talk();
+  const { certificate, traffic } = await enrolment();
+  assert.ok(traffic?.tunnelsOpen);
+
+  const next = await newCa("cluster.local");
+  const data = { "tls.crt": btoa(next.certificate), "tls.key": btoa(next.key) };
+  await lab.api.server.patch(CA, { data }); // another root in the bundle, long before it signs
+  const open = async () => (await enrolment()).traffic?.tunnelsOpen;
+  await until(async () => await open() === 0, 10_000, () => "a tunnel of before");
+  assert.equal((await enrolment()).certificate?.serial, certificate?.serial, "no renewal did it");
+  await talk();
+  assert.equal(await handshakes(lab, web), (traffic.handshakes ?? 0) + 1);
 });
 
 async function handshakes(lab: Lab, pod: Pod): Promise<number> {
