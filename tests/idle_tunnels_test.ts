@@ -94,7 +94,8 @@ Deno.test("tunnels made under a trust bundle of before are not used after it has
   const [web, api] = await lab.addPods([...WEB_AND_API]);
   assert(web && api?.ipv4);
   await lab.startSigner();
-  for (const { name } of lab.nodes) await lab.startAgent(name);
+  // Longer than the test waits: they do not end by themselves.
+  for (const { name } of lab.nodes) await lab.startAgent(name, { args: ["--tunnel-idle", "60"] });
   for (const pod of [web, api]) await lab.waitEnrolled(pod);
   await api.serve("echo", PORT);
   const enrolment = () => lab.agent("node-a").enrolment(web);

