@@ -57,7 +57,7 @@ function backendsOf(
   const eligible = localOnly ? all.filter(({ node }) => node === locality.node) : all;
   const ready = eligible.filter(({ state }) => state === "ready");
   // Terminating ones that still serve are better than none (KEP-1669).
-  const usable = ready.length === 0 ? eligible : localOnly ? ready : inZone(ready, locality.zone);
+  const usable = ready.length === 0 ? eligible : localOnly ? ready : near(ready, locality);
   const byText = new Map(
     usable.map(({ address, port }) => [`${address} ${port}`, { address, port }]),
   );
@@ -65,13 +65,22 @@ function backendsOf(
 }
 
 /**
- * Topology hints (KEP-2433): heeded when every endpoint has them and at least one is for our zone; otherwise they
- * are incomplete, and all endpoints are used.
+ * Topology hints (KEP-3015, KEP-2433), nodes before zones: heeded when every endpoint has them and at least one is for
+ * us; otherwise they are incomplete.
  */
-function inZone<E extends ServiceEndpoint>(endpoints: E[], zone: string | undefined): E[] {
-  if (zone === undefined || endpoints.some(({ zones }) => zones.length === 0)) return endpoints;
-  const near = endpoints.filter(({ zones }) => zones.includes(zone));
-  return near.length === 0 ? endpoints : near;
+function near<E extends ServiceEndpoint>(endpoints: E[], { node, zone }: Locality): E[] {
+  return hintedFor(node, endpoints, ({ nodes }) => nodes) ??
+    hintedFor(zone, endpoints, ({ zones }) => zones) ?? endpoints;
+}
+
+function hintedFor<E extends ServiceEndpoint>(
+  place: string | undefined,
+  endpoints: E[],
+  hints: (endpoint: E) => readonly string[],
+): E[] | undefined {
+  if (place === undefined || endpoints.some((each) => hints(each).length === 0)) return undefined;
+  const hinted = endpoints.filter((each) => hints(each).includes(place));
+  return hinted.length === 0 ? undefined : hinted;
 }
 
 /** Tells a colon from a dotted quad, which is enough for canonical text and much cheaper than reading it. */

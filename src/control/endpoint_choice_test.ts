@@ -59,6 +59,18 @@ Deno.test("the endpoints are those that kube-proxy would use", () => {
     ["those of our zone", SERVICE, [{ zones: ["west"] }, { zones: ["east", "west"] }], [1]],
     ["all when one has no hint", SERVICE, [{ zones: ["west"] }, { zones: [] }], [0, 1]],
     ["all when no hint is for us", SERVICE, [{ zones: ["west"] }, { zones: ["north"] }], [0, 1]],
+    ["those of our node before those of our zone", SERVICE, [
+      { nodes: ["b"], zones: ["east"] },
+      { nodes: ["a"], zones: ["west"] },
+    ], [1]],
+    ["those of our zone when one has no hint of nodes", SERVICE, [
+      { nodes: [], zones: ["east"] },
+      { nodes: ["a"], zones: ["west"] },
+    ], [0]],
+    ["those of our zone when none is for our node", SERVICE, [
+      { nodes: ["b"], zones: ["west"] },
+      { nodes: ["c"], zones: ["east"] },
+    ], [1]],
     ["local ones whatever their hints say", local, [{ node: "a", zones: ["west"] }], [0]],
   ];
   for (const [name, service, endpoints, expected] of cases) {
@@ -80,7 +92,7 @@ function chosen(service: Service, slices: ServiceEndpoints[]): string[] {
 }
 
 function endpoint(address: string, more: Partial<ServiceEndpoint> = {}): ServiceEndpoint {
-  return { address, state: "ready", node: "b", zones: [], ...more };
+  return { address, state: "ready", node: "b", zones: [], nodes: [], ...more };
 }
 
 function slice(

@@ -71,7 +71,13 @@ function cluster(addresses: Record<string, string[]>) {
       namespace: "default",
       service: name,
       ports: [{ name: "", port: 80 }],
-      endpoints: list.map((address) => ({ address, state: "ready", node: "b", zones: [] })),
+      endpoints: list.map((address) => ({
+        address,
+        state: "ready",
+        node: "b",
+        zones: [],
+        nodes: [],
+      })),
     });
   }
   return { services, endpoints };

@@ -34,6 +34,8 @@ export interface ServiceEndpoint {
   readonly node: string;
   /** The zones whose clients should use it; empty: all. */
   readonly zones: readonly string[];
+  /** The nodes whose clients should use it; empty: all. */
+  readonly nodes: readonly string[];
 }
 
 /**
@@ -93,6 +95,7 @@ export function readServiceEndpoints(
         state: stateOf(conditions ?? {}),
         node: nodeName ?? "",
         zones: hints?.forZones?.map(({ name }) => name) ?? EVERYWHERE,
+        nodes: hints?.forNodes?.map(({ name }) => name) ?? EVERYWHERE,
       };
     }),
   };
@@ -107,12 +110,12 @@ function ordinaryAddress(text: string): string | undefined {
   return address;
 }
 
-/** discovery.k8s.io/v1 EndpointConditions: nil is to be read as ready, and serving as ready. */
+/** discovery.k8s.io/v1 EndpointConditions: nil means ready, serving, and not terminating. */
 function stateOf(
   { ready, serving, terminating }: v.InferOutput<typeof ConditionsSchema>,
 ): ServiceEndpoint["state"] {
   if (ready ?? true) return "ready";
-  return (serving ?? false) && terminating ? "terminating" : "down";
+  return (serving ?? true) && terminating ? "terminating" : "down";
 }
 
 function tcpPorts(ports: readonly v.InferOutput<typeof PortSchema>[]): Service["ports"] {
@@ -154,6 +157,7 @@ const ServiceSchema = v.object({
     internalTrafficPolicy: text,
   }),
 });
+const HintsSchema = v.nullish(v.pipe(v.array(v.object({ name: v.string() })), v.maxLength(8)));
 const EndpointsSchema = v.object({
   metadata: MetadataSchema,
   addressType: v.string(),
@@ -163,7 +167,8 @@ const EndpointsSchema = v.object({
       conditions: v.nullish(ConditionsSchema),
       nodeName: text,
       hints: v.nullish(v.object({
-        forZones: v.nullish(v.pipe(v.array(v.object({ name: v.string() })), v.maxLength(8))),
+        forZones: HintsSchema,
+        forNodes: HintsSchema,
       })),
     })),
     v.maxLength(1000),

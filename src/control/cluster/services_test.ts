@@ -56,10 +56,15 @@ const SLICE = {
   ports: [{ name: "http", port: 8080, protocol: "TCP" }],
   endpoints: [
     { addresses: ["10.0.0.1"], conditions: { ready: true }, nodeName: "n1" },
-    { addresses: ["10.0.0.2"], conditions: {}, hints: { forZones: [{ name: "a" }] } },
+    {
+      addresses: ["10.0.0.2"],
+      conditions: {},
+      hints: { forZones: [{ name: "a" }], forNodes: [{ name: "n" }] },
+    },
     { addresses: ["10.0.0.3"], conditions: { ready: false, serving: true, terminating: true } },
     { addresses: ["10.0.0.4"], conditions: { ready: false, serving: false, terminating: true } },
     { addresses: ["10.0.0.5"], conditions: { ready: false, serving: true } },
+    { addresses: ["10.0.0.6"], conditions: { ready: false, terminating: true } },
   ],
 };
 
@@ -71,13 +76,18 @@ Deno.test("of an EndpointSlice is kept which endpoints there are, and in what st
     ports: [{ name: "http", port: 8080 }],
   });
   deepStrictEqual(
-    endpoints.map(({ address, state, node, zones }) => [address, state, node, ...zones]),
+    endpoints.map(({ address, state, node, zones, nodes }) => [
+      ...[address, state, node],
+      ...zones,
+      ...nodes,
+    ]),
     [
       ["10.0.0.1", "ready", "n1"],
-      ["10.0.0.2", "ready", "", "a"],
+      ["10.0.0.2", "ready", "", "a", "n"],
       ["10.0.0.3", "terminating", ""],
       ["10.0.0.4", "down", ""],
       ["10.0.0.5", "down", ""],
+      ["10.0.0.6", "terminating", ""],
     ],
   );
   strictEqual(readServiceEndpoints({ ...SLICE, addressType: "FQDN" }), undefined);
