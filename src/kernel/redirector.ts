@@ -6,8 +6,11 @@
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfLink, BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
+import { logger } from "../log.ts";
 import { openDirectory } from "../native/file_system.ts";
 import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
+
+const log = logger("kernel");
 
 /** Program to attach type (enum bpf_attach_type, linux/bpf.h). */
 export const PROGRAMS = {
@@ -37,6 +40,8 @@ const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
 /** The link of `strict_inbound`, which belongs to a network namespace. */
 const INBOUND_LINK = "strict_inbound";
 
+const LINK_NAMES = new Set([...LINKS.map(([link]) => link), INBOUND_LINK]);
+
 export class Redirector implements Disposable {
   readonly peers: BpfMap;
   readonly identities: BpfMap;
@@ -50,7 +55,7 @@ export class Redirector implements Disposable {
   readonly nodeAddresses: BpfMap;
   readonly #object: BpfObject;
 
-  /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over. */
+  /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over if they fit. */
   constructor(objectFile: string, readonly stateDirectory: string) {
     mkdirSync(mapsDirectory(stateDirectory), { recursive: true, mode: 0o700 });
     mkdirSync(podsDirectory(stateDirectory), { recursive: true, mode: 0o700 });
@@ -59,6 +64,13 @@ export class Redirector implements Disposable {
       [...Object.keys(MAPS), SOCKET_STORAGE],
       mapsDirectory(stateDirectory),
     );
+    const { misfits } = this.#object;
+    if (misfits.length > 0) {
+      // Pods that are attached stay as they are, held, until they are attached to the new ones.
+      log.warn("another version's maps are replaced, since some do not fit: {maps}", {
+        maps: misfits.join(", "),
+      });
+    }
     const open = (name: MapName) => openMap(name, this.#object.map(name));
     this.peers = open("peers");
     this.identities = open("identities");
@@ -74,7 +86,7 @@ export class Redirector implements Disposable {
 
   /**
    * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
-   * agent. `strictEgress` refuses plain connections inside the cluster from now on, whether there is an agent or
+   * agent, and detaches what another version has attached beside them. `strictEgress` refuses plain connections inside the cluster from now on, whether there is an agent or
    * not. Throws a SystemError: a pod that had no programs has none then, one that had some keeps them, since
    * without them it would send in clear.
    */
@@ -87,6 +99,9 @@ export class Redirector implements Disposable {
       for (const [link, usual, strict] of LINKS) {
         const name = strictEgress ? strict : usual;
         this.#attachOne(name, target.descriptor, `${directory}/${link}`, `${name} on ${cgroup}`);
+      }
+      for (const link of readdirSync(directory)) {
+        if (!LINK_NAMES.has(link)) rmSync(`${directory}/${link}`);
       }
     } catch (error) {
       if (isNew) this.detach(uid);

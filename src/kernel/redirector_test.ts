@@ -42,3 +42,15 @@ Deno.test("a pod keeps its programs when one of them cannot be replaced", () =>
       assert.deepEqual(links(redirector.stateDirectory), before);
     })
   ));
+
+Deno.test("what another version has attached goes when this one's programs are there", () =>
+  withMaps((redirector) =>
+    withCgroup((cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      const before = links(redirector.stateDirectory);
+      const pin = (name: string) => `${redirector.stateDirectory}/pods/${UID}/${name}`;
+      renameSync(pin("note_flow"), pin("note_what_flows"));
+      redirector.attach(UID, cgroup, false);
+      assert.deepEqual(links(redirector.stateDirectory), before);
+    })
+  ));

@@ -1,3 +1,4 @@
+import { rmSync } from "node:fs";
 import { errno, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 import { cString, libc } from "./libc.ts";
@@ -5,12 +6,20 @@ import { cString, libc } from "./libc.ts";
 /** A compiled eBPF object, loaded into the kernel. */
 export class BpfObject implements Disposable {
   readonly #pointer: Deno.PointerObject;
+  /** The maps that were pinned with another layout. Then all were made anew. */
+  readonly misfits: readonly string[];
 
   /**
-   * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when they already
-   * exist. Throws a SystemError; the verifier's or libbpf's own words then go to stderr.
+   * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when all that exist fit;
+   * programs of before keep the maps that they have. Throws a SystemError; the verifier's or libbpf's own words then
+   * go to stderr.
    */
   constructor(readonly file: string, maps: readonly string[], pinDirectory: string) {
+    this.misfits = misfits(file, maps, pinDirectory);
+    // Entries of one map point into another: some of before and some anew would contradict each other.
+    if (this.misfits.length > 0) {
+      for (const name of maps) rmSync(`${pinDirectory}/${name}`, { force: true });
+    }
     try {
       this.#pointer = load(file, maps, pinDirectory);
     } catch {
@@ -42,9 +51,56 @@ export class BpfObject implements Disposable {
   }
 }
 
-function load(file: string, maps: readonly string[], pinDirectory: string): Deno.PointerObject {
+/** Which of the pinned maps libbpf would refuse to take, being another version's. */
+function misfits(file: string, maps: readonly string[], pinDirectory: string): string[] {
+  const object = open(file);
+  try {
+    return maps.filter((name) => {
+      const map = libbpf.bpf_object__find_map_by_name(object, cString(name));
+      const pinned = pinnedLayout(`${pinDirectory}/${name}`);
+      return pinned !== undefined && pinned !== layoutOf(map);
+    });
+  } finally {
+    libbpf.bpf_object__close(object);
+  }
+}
+
+/** Of a map in an object: what {@link pinnedLayout} says of one in the kernel. */
+function layoutOf(map: Deno.PointerValue): string {
+  return [
+    libbpf.bpf_map__type(map),
+    libbpf.bpf_map__key_size(map),
+    libbpf.bpf_map__value_size(map),
+    libbpf.bpf_map__max_entries(map),
+    libbpf.bpf_map__map_flags(map),
+  ].join();
+}
+
+/** Undefined where no map is pinned. */
+function pinnedLayout(path: string): string | undefined {
+  const descriptor = libbpf.bpf_obj_get(cString(path));
+  if (descriptor < 0) return undefined;
+  // struct bpf_map_info begins with type, id, key_size, value_size, max_entries, map_flags (linux/bpf.h).
+  const info = new Uint32Array(6);
+  const result = libbpf.bpf_obj_get_info_by_fd(
+    descriptor,
+    info,
+    Uint32Array.of(info.byteLength),
+  );
+  libc.close(descriptor);
+  if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, path);
+  const [type, _id, ...sizes] = info;
+  return [type, ...sizes].join();
+}
+
+function open(file: string): Deno.PointerObject {
   const object = libbpf.bpf_object__open_file(cString(file), null);
   if (object === null) throw new SystemError("bpf_object__open_file", errno(), file);
+  return object;
+}
+
+function load(file: string, maps: readonly string[], pinDirectory: string): Deno.PointerObject {
+  const object = open(file);
   for (const name of maps) {
     const map = libbpf.bpf_object__find_map_by_name(object, cString(name));
     libbpf.bpf_map__set_pin_path(map, cString(`${pinDirectory}/${name}`));

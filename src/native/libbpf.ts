@@ -21,6 +21,16 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   bpf_map__set_pin_path: { parameters: ["pointer", "buffer"], result: "i32" },
   // int bpf_map__fd(const struct bpf_map *map);
   bpf_map__fd: { parameters: ["pointer"], result: "i32" },
+  // enum bpf_map_type bpf_map__type(const struct bpf_map *map);
+  bpf_map__type: { parameters: ["pointer"], result: "u32" },
+  // __u32 bpf_map__key_size(const struct bpf_map *map);
+  bpf_map__key_size: { parameters: ["pointer"], result: "u32" },
+  // __u32 bpf_map__value_size(const struct bpf_map *map);
+  bpf_map__value_size: { parameters: ["pointer"], result: "u32" },
+  // __u32 bpf_map__max_entries(const struct bpf_map *map);
+  bpf_map__max_entries: { parameters: ["pointer"], result: "u32" },
+  // __u32 bpf_map__map_flags(const struct bpf_map *map);
+  bpf_map__map_flags: { parameters: ["pointer"], result: "u32" },
   // int bpf_program__fd(const struct bpf_program *prog);
   bpf_program__fd: { parameters: ["pointer"], result: "i32" },
 
@@ -43,6 +53,8 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   bpf_obj_pin: { parameters: ["i32", "buffer"], result: "i32" },
   // int bpf_obj_get(const char *pathname);
   bpf_obj_get: { parameters: ["buffer"], result: "i32" },
+  // int bpf_obj_get_info_by_fd(int bpf_fd, void *info, __u32 *info_len);
+  bpf_obj_get_info_by_fd: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
 });
 
 export const libbpf = bpf.symbols;

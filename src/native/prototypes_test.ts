@@ -55,7 +55,9 @@ const FFI_TYPES: Record<string, string> = {
   "unsigned int": "u32",
   "uint32_t": "u32",
   "socklen_t": "u32",
+  "__u32": "u32",
   "enum bpf_attach_type": "u32",
+  "enum bpf_map_type": "u32",
   "long": "i64",
   "unsigned long": "u64",
   "uint64_t": "u64",
@@ -191,6 +193,9 @@ Deno.test("every constant has the value that its C name has", async () => {
 
 /** Sizes and offsets that this folder reads and writes by number. */
 const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }> = {
+  "struct bpf_map_info": {
+    fields: { type: 0, id: 4, key_size: 8, value_size: 12, max_entries: 16, map_flags: 20 },
+  },
   "struct epoll_event": { size: EPOLL_EVENT.size, fields: { events: 0, data: EPOLL_EVENT.data } },
   "struct sockaddr_in": { size: 16, fields: { sin_family: 0, sin_port: 2, sin_addr: 4 } },
   "struct sockaddr_in6": {
@@ -209,6 +214,7 @@ Deno.test("every struct lies in memory as this folder takes it to", async () => 
   const lines = [
     "stddef.h",
     "ifaddrs.h",
+    "linux/bpf.h",
     "netinet/in.h",
     "sys/epoll.h",
     "sys/socket.h",

@@ -6,9 +6,7 @@ Goes as far as a TCP connection, as half a ClientHello, or as a handshake and --
 are there, and one when all are gone: how many were refused at once, how many were held, and for how long.
 """
 
-import argparse
 import os
-import resource
 import select
 import socket
 import ssl
@@ -16,30 +14,26 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
+from intruder import arguments, client_hello, context, open_many
 from stream import emit
 
 AT_ONCE = 1.0  # seconds
 
 
 def main():
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    open_many()
+    parser = arguments()
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--until", choices=["tcp", "hello", "open"], required=True)
-    parser.add_argument("--certificate")
-    parser.add_argument("--key")
     parser.add_argument("--send", default="")
     options = parser.parse_args()
 
     poll, since, lives = select.epoll(), {}, []
     refused = 0
-    context = tls_context(options)
+    tls = context(options)
     for _ in range(options.connections):
         try:
-            sock = begin(options, context)
+            sock = begin(options, tls)
         except OSError:
             refused += 1
             continue
@@ -55,27 +49,13 @@ def main():
     emit(event="gone", held=len(lives), refused=refused, shortest=min(lives), longest=max(lives))
 
 
-def tls_context(options):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["kube-gateway/1"])
-    if options.certificate:
-        context.load_cert_chain(options.certificate, options.key)
-    return context
-
-
-def begin(options, context):
+def begin(options, tls):
     sock = socket.create_connection((options.host, options.port), timeout=10)
     if options.until == "hello":
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        try:
-            context.wrap_bio(incoming, outgoing).do_handshake()
-        except ssl.SSLWantReadError:
-            hello = outgoing.read()
+        hello = client_hello(tls)
         sock.sendall(hello[: len(hello) // 2])
     elif options.until == "open":
-        sock = context.wrap_socket(sock)
+        sock = tls.wrap_socket(sock)
         sock.sendall(bytes.fromhex(options.send))
     return sock
 

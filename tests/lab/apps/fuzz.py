@@ -6,31 +6,23 @@ With a certificate each attempt is a good handshake and then nonsense, else nons
 keeps all connections open, unfinished, until its input ends.
 """
 
-import argparse
 import collections
 import os
 import random
-import resource
 import socket
 import ssl
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
+from intruder import arguments, client_hello, context, open_many
 from stream import emit, error_name, reset
-
-ALPN = "kube-gateway/1"
 
 
 def main():
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    open_many()
+    parser = arguments()
     parser.add_argument("--attempts", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--certificate")
-    parser.add_argument("--key")
     parser.add_argument("--open", default="", help="a good OPEN frame")
     parser.add_argument("--hold", action="store_true")
     options = parser.parse_args()
@@ -58,24 +50,6 @@ def main():
     emit(event="attempts", ends=dict(ends))
     if options.hold:
         sys.stdin.read()
-
-
-def context(options):
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls.check_hostname = False
-    tls.verify_mode = ssl.CERT_NONE
-    tls.set_alpn_protocols([ALPN])
-    if options.certificate:
-        tls.load_cert_chain(options.certificate, options.key)
-    return tls
-
-
-def client_hello(tls):
-    outgoing = ssl.MemoryBIO()
-    try:
-        tls.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
-    except ssl.SSLWantReadError:
-        return outgoing.read()
 
 
 def outside(sock, rand, hello, unfinished):
