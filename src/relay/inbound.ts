@@ -25,15 +25,13 @@ import type { ConnectionReport } from "./messages.ts";
 import type { Connection, RelayPod } from "./pod.ts";
 import { Stream } from "./stream.ts";
 import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
+import type { UnopenedTunnel } from "./unopened.ts";
 
 const HANDSHAKE_MILLISECONDS = 10_000;
 const OPEN_MILLISECONDS = 5_000;
 const DIAL_MILLISECONDS = 10_000;
 /** How long a tunnel may wait for its next stream. */
 const IDLE_MILLISECONDS = 120_000;
-
-/** How many tunnels of one pod and worker may be between accept and OPEN: what a flood can occupy. */
-const MAX_UNOPENED = 1024;
 
 /** Takes a connection to the pod's tunnel port. `local` is the pod's address it was made to. */
 export function acceptInbound(
@@ -42,12 +40,6 @@ export function acceptInbound(
   source: Endpoint,
   local: Uint8Array,
 ): void {
-  if (pod.unopened.size >= MAX_UNOPENED) {
-    socket.reset();
-    return pod.refuse("too_many_handshakes", "refused a tunnel: too many have not sent OPEN yet", {
-      source: text(source),
-    });
-  }
   new Inbound(pod, socket, source, local);
 }
 
@@ -57,11 +49,12 @@ export function acceptInbound(
  *     handshake ─► idle ─ OPEN ─► dialling ─ ACCEPT ─► streaming ─ END, END ─► idle
  *                                     └───── REFUSE ──────────────────────────► idle
  */
-class Inbound implements Connection, TunnelOwner, Handler, Expiring {
+class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expiring {
   readonly #tunnel: Tunnel;
   #identity: PeerIdentity | undefined;
   #state: "handshake" | "idle" | "dialling" | "streaming" = "handshake";
   #open: Open | undefined;
+  #hasOpened = false;
   #dialling: ApplicationDial | undefined;
   #stream: Stream | undefined;
   #streamBegan = 0;
@@ -77,18 +70,13 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     readonly local: Uint8Array,
   ) {
     const { bench } = pod;
-    pod.connections.add(this);
-    pod.unopened.add(this);
     this.#epoch = pod.pool.epoch;
+    const session = bench.engine.session(pod.context, "server");
+    this.#tunnel = new Tunnel(bench, socket, session, "server", this);
+    pod.connections.add(this);
+    bench.unopened.add(this);
     pod.counters.tunnelsOpen++;
     bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
-    this.#tunnel = new Tunnel(
-      bench,
-      socket,
-      bench.engine.session(pod.context, "server"),
-      "server",
-      this,
-    );
   }
 
   get accepting(): boolean {
@@ -113,7 +101,8 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     if (isIpv4(open.client.address) !== isIpv4(this.local)) {
       throw new FrameError("the client's address is of another family than the tunnel");
     }
-    this.pod.unopened.delete(this);
+    this.#hasOpened = true;
+    this.pod.bench.unopened.delete(this);
     this.pod.bench.loop.deadlines.disarm(this);
     this.#open = open;
     if (
@@ -160,7 +149,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
 
   lost(reason: string, error?: unknown): void {
     // A tunnel that ends between two streams has served its purpose.
-    if (this.#state !== "idle" || this.pod.unopened.has(this) || error !== undefined) {
+    if (this.#state !== "idle" || !this.#hasOpened || error !== undefined) {
       this.pod.refuse(
         error instanceof IdentityError ? error.reason : `${this.#state}_failed`,
         `the tunnel failed: ${reason}`,
@@ -174,10 +163,12 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     if (this.#state === "dialling") {
       return this.#refuseStream(ETIMEDOUT, "connecting took too long");
     }
-    if (!this.pod.unopened.has(this)) {
+    if (this.#hasOpened) {
       // What the last stream has sent may be on its way to a slow reader.
       return this.#tunnel.congested ? this.#rearm(IDLE_MILLISECONDS) : this.#end();
     }
+    // A client's burst may have ended before all the tunnels that it had asked for were there.
+    if (this.#state === "idle" && this.#tunnel.atFrameBorder) return this.#end();
     const what = this.#state === "handshake" ? "the TLS handshake" : "OPEN";
     this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
     this.#end();
@@ -196,6 +187,13 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
     this.#end();
   }
 
+  giveWay(): void {
+    const message =
+      "dropped a tunnel that has not sent OPEN yet for a newer one: there are too many";
+    this.pod.refuse("too_many_handshakes", message, this.#fields());
+    this.#end();
+  }
+
   abort(): void {
     this.#end("the pod or its agent is going");
   }
@@ -203,7 +201,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   enforce(): void {
     if (this.#state === "idle") {
       // Who comes back proves again who he is, to what the pod trusts by now.
-      if (this.#isOutdated && !this.pod.unopened.has(this)) this.#end();
+      if (this.#isOutdated && this.#hasOpened) this.#end();
       return;
     }
     if (this.#open === undefined) return;
@@ -333,7 +331,7 @@ class Inbound implements Connection, TunnelOwner, Handler, Expiring {
   #end(reason = "the tunnel ended"): void {
     const { pod } = this;
     pod.bench.loop.deadlines.disarm(this);
-    pod.unopened.delete(this);
+    pod.bench.unopened.delete(this);
     if (pod.connections.delete(this)) pod.counters.tunnelsOpen--;
     this.#closeDial();
     this.#tunnel.close();

@@ -27,8 +27,6 @@ export interface Connection {
 /** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
 export class RelayPod implements Disposable {
   readonly connections = new Set<Connection>();
-  /** Inbound tunnels that have not sent their first OPEN. */
-  readonly unopened = new Set<Connection>();
   readonly counters = {
     streams: 0,
     streamsOpen: 0,

@@ -11,6 +11,7 @@ import { KnownPeers } from "./known_peers.ts";
 import type { EventLoop } from "./loop.ts";
 import type { BenchDescription, WorkerEvent } from "./messages.ts";
 import { Tide } from "./tide.ts";
+import { UnopenedTunnels } from "./unopened.ts";
 
 /** How much a plain stream copies at once. */
 export const COPY_SIZE = 65_536;
@@ -31,6 +32,7 @@ export class Workbench {
   readonly control = new ScatterBuffer(64);
   /** Of the tunnels. */
   readonly tide: Tide;
+  readonly unopened = new UnopenedTunnels();
   /** What a plain stream copies. */
   readonly copy = new ScatterBuffer(COPY_SIZE);
   readonly peers: KnownPeers;

@@ -1,9 +1,10 @@
 """Connections that begin something and never finish it, and how long each was put up with.
 
-    python3 flood.py --host H --port P --connections N --until tcp|hello|open [--certificate F --key F --send HEX]
+    python3 flood.py --host H --port P --connections N --until tcp|hello|open --deadline S
+        [--certificate F --key F --send HEX]
 
 Goes as far as a TCP connection, as half a ClientHello, or as a handshake and --send. Prints one line when all
-are there, and one when all are gone: how many were refused at once, how many were held, and for how long.
+have begun, and one when all are gone: how many lasted until the deadline, how long, and how many were dropped before.
 """
 
 import os
@@ -17,7 +18,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from intruder import arguments, client_hello, context, open_many
 from stream import emit
 
-AT_ONCE = 1.0  # seconds
+SETTLE_SECONDS = 1.0
 
 
 def main():
@@ -25,28 +26,28 @@ def main():
     parser = arguments()
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--until", choices=["tcp", "hello", "open"], required=True)
+    parser.add_argument("--deadline", type=float, required=True, help="seconds")
     parser.add_argument("--send", default="")
     options = parser.parse_args()
 
     poll, since, lives = select.epoll(), {}, []
-    refused = 0
     tls = context(options)
     for _ in range(options.connections):
         try:
             sock = begin(options, tls)
         except OSError:
-            refused += 1
+            lives.append(0)
             continue
         sock.setblocking(False)
         since[sock.fileno()] = (sock, time.monotonic())
         poll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
-        refused += gone(poll, since, lives, 0)
-    refused += gone(poll, since, lives, AT_ONCE)
-    emit(event="there", held=len(since) + len(lives), refused=refused)
+        gone(poll, since, lives, 0)
+    gone(poll, since, lives, SETTLE_SECONDS)
+    emit(event="there", open=len(since))
     while since:
         gone(poll, since, lives, -1)
-    lives = lives or [0]
-    emit(event="gone", held=len(lives), refused=refused, shortest=min(lives), longest=max(lives))
+    held = [life for life in lives if life > options.deadline - 1] or [0]
+    emit(event="gone", held=len(held), dropped=len(lives) - len(held), shortest=min(held), longest=max(held))
 
 
 def begin(options, tls):
@@ -61,8 +62,7 @@ def begin(options, tls):
 
 
 def gone(poll, since, lives, seconds):
-    """Notes which connections have ended, within some seconds: how many of them at once."""
-    at_once = 0
+    """Notes how long those have lived that end within some seconds; of those that come next when negative."""
     deadline = time.monotonic() + seconds
     while True:
         events = poll.poll(-1 if seconds < 0 else max(0, deadline - time.monotonic()))
@@ -71,14 +71,10 @@ def gone(poll, since, lives, seconds):
             if not has_ended(sock):
                 continue
             del since[descriptor]
-            life = time.monotonic() - start
+            lives.append(time.monotonic() - start)
             sock.close()
-            if life < AT_ONCE:
-                at_once += 1
-            else:
-                lives.append(life)
         if seconds <= 0 or time.monotonic() >= deadline:
-            return at_once
+            return
 
 
 def has_ended(sock):
