@@ -35,6 +35,8 @@ export interface AgentOptions extends StrictEgressOptions {
   readonly workers: number;
   /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
   readonly tunnelIdleSeconds: number;
+  /** Open connections of all pods together. */
+  readonly maxConnections: number;
   /** One in so many finished streams is logged, failed ones always; 0: none. */
   readonly accessLogEvery: number;
   readonly adminSocket: string;
@@ -75,6 +77,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
     maps: redirector.descriptors(),
     trustDomain: options.trustDomain,
     tunnelIdleMilliseconds: options.tunnelIdleSeconds * 1000,
+    maxConnections: Math.ceil(options.maxConnections / options.workers),
     accessLogEvery: options.accessLogEvery,
     finished: (streams, left) => logStreams(streams, left, podAt),
     log: ({ level, message, fields }) =>

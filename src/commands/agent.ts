@@ -32,6 +32,7 @@ export async function agentCommand(options: Options): Promise<void> {
       cgroup2Mount(readFileSync("/proc/self/mountinfo", "utf8")),
     procRoot: textOption(options, "proc-root"),
     tunnelIdleSeconds: Number(textOption(options, "tunnel-idle")),
+    maxConnections: Number(textOption(options, "max-connections")),
     accessLogEvery: Number(textOption(options, "access-log")),
     inside: listOption(options, "cluster-cidr", parseCidr),
     exceptions: listOption(options, "egress-allow", parseEgressException),

@@ -152,6 +152,12 @@ export const COMMANDS = {
         default: "10",
         check: wholeNumber(0, 100),
       },
+      "max-connections": {
+        value: "N",
+        about: "open connections of all pods together, 30 kB each; a pod has half of them at most",
+        default: "25000",
+        check: wholeNumber(100, 10_000_000),
+      },
       "access-log": {
         value: "N",
         about: "log one in N connections when it has ended, failed ones always; 0: none",

@@ -40,6 +40,16 @@ export function acceptInbound(
   source: Endpoint,
   local: Uint8Array,
 ): void {
+  if (pod.isFull) {
+    socket.reset();
+    return pod.refuse(
+      "too_many_connections",
+      "refused a tunnel: too many connections are open (--max-connections)",
+      {
+        source: text(source),
+      },
+    );
+  }
   new Inbound(pod, socket, source, local);
 }
 
@@ -73,7 +83,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#epoch = pod.pool.epoch;
     const session = bench.engine.session(pod.context, "server");
     this.#tunnel = new Tunnel(bench, socket, session, "server", this);
-    pod.connections.add(this);
+    pod.opened(this);
     bench.unopened.add(this);
     pod.counters.tunnelsOpen++;
     bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -332,7 +342,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const { pod } = this;
     pod.bench.loop.deadlines.disarm(this);
     pod.bench.unopened.delete(this);
-    if (pod.connections.delete(this)) pod.counters.tunnelsOpen--;
+    if (pod.closed(this)) pod.counters.tunnelsOpen--;
     this.#closeDial();
     this.#tunnel.close();
     const stream = this.#stream;

@@ -39,6 +39,8 @@ export interface BenchDescription {
   readonly trustDomain: string;
   /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
   readonly tunnelIdleMilliseconds: number;
+  /** Open connections of all pods together, in one worker. */
+  readonly maxConnections: number;
   /** One in so many finished streams is logged, failed ones always; 0: none. */
   readonly accessLogEvery: number;
 }

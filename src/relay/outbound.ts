@@ -49,6 +49,16 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
     return pod.refuse("no_flow", message, { source: text(source) });
   }
   const dialled = decodeEndpoint(noted);
+  if (pod.isFull) {
+    app.reset();
+    return pod.refuse(
+      "too_many_connections",
+      "refused a connection: too many are open (--max-connections)",
+      {
+        destination: text(dialled),
+      },
+    );
+  }
   const peer = bench.peers.find(dialled.address);
   const route = peer === undefined ? ServiceRoute.find(pod, dialled) : routeToPeer(dialled, peer);
   const own = pod.ownAddress(dialled.address);
@@ -91,7 +101,7 @@ class Outbound
     readonly client: Endpoint,
     readonly dialled: Endpoint,
   ) {
-    pod.connections.add(this);
+    pod.opened(this);
     pod.counters.streams++;
     pod.counters.streamsOpen++;
     this.#stream = new Stream(pod.bench, app, this);
@@ -254,7 +264,7 @@ class Outbound
     pod.counters.streamsOpen--;
     pod.counters.bytesSent += bytesSent;
     pod.counters.bytesReceived += bytesReceived;
-    pod.connections.delete(this);
+    pod.closed(this);
     pod.bench.access?.finished(reason, () => ({
       ...this.describe(),
       milliseconds: performance.now() - this.#began,

@@ -26,7 +26,7 @@ export interface Connection {
 
 /** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
 export class RelayPod implements Disposable {
-  readonly connections = new Set<Connection>();
+  readonly #connections = new Set<Connection>();
   readonly counters = {
     streams: 0,
     streamsOpen: 0,
@@ -95,6 +95,29 @@ export class RelayPod implements Disposable {
     return this.description.addresses.includes(address);
   }
 
+  /** Those that are open, in any state. */
+  get connections(): ReadonlySet<Connection> {
+    return this.#connections;
+  }
+
+  /** Whether one more connection would take what the agent's memory is not enough for, or what other pods need. */
+  get isFull(): boolean {
+    const { connections, maxConnections } = this.bench;
+    return connections >= maxConnections || this.#connections.size >= maxConnections / 2;
+  }
+
+  opened(connection: Connection): void {
+    this.#connections.add(connection);
+    this.bench.connections++;
+  }
+
+  /** False when it had been closed before. */
+  closed(connection: Connection): boolean {
+    const isNews = this.#connections.delete(connection);
+    if (isNews) this.bench.connections--;
+    return isNews;
+  }
+
   /** Counts a handshake, and notes on the tunnel what it has agreed on and until when that is good. */
   secured(tunnel: Tunnel, peerSecondsLeft: number): void {
     const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);
@@ -114,7 +137,7 @@ export class RelayPod implements Disposable {
   }
 
   #enforce(): void {
-    for (const connection of [...this.connections]) connection.enforce();
+    for (const connection of [...this.#connections]) connection.enforce();
   }
 
   report(): PodReport {
@@ -128,7 +151,7 @@ export class RelayPod implements Disposable {
 
   [Symbol.dispose](): void {
     this.pool.close();
-    for (const connection of [...this.connections]) connection.abort();
+    for (const connection of [...this.#connections]) connection.abort();
     this.context[Symbol.dispose]();
   }
 }

@@ -43,13 +43,16 @@ export class Workbench {
   readonly affinities: BpfMap;
   readonly trustDomain: string;
   readonly tunnelIdleMilliseconds: number;
+  readonly maxConnections: number;
+  /** Open ones of all pods together. */
+  connections = 0;
   /** Undefined when nobody wants to know. */
   readonly access: AccessLog | undefined;
   /** Connections of this worker by Service endpoint, while they last. */
   readonly outstanding = new Map<string, number>();
 
   constructor(
-    { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery }: BenchDescription,
+    { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery }: BenchDescription,
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
     readonly report: (event: WorkerEvent) => void,
@@ -66,6 +69,7 @@ export class Workbench {
     this.affinities = openMap("affinities", maps.affinities);
     this.trustDomain = trustDomain;
     this.tunnelIdleMilliseconds = tunnelIdleMilliseconds;
+    this.maxConnections = maxConnections;
     this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
     for (let segment = 0; segment < SEGMENTS; segment++) {
       this.gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_RECORD - HEADER_SIZE);

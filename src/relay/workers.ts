@@ -163,8 +163,8 @@ class Thread implements Disposable {
       event.preventDefault();
       options.died(event.message);
     };
-    const { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery } = options;
-    const bench = { maps, trustDomain, tunnelIdleMilliseconds, accessLogEvery };
+    const { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery } = options;
+    const bench = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
     this.#post({ type: "start", bell: this.#bell.descriptor, bench });
   }
 

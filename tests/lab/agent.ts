@@ -40,6 +40,8 @@ export interface EnrolmentStatus {
     tunnelsOpen: number;
     handshakes: number;
     retries: number;
+    /** By the reason's code. */
+    refused: Record<string, number>;
   };
   [field: string]: unknown;
 }
