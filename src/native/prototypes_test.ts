@@ -4,6 +4,7 @@
  */
 import { deepStrictEqual, match, notStrictEqual, strictEqual } from "node:assert/strict";
 import { EPOLL_EVENT } from "./architecture.ts";
+import { TCP_INFO_FIELDS } from "./socket.ts";
 
 /** A symbol of a `Deno.dlopen` table and the comment lines above it. */
 interface Symbol {
@@ -197,6 +198,16 @@ const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }>
     fields: { type: 0, id: 4, key_size: 8, value_size: 12, max_entries: 16, map_flags: 20 },
   },
   "struct epoll_event": { size: EPOLL_EVENT.size, fields: { events: 0, data: EPOLL_EVENT.data } },
+  "struct tcp_info": {
+    fields: {
+      tcpi_retransmits: TCP_INFO_FIELDS.retransmits,
+      tcpi_probes: TCP_INFO_FIELDS.probes,
+      tcpi_unacked: TCP_INFO_FIELDS.unacked,
+      tcpi_last_ack_recv: TCP_INFO_FIELDS.lastAckReceived,
+      tcpi_notsent_bytes: TCP_INFO_FIELDS.notSent,
+      tcpi_min_rtt: TCP_INFO_FIELDS.size,
+    },
+  },
   "struct sockaddr_in": { size: 16, fields: { sin_family: 0, sin_port: 2, sin_addr: 4 } },
   "struct sockaddr_in6": {
     size: 28,
@@ -215,6 +226,7 @@ Deno.test("every struct lies in memory as this folder takes it to", async () => 
     "stddef.h",
     "ifaddrs.h",
     "linux/bpf.h",
+    "linux/tcp.h",
     "netinet/in.h",
     "sys/epoll.h",
     "sys/socket.h",

@@ -103,12 +103,23 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_NETNS_COOKIE, 8).getBigUint64(0, true);
   }
 
-  /** Bounds how long a vanished peer can keep the connection: keepalive probes and unacknowledged data. */
-  detectDeadPeer(idleSeconds: number, userTimeoutMilliseconds: number): void {
+  /** A peer that has vanished while nothing is under way is noticed after three times `idleSeconds`. */
+  keepAlive(idleSeconds: number): void {
     this.setOption(SOL_SOCKET, SO_KEEPALIVE, 1);
     this.setOption(IPPROTO_TCP, TCP_KEEPIDLE, idleSeconds);
     this.setOption(IPPROTO_TCP, TCP_KEEPINTVL, idleSeconds);
-    this.setOption(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMilliseconds);
+    this.setOption(IPPROTO_TCP, TCP_KEEPCNT, 2);
+  }
+
+  /** How far what was sent has come, as TCP knows it. */
+  delivery(): Delivery {
+    const info = this.#option(IPPROTO_TCP, TCP_INFO, TCP_INFO_FIELDS.size);
+    const { retransmits, probes, unacked, lastAckReceived, notSent } = TCP_INFO_FIELDS;
+    return {
+      isComplete: info.getUint32(unacked, true) === 0 && info.getUint32(notSent, true) === 0,
+      silentMilliseconds: info.getUint32(lastAckReceived, true),
+      unansweredTries: Math.max(info.getUint8(retransmits), info.getUint8(probes)),
+    };
   }
 
   /** Sends FIN after everything written: the half-close. A connection that is already gone is no error. */
@@ -166,6 +177,16 @@ export class Socket implements Disposable {
   }
 }
 
+/** What has become of the bytes that were written to a socket. */
+export interface Delivery {
+  /** The peer's kernel has them all. */
+  readonly isComplete: boolean;
+  /** Since it last acknowledged anything. */
+  readonly silentMilliseconds: number;
+  /** How often TCP has sent again, or asked for a window, without an answer. */
+  readonly unansweredTries: number;
+}
+
 /** Sends `bytes`, at least one: how many were taken, or minus the errno. Never raises SIGPIPE. */
 export function sendBytes(descriptor: number, bytes: Uint8Array<ArrayBuffer>): number {
   const count = libc.send(descriptor, bytes, BigInt(bytes.length), MSG_NOSIGNAL);
@@ -209,6 +230,16 @@ const IPV6_V6ONLY = 26;
 const TCP_NODELAY = 1;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
-const TCP_USER_TIMEOUT = 18;
+const TCP_KEEPCNT = 6;
+const TCP_INFO = 11;
+/** struct tcp_info (linux/tcp.h), up to the last field that is read. */
+export const TCP_INFO_FIELDS = {
+  size: 148,
+  retransmits: 2,
+  probes: 3,
+  unacked: 24,
+  lastAckReceived: 56,
+  notSent: 144,
+} as const;
 const SHUT_WR = 1;
 const MSG_NOSIGNAL = 0x4000;

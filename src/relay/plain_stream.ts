@@ -11,6 +11,8 @@ const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 /** How many times 64 KiB one direction may take before others have their turn. */
 const ROUNDS = 4;
 
+const KEEPALIVE_SECONDS = 20;
+
 /** Who a plain stream belongs to. */
 export interface PlainStreamOwner {
   /** The endpoint was reached: {@link PlainStream.join}, or give it up. */
@@ -34,6 +36,7 @@ export class PlainStream implements Handler {
 
   /** Takes over `far`, a socket that is connecting. */
   constructor(readonly bench: Workbench, far: Socket, readonly owner: PlainStreamOwner) {
+    far.keepAlive(KEEPALIVE_SECONDS); // the application's own ends at the relay
     this.#far = new Side(far);
     bench.loop.register(far.descriptor, ALL_EVENTS, this);
   }

@@ -24,9 +24,17 @@ const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 /** How many times 64 KiB one tunnel may take before others have their turn. */
 const ROUNDS = 4;
 
-/** A vanished peer is noticed after a minute when idle, and after 30 s with data under way. */
+/** A peer that vanishes is noticed after a minute when nothing is under way. */
 const KEEPALIVE_SECONDS = 20;
-const USER_TIMEOUT_MILLISECONDS = 30_000;
+
+/**
+ * How often it is asked for what is under way, and how long the peer may acknowledge nothing. TCP itself would go on for
+ * a quarter of an hour. TCP_USER_TIMEOUT is no help: it also ends connections whose peer answers, but has paused
+ * reading (tcp_probe_timer() in net/ipv4/tcp_timer.c).
+ */
+const DELIVERY_MILLISECONDS = 15_000;
+const SILENT_MILLISECONDS = 30_000;
+const UNANSWERED_TRIES = 3;
 
 /** How long a closed tunnel waits for the peer to close its side. */
 const LINGER_MILLISECONDS = 2_000;
@@ -64,6 +72,8 @@ export class Tunnel implements Handler, Expiring {
   /** May have something to read. */
   #readable = true;
   #closing = false;
+  /** Its deadline is armed for it. */
+  #awaitsDelivery = false;
   readonly #unsent = new Pending();
   readonly #frames = new FrameReader();
 
@@ -77,7 +87,7 @@ export class Tunnel implements Handler, Expiring {
   ) {
     this.owner = owner;
     this.#state = role === "client" ? "connecting" : "handshake";
-    socket.detectDeadPeer(KEEPALIVE_SECONDS, USER_TIMEOUT_MILLISECONDS);
+    socket.keepAlive(KEEPALIVE_SECONDS);
     bench.loop.register(socket.descriptor, ALL_EVENTS, this);
     bench.tide.rise();
   }
@@ -165,6 +175,7 @@ export class Tunnel implements Handler, Expiring {
     const { engine } = this.bench;
     const produced = engine.produced;
     if (produced === 0) return;
+    if (!this.#awaitsDelivery) this.#awaitDelivery();
     const { outgoing } = engine;
     outgoing.clear();
     outgoing.add(0, produced);
@@ -192,9 +203,22 @@ export class Tunnel implements Handler, Expiring {
     this.bench.loop.again(this);
   }
 
-  /** The peer has not closed its side in time. */
+  /** The peer has not closed its side in time; or it is time to see what has become of what was sent. */
   expired(): void {
-    this.#release();
+    if (this.#state === "lingering") return this.#release();
+    this.#awaitsDelivery = false;
+    const { isComplete, silentMilliseconds, unansweredTries } = this.socket.delivery();
+    if (isComplete) return;
+    if (silentMilliseconds < SILENT_MILLISECONDS || unansweredTries < UNANSWERED_TRIES) {
+      return this.#awaitDelivery();
+    }
+    this.socket.resetsOnClose(true); // else the kernel would go on trying
+    this.#lose("the peer has vanished: it acknowledges nothing");
+  }
+
+  #awaitDelivery(): void {
+    this.#awaitsDelivery = true;
+    this.bench.loop.deadlines.arm(this, DELIVERY_MILLISECONDS);
   }
 
   #connected(events: number): boolean {
@@ -278,7 +302,7 @@ export class Tunnel implements Handler, Expiring {
   }
 
   #release(): void {
-    if (this.#state === "lingering") this.bench.loop.deadlines.disarm(this);
+    this.bench.loop.deadlines.disarm(this);
     this.#state = "closed";
     this.bench.tide.fall();
     this.bench.loop.forget(this.socket.descriptor);
