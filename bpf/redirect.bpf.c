@@ -20,6 +20,8 @@
 #define LOOPBACK4 bpf_htonl(0x7f000001)
 #define AF_INET 2
 #define SOCK_STREAM 1
+#define SOL_SOCKET 1
+#define SO_BINDTODEVICE 25
 #define TCP 6
 #define MPTCP 262
 
@@ -142,6 +144,15 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	return REDIRECT;
 }
 
+/* From a device that the socket is bound to (SO_BINDTODEVICE) there would be no way to loopback. */
+static __always_inline void unbind_from_device(struct bpf_sock_addr *ctx)
+{
+	char none = 0;
+
+	if (ctx->sk && ctx->sk->bound_dev_if)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &none, sizeof(none));
+}
+
 static __always_inline int redirect4(struct bpf_sock_addr *ctx, int strict)
 {
 	struct address to = mapped(ctx->user_ip4);
@@ -149,6 +160,7 @@ static __always_inline int redirect4(struct bpf_sock_addr *ctx, int strict)
 
 	if (route(ctx, &to, &port, strict) == PLAIN)
 		return ALLOW;
+	unbind_from_device(ctx);
 	ctx->user_ip4 = LOOPBACK4;
 	ctx->user_port = port;
 	return ALLOW;
@@ -163,6 +175,7 @@ static __always_inline int redirect6(struct bpf_sock_addr *ctx, int strict)
 
 	if (route(ctx, &to, &port, strict) == PLAIN)
 		return ALLOW;
+	unbind_from_device(ctx);
 	if (is_mapped(&to))
 		loopback = mapped(LOOPBACK4);
 	set_address6(ctx, &loopback);

@@ -41,6 +41,7 @@ Deno.test("client and server see each other's own addresses, whatever the socket
       "a non-blocking connect()": ["--how", "nonblocking"],
       "a socket bound to the pod's address": ["--bind", own[host]!],
       "a socket bound to any address": ["--bind", any],
+      "a socket bound to a device": ["--how", "device"],
       "TCP Fast Open by sendto()": ["--how", "fastopen"],
       "TCP Fast Open by TCP_FASTOPEN_CONNECT": ["--how", "fastopen-connect"],
     };

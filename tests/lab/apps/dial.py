@@ -6,7 +6,7 @@ import os
 import select
 import socket
 
-WAYS = ["plain", "nonblocking", "fastopen", "fastopen-connect", "mptcp"]
+WAYS = ["plain", "nonblocking", "device", "fastopen", "fastopen-connect", "mptcp"]
 
 IPPROTO_MPTCP = 262  # linux/in.h
 TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h
@@ -20,6 +20,8 @@ def dial(options, nonblocking=False):
     try:
         if options.bind:
             sock.bind((mapped(options.bind, options), 0))
+        if options.how == "device":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
         if options.how == "fastopen-connect":
             sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
         sock.settimeout(0 if nonblocking or options.how == "nonblocking" else options.timeout)
