@@ -1,4 +1,4 @@
-import { ENOENT, SystemError } from "./errno.ts";
+import { EEXIST, ENOENT, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 
 /** A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts). */
@@ -13,6 +13,15 @@ export class BpfMap {
   set(key: Uint8Array<ArrayBuffer>, value: Uint8Array<ArrayBuffer>): void {
     const result = libbpf.bpf_map_update_elem(this.descriptor, key, value, BPF_ANY);
     if (result < 0) throw new SystemError("bpf_map_update_elem", -result, `map ${this.name}`);
+  }
+
+  /** The same for a new key: false when it is there already. */
+  add(key: Uint8Array<ArrayBuffer>, value: Uint8Array<ArrayBuffer>): boolean {
+    const result = libbpf.bpf_map_update_elem(this.descriptor, key, value, BPF_NOEXIST);
+    if (result < 0 && result !== -EEXIST) {
+      throw new SystemError("bpf_map_update_elem", -result, `map ${this.name}`);
+    }
+    return result === 0;
   }
 
   /** Removes a key; one that is not there is no error. */
@@ -59,4 +68,6 @@ export class BpfMap {
   }
 }
 
+// linux/bpf.h
 const BPF_ANY = 0n;
+const BPF_NOEXIST = 1n;

@@ -39,6 +39,8 @@ export function checked(result: number, call: string, about: string): number {
 export const EACCES = constants.errno.EACCES;
 export const EAGAIN = constants.errno.EAGAIN;
 export const EADDRINUSE = constants.errno.EADDRINUSE;
+export const EADDRNOTAVAIL = constants.errno.EADDRNOTAVAIL;
+export const EEXIST = constants.errno.EEXIST;
 export const ECONNREFUSED = constants.errno.ECONNREFUSED;
 export const ECONNRESET = constants.errno.ECONNRESET;
 export const EINPROGRESS = constants.errno.EINPROGRESS;

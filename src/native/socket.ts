@@ -40,7 +40,7 @@ export class Socket implements Disposable {
     checked(libc.bind(this.descriptor, bytes, bytes.length), "bind", text(endpoint));
   }
 
-  /** To be bound although connections of an earlier listener linger there (TIME_WAIT). */
+  /** To be bound although earlier connections linger there (TIME_WAIT). */
   reuseAddress(): this {
     this.setOption(SOL_SOCKET, SO_REUSEADDR, 1);
     return this;

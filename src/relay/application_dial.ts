@@ -1,33 +1,61 @@
 import { encodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
-import { SystemError } from "../native/errno.ts";
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from "../native/errno.ts";
 import { type Socket, text } from "../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
 import type { RelayPod } from "./pod.ts";
+
+/** So many of the relay's own ports in a row would have to be taken. */
+const ATTEMPTS = 16;
+
+/** The usual ip_local_port_range, where no application expects to listen. */
+const FIRST_PORT = 32_768;
+const PORTS = 28_232;
 
 /**
  * A connection from the inbound relay to an application of its pod. The `origins` map says whose it really
  * is from before the SYN until {@link forgetClient}, so the application sees the client in accept() already.
  */
 export class ApplicationDial implements Disposable {
-  readonly socket: Socket;
   readonly #originKey: Uint8Array<ArrayBuffer>;
 
-  /** Starts to connect to `application`, an address of the pod's own. Throws a SystemError. */
-  constructor(readonly pod: RelayPod, application: Endpoint, client: Endpoint) {
-    this.socket = pod.socketFor(application.address);
+  private constructor(
+    readonly pod: RelayPod,
+    /** Is connecting. */
+    readonly socket: Socket,
+    source: Endpoint,
+    application: Endpoint,
+    client: Endpoint,
+  ) {
     try {
-      this.socket.resetsOnClose(true); // if the agent dies, half a request must not look like a whole one
-      this.socket.bind({ address: sourceFor(application.address), port: 0 });
-      this.#originKey = encodeSocketKey(pod.description.cookie, this.socket.localEndpoint());
-      pod.bench.origins.set(this.#originKey, encodeEndpoint(client));
+      socket.resetsOnClose(true); // if the agent dies, half a request must not look like a whole one
+      if (source.port !== 0) socket.reuseAddress();
+      socket.bind(source);
+      const own = source.port === 0 ? socket.localEndpoint() : source;
+      this.#originKey = encodeSocketKey(pod.description.cookie, own);
+      // Another connection may have the port, to another port of the application.
+      if (!pod.bench.origins.add(this.#originKey, encodeEndpoint(client))) {
+        throw new SystemError("bind", EADDRINUSE, text(own));
+      }
     } catch (error) {
-      this.socket[Symbol.dispose]();
+      socket[Symbol.dispose]();
       throw error;
     }
-    const errno = this.socket.connect(application);
+    const errno = socket.connect(application);
     if (errno !== 0) {
       this[Symbol.dispose]();
       throw new SystemError("connect", errno, text(application));
+    }
+  }
+
+  /** Starts to connect to `application`, an address of the pod's own. Throws a SystemError. */
+  static start(pod: RelayPod, application: Endpoint, client: Endpoint): ApplicationDial {
+    for (let attempt = 1;; attempt++) {
+      const socket = pod.socketFor(application.address);
+      try {
+        return new ApplicationDial(pod, socket, sourceFor(application), application, client);
+      } catch (error) {
+        if (attempt === ATTEMPTS || !isTaken(error)) throw error;
+      }
     }
   }
 
@@ -43,16 +71,23 @@ export class ApplicationDial implements Disposable {
 }
 
 /**
- * The relay's own address towards an application, which only tools like ss ever see. For IPv4 another one of
- * 127.128.0.0/20 each time: a port stays taken for a minute after its connection has ended (TIME_WAIT), and
- * one address has only some 28,000 of them.
+ * The relay's own address towards an application, which only tools like ss ever see. A port stays taken for a minute
+ * after its connection has ended (TIME_WAIT), and one address has only some 28,000. For IPv4 it is another one of
+ * 127.128.0.0/20 each time. For IPv6 it is the pod's own, and a port that was asked for, since such a one may be taken
+ * again at once (tcp_twsk_unique() in net/ipv4/tcp_ipv4.c, called without a place for what it finds).
  */
-function sourceFor(application: Uint8Array): Uint8Array {
-  if (!isIpv4(application)) return application;
-  const next = lastSource = (lastSource + 1) % 4096;
-  const address = application.slice();
-  address.set([127, 128, next >> 8, next & 0xff], 12);
-  return address;
+function sourceFor({ address }: Endpoint): Endpoint {
+  const turn = lastTurn = (lastTurn + 1) % (1 << 30);
+  if (!isIpv4(address)) return { address, port: FIRST_PORT + turn % PORTS };
+  const source = address.slice();
+  source.set([127, 128, (turn >> 8) & 15, turn & 255], 12);
+  return { address: source, port: 0 };
 }
 
-let lastSource = 0;
+/** Anywhere, so that two workers seldom ask for the same. */
+let lastTurn = Math.floor(Math.random() * PORTS);
+
+function isTaken(error: unknown): boolean {
+  return error instanceof SystemError &&
+    (error.errno === EADDRINUSE || error.errno === EADDRNOTAVAIL);
+}

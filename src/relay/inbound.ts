@@ -251,7 +251,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const { pod, local } = this;
     let dial: ApplicationDial;
     try {
-      dial = new ApplicationDial(pod, { address: local, port: open.port }, open.client);
+      dial = ApplicationDial.start(pod, { address: local, port: open.port }, open.client);
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       return this.#refuseStream(error.errno, error.message);
