@@ -1,6 +1,8 @@
 /** Something that must not take longer than a time it was given. */
 export interface Expiring {
   expired(): void;
+  /** An `expired` that threw: a bug, which must cost its own connection only. */
+  failed?(error: unknown): void;
 }
 
 /**
@@ -45,8 +47,21 @@ export class Deadlines {
     for (const queue of this.#queues.values()) {
       for (let entry = queue.first(); entry && entry.due <= now; entry = queue.first()) {
         this.disarm(entry.target);
-        entry.target.expired();
+        expire(entry.target);
       }
+    }
+  }
+}
+
+function expire(target: Expiring): void {
+  try {
+    target.expired();
+  } catch (error) {
+    try {
+      if (target.failed === undefined) throw error;
+      target.failed(error);
+    } catch (again) {
+      console.error(`kube-gateway relay: at a deadline: ${again}`);
     }
   }
 }

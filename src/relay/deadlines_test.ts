@@ -108,3 +108,15 @@ Deno.test("targets that are armed again and again expire once, in order, and lea
   strictEqual(bench.after(100).length, 5_000);
   strictEqual(bench.deadlines.wait(), -1);
 });
+
+Deno.test("a target that throws fails by itself, and the others expire", () => {
+  const bench = new Bench();
+  const failures: unknown[] = [];
+  const broken = bench.target("broken", () => {
+    throw new Error("a bug");
+  });
+  bench.deadlines.arm({ ...broken, failed: (error) => failures.push(error) }, 10);
+  bench.deadlines.arm(bench.target("b"), 10);
+  deepStrictEqual(bench.after(10), ["broken", "b"]);
+  deepStrictEqual(failures.map(String), ["Error: a bug"]);
+});

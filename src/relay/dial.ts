@@ -83,6 +83,10 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
     this.#fail({ code: "deadline", message: "the handshake took too long" });
   }
 
+  failed(error: unknown): void {
+    this.#fail({ code: "internal", message: `internal error: ${error}` });
+  }
+
   /** Ends without a word to the listener. */
   abort(): void {
     this.pod.bench.loop.deadlines.disarm(this);

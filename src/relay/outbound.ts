@@ -221,6 +221,10 @@ class Outbound
     this.attempt({ code: "deadline", message: "the destination took too long to answer" });
   }
 
+  failed(error: unknown): void {
+    this.#giveUp({ code: "internal", message: `internal error: ${error}` });
+  }
+
   abandoned(reason: string): void {
     this.#end(reason);
   }
