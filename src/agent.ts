@@ -12,6 +12,7 @@ import { Redirector, removeState } from "./kernel/redirector.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
 import type { ListenAddress } from "./listen_address.ts";
 import { logger } from "./log.ts";
+import { allowDescriptors } from "./native/descriptor_limit.ts";
 import { Certificate } from "./native/certificate.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
 import { logStreams } from "./operate/access_log.ts";
@@ -64,6 +65,7 @@ export type AgentSource =
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
   const isReplaced = "daemonSet" in options.source && options.source.daemonSet !== undefined;
   if (!isReplaced) await requireNoOtherAgent(options.adminSocket);
+  allowConnections(options.maxConnections);
   const source = await openSource(options);
   const { cluster } = source;
   const mounted = prepareStateDirectory(options.stateDirectory);
@@ -130,6 +132,18 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (!isLast) return;
   removeState(options.stateDirectory);
   if (mounted !== undefined) unmount(mounted);
+}
+
+/** Each takes a descriptor for the application and one for the tunnel; listeners, maps and files need some more. */
+function allowConnections(most: number): void {
+  const wanted = 2 * most + 8_192;
+  const allowed = allowDescriptors(wanted);
+  if (allowed >= wanted) return;
+  log.warn("{allowed} descriptors are allowed, not {wanted}: some {connections} connections", {
+    allowed,
+    wanted,
+    connections: Math.max(0, Math.floor((allowed - 8_192) / 2)),
+  });
 }
 
 interface Source {

@@ -67,6 +67,11 @@ const library = Deno.dlopen("libc.so.6", {
   // void freeifaddrs(struct ifaddrs *list);
   freeifaddrs: { parameters: ["pointer"], result: "void" },
 
+  // int getrlimit(__rlimit_resource_t resource, struct rlimit *rlim);
+  getrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  // int setrlimit(__rlimit_resource_t resource, const struct rlimit *rlim);
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+
   // int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data);
   mount: { parameters: ["buffer", "buffer", "buffer", "u64", "pointer"], result: "i32" },
   // int umount2(const char *target, int flags);
