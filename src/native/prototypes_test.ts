@@ -149,6 +149,7 @@ const OUR_NAMES: Record<string, string | undefined> = {
   MAX_SECONDS: undefined,
   BATCH: undefined,
   INCOMING_SIZE: undefined,
+  SMALL_INCOMING_SIZE: undefined,
   OUTGOING_SIZE: undefined,
   MAX_RANGES: "UIO_MAXIOV",
   MAX_RECORD: "SSL3_RT_MAX_PLAIN_LENGTH",

@@ -67,9 +67,9 @@ export class ScatterBuffer {
     this.length += length;
   }
 
-  /** Fills the ranges from a socket: bytes read, 0 at the end of the stream, or minus the errno. */
-  receive(descriptor: number): number {
-    this.#messageView.setUint32(24, this.#count, true);
+  /** Fills the first `ranges` from a socket: bytes read, 0 at the end of the stream, or minus the errno. */
+  receive(descriptor: number, ranges = this.#count): number {
+    this.#messageView.setUint32(24, ranges, true);
     const count = libc.recvmsg(descriptor, this.#message, 0);
     return count === -1 ? -errno() : count;
   }

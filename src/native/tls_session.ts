@@ -11,6 +11,9 @@ export const MAX_RECORD = 16384;
 /** The most ciphertext that is read from a socket at once. */
 export const INCOMING_SIZE = 65536;
 
+/** The same where memory is short: a record at most, with its header and tag, and a little of the next. */
+export const SMALL_INCOMING_SIZE = 16_448;
+
 /** What was encrypted before it is sent: four full records and what OpenSSL may add of its own. */
 const OUTGOING_SIZE = 196608;
 
@@ -48,14 +51,15 @@ export class TlsEngine {
   readonly #writeLength = new Uint32Array(this.#pinnedWrite.buffer, 0, 1);
 
   constructor(readonly protocol: AlpnProtocol) {
-    this.incoming.add(0, INCOMING_SIZE);
+    this.incoming.add(0, SMALL_INCOMING_SIZE);
+    this.incoming.add(SMALL_INCOMING_SIZE, INCOMING_SIZE - SMALL_INCOMING_SIZE);
     this.feed(0);
     this.clearOutgoing();
   }
 
-  /** Receives ciphertext: bytes, 0 at the end of the stream, or minus the errno. */
-  receive(descriptor: number): number {
-    return this.incoming.receive(descriptor);
+  /** Receives ciphertext, of one of the two sizes at most: bytes, 0 at the end of the stream, or minus the errno. */
+  receive(descriptor: number, most: number): number {
+    return this.incoming.receive(descriptor, most === INCOMING_SIZE ? 2 : 1);
   }
 
   /** Lets the sessions read the first `length` bytes of {@link incoming}, and nothing of before. */

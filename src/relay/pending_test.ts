@@ -3,7 +3,7 @@ import { awaitEvents, connectedSockets } from "../native/connected_sockets.ts";
 import { EPOLLIN, EPOLLOUT } from "../native/epoll.ts";
 import { EPIPE } from "../native/errno.ts";
 import { ScatterBuffer } from "../native/scatter.ts";
-import { Pending } from "./pending.ts";
+import { isCrowded, Pending } from "./pending.ts";
 
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
@@ -103,6 +103,26 @@ Deno.test("a buffer that is used again shows nothing of the connection before", 
   strictEqual(second.flush(client.descriptor), 0);
   strictEqual(third.flush(client.descriptor), 0);
   deepStrictEqual([...available(server.descriptor)], [1, 2, 3, 9, 10, 11]);
+});
+
+Deno.test("when many wait, what fits gets a small buffer, which grows when it must", () => {
+  using sockets = connectedSockets();
+  const { client, server } = sockets;
+  const crowd = Array.from({ length: 256 }, () => new Pending());
+  strictEqual(isCrowded(), false);
+  for (const each of crowd) each.keep(scatter(10), 0);
+  strictEqual(isCrowded(), true);
+  const pending = new Pending();
+  pending.keep(scatter(20_000, 1), 0);
+  pending.keep(scatter(20_000, 2), 0);
+  for (const each of crowd) each.drop();
+  strictEqual(isCrowded(), false);
+  strictEqual(pending.flush(client.descriptor), 0);
+  const expected = new Checksum();
+  for (const seed of [1, 2]) expected.add(scatter(20_000, seed).bytes.subarray(0, 20_000));
+  const received = new Checksum();
+  while (received.length < 40_000) received.add(available(server.descriptor));
+  deepStrictEqual(received, expected);
 });
 
 /** What waits at a socket, at least one byte unless its stream has ended. */

@@ -4,7 +4,7 @@ import type { Socket } from "../native/socket.ts";
 import { MAX_RECORD } from "../native/tls_session.ts";
 import { FRAME, MAX_DATA } from "./frame.ts";
 import type { Handler } from "./loop.ts";
-import { Pending } from "./pending.ts";
+import { isCrowded, Pending } from "./pending.ts";
 import type { Tunnel } from "./tunnel.ts";
 import { SEGMENTS, type Workbench } from "./workbench.ts";
 
@@ -141,7 +141,8 @@ export class Stream implements Handler {
       const tunnel = this.#tunnel;
       if (tunnel === undefined || tunnel.congested) return;
       if (round === ROUNDS) return loop.again(this);
-      const count = gather.receive(this.app.descriptor);
+      const segments = isCrowded() ? 1 : SEGMENTS;
+      const count = gather.receive(this.app.descriptor, segments);
       if (count === -EAGAIN) {
         this.#readable = false;
         return;
@@ -150,7 +151,7 @@ export class Stream implements Handler {
       if (count === 0) return this.#endSending(tunnel);
       this.bytesSent += count;
       this.#seal(tunnel, count);
-      const isShort = count < SEGMENTS * MAX_DATA;
+      const isShort = count < segments * MAX_DATA;
       if (isShort && this.#closing) return this.#sendLast(tunnel);
       tunnel.flush();
       if (isShort) this.#readable = false;

@@ -5,6 +5,7 @@ import type { Socket } from "../native/socket.ts";
 import {
   INCOMING_SIZE,
   MAX_RECORD,
+  SMALL_INCOMING_SIZE,
   type TlsFacts,
   type TlsSession,
 } from "../native/tls_session.ts";
@@ -12,7 +13,7 @@ import type { Expiring } from "./deadlines.ts";
 import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from "./frame.ts";
 import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
 import type { Handler } from "./loop.ts";
-import { Pending } from "./pending.ts";
+import { isCrowded, Pending } from "./pending.ts";
 import type { Workbench } from "./workbench.ts";
 
 /** Everything that a connection registers for, once. */
@@ -135,7 +136,8 @@ export class Tunnel implements Handler, Expiring {
   receive(): void {
     for (let round = 0; this.#readable && !this.closed && this.owner.accepting; round++) {
       if (round === ROUNDS) return this.bench.loop.again(this);
-      const count = this.bench.engine.receive(this.socket.descriptor);
+      const most = isCrowded() ? SMALL_INCOMING_SIZE : INCOMING_SIZE;
+      const count = this.bench.engine.receive(this.socket.descriptor, most);
       if (count === -EAGAIN) {
         this.#readable = false;
         return;
@@ -143,7 +145,7 @@ export class Tunnel implements Handler, Expiring {
       if (count === 0) return this.#lose("the peer closed the connection");
       if (count < 0) return this.#lose(errnoName(-count));
       // A short read emptied the socket (epoll(7)): save the call that would say EAGAIN.
-      if (count < INCOMING_SIZE && !this.#closing) this.#readable = false;
+      if (count < most && !this.#closing) this.#readable = false;
       this.#take(count);
     }
   }
@@ -294,7 +296,7 @@ export class Tunnel implements Handler, Expiring {
   /** Reads what still comes, for nobody, until the peer has closed. */
   #discard(): void {
     for (let round = 0; round < ROUNDS; round++) {
-      const count = this.bench.engine.receive(this.socket.descriptor);
+      const count = this.bench.engine.receive(this.socket.descriptor, INCOMING_SIZE);
       if (count === -EAGAIN) return;
       if (count <= 0) return this.#release();
     }
