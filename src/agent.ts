@@ -12,8 +12,8 @@ import { Redirector, removeState } from "./kernel/redirector.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
 import type { ListenAddress } from "./listen_address.ts";
 import { logger } from "./log.ts";
-import { allowDescriptors } from "./native/descriptor_limit.ts";
 import { Certificate } from "./native/certificate.ts";
+import { allowDescriptors } from "./native/descriptor_limit.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
 import { logStreams } from "./operate/access_log.ts";
 import { askStatus, serveAdmin } from "./operate/admin.ts";
@@ -134,15 +134,18 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (mounted !== undefined) unmount(mounted);
 }
 
-/** Each takes a descriptor for the application and one for the tunnel; listeners, maps and files need some more. */
+/** For listeners, maps and files. */
+const OTHER_DESCRIPTORS = 8_192;
+
+/** Each takes a descriptor for the application and one for the tunnel. */
 function allowConnections(most: number): void {
-  const wanted = 2 * most + 8_192;
+  const wanted = 2 * most + OTHER_DESCRIPTORS;
   const allowed = allowDescriptors(wanted);
   if (allowed >= wanted) return;
   log.warn("{allowed} descriptors are allowed, not {wanted}: some {connections} connections", {
     allowed,
     wanted,
-    connections: Math.max(0, Math.floor((allowed - 8_192) / 2)),
+    connections: Math.max(0, Math.floor((allowed - OTHER_DESCRIPTORS) / 2)),
   });
 }
 

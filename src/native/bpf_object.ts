@@ -15,22 +15,20 @@ export class BpfObject implements Disposable {
    * go to stderr.
    */
   constructor(readonly file: string, maps: readonly string[], pinDirectory: string) {
-    this.misfits = misfits(file, maps, pinDirectory);
-    // Entries of one map point into another: some of before and some anew would contradict each other.
-    if (this.misfits.length > 0) {
-      for (const name of maps) rmSync(`${pinDirectory}/${name}`, { force: true });
-    }
+    let loaded: Loaded;
     try {
-      this.#pointer = load(file, maps, pinDirectory);
+      loaded = load(file, maps, pinDirectory);
     } catch {
       // Once more, aloud: without libbpf's messages nobody can tell what the verifier disliked.
       libbpf.libbpf_set_print(printToStderr);
       try {
-        this.#pointer = load(file, maps, pinDirectory);
+        loaded = load(file, maps, pinDirectory);
       } finally {
         libbpf.libbpf_set_print(null);
       }
     }
+    this.#pointer = loaded.object;
+    this.misfits = loaded.misfits;
   }
 
   /** The descriptor of a map, valid until the object is disposed of. */
@@ -51,17 +49,36 @@ export class BpfObject implements Disposable {
   }
 }
 
-/** Which of the pinned maps libbpf would refuse to take, being another version's. */
-function misfits(file: string, maps: readonly string[], pinDirectory: string): string[] {
-  const object = open(file);
+interface Loaded {
+  readonly object: Deno.PointerObject;
+  readonly misfits: readonly string[];
+}
+
+function load(file: string, maps: readonly string[], pinDirectory: string): Loaded {
+  const object = libbpf.bpf_object__open_file(cString(file), null);
+  if (object === null) throw new SystemError("bpf_object__open_file", errno(), file);
   try {
-    return maps.filter((name) => {
-      const map = libbpf.bpf_object__find_map_by_name(object, cString(name));
-      const pinned = pinnedLayout(`${pinDirectory}/${name}`);
+    const pins = maps.map((name) => ({
+      name,
+      map: libbpf.bpf_object__find_map_by_name(object, cString(name)),
+      path: `${pinDirectory}/${name}`,
+    }));
+    // libbpf would refuse to take what another version has pinned.
+    const misfits = pins.filter(({ map, path }) => {
+      const pinned = pinnedLayout(path);
       return pinned !== undefined && pinned !== layoutOf(map);
     });
-  } finally {
+    for (const { map, path } of pins) {
+      // Entries of one map point into another: some of before and some anew would contradict each other.
+      if (misfits.length > 0) rmSync(path, { force: true });
+      libbpf.bpf_map__set_pin_path(map, cString(path));
+    }
+    const result = libbpf.bpf_object__load(object);
+    if (result < 0) throw new SystemError("bpf_object__load", -result, file);
+    return { object, misfits: misfits.map(({ name }) => name) };
+  } catch (error) {
     libbpf.bpf_object__close(object);
+    throw error;
   }
 }
 
@@ -91,26 +108,6 @@ function pinnedLayout(path: string): string | undefined {
   if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, path);
   const [type, _id, ...sizes] = info;
   return [type, ...sizes].join();
-}
-
-function open(file: string): Deno.PointerObject {
-  const object = libbpf.bpf_object__open_file(cString(file), null);
-  if (object === null) throw new SystemError("bpf_object__open_file", errno(), file);
-  return object;
-}
-
-function load(file: string, maps: readonly string[], pinDirectory: string): Deno.PointerObject {
-  const object = open(file);
-  for (const name of maps) {
-    const map = libbpf.bpf_object__find_map_by_name(object, cString(name));
-    libbpf.bpf_map__set_pin_path(map, cString(`${pinDirectory}/${name}`));
-  }
-  const result = libbpf.bpf_object__load(object);
-  if (result < 0) {
-    libbpf.bpf_object__close(object);
-    throw new SystemError("bpf_object__load", -result, file);
-  }
-  return object;
 }
 
 function found(descriptor: number, what: string, file: string): number {

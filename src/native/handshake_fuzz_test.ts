@@ -22,7 +22,10 @@ const RECORD = { changeCipherSpec: 20, alert: 21, handshake: 22, applicationData
 Deno.test("a million strangers: refused or waiting, never let in, nothing kept", async () => {
   using protocol = new AlpnProtocol("kube-gateway/1");
   const engine = new TlsEngine(protocol);
-  using context = new TlsContext(await credentials(await Deno.makeTempDir()), protocol);
+  const directory = await Deno.makeTempDir();
+  const shown = await credentials(directory);
+  await Deno.remove(directory, { recursive: true });
+  using context = new TlsContext(shown, protocol);
   const stranger = new Stranger(clientHello(engine, context));
   const counts = { refused: 0, waiting: 0, answered: 0 };
   let before = 0;
