@@ -85,6 +85,9 @@ struct range {
 
 #define MAX_RULE_PORTS 16
 
+/* Deeper than any pod's cgroup lies: kind in Docker nests kubelet's tree below three more levels. */
+#define MAX_CGROUP_LEVEL 16
+
 /* What a pod with strict egress may connect to in a range inside the cluster. */
 struct egress_rule {
 	__u16 every_port; /* 1: all of them */
@@ -125,6 +128,17 @@ struct {
 	__type(key, __u64);
 	__type(value, struct pod);
 } pods SEC(".maps");
+
+/* Cgroup IDs of the pods of this node that the agent has decided on: those with programs of their own, and those that
+ * are not annotated. Written by the agent, read by hold. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u64);
+	__type(value, __u32);
+} decided SEC(".maps");
 
 /* What each redirected socket had dialled. Written by connect, read by sockops, getpeername and
  * getsockname; freed by the kernel with the socket. */

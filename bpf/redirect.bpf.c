@@ -12,7 +12,11 @@
  *
  *   strict_inbound  in the pod's network namespace, for a connection from outside that meets no tunnel
  *
- * The agent's own sockets belong to the agent's cgroup and never come here.
+ *   hold4/6         above all pods: refuses a pod's connections to peers until the agent has decided on the pod, so
+ *                   that one that is annotated from the start never sends in clear, also while there is no agent
+ *
+ * The agent's own sockets belong to the agent's cgroup: they come to hold, like those of any pod that is not annotated,
+ * and to nothing else.
  */
 #include "maps.h"
 
@@ -26,6 +30,9 @@
 #define MPTCP 262
 
 #define TUNNEL_PORT 18443
+
+/* Nobody can listen there, so the kernel answers ECONNREFUSED, which applications retry, where DENY would say EPERM. */
+#define NO_PORT 0
 
 #define ALLOW 1
 
@@ -82,6 +89,17 @@ static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct
 
 enum route { PLAIN, REDIRECT, REFUSE };
 
+static __always_inline int is_tcp(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_STREAM && (ctx->protocol == TCP || ctx->protocol == MPTCP);
+}
+
+/* Whether a peer is there, or a Service that has one. */
+static __always_inline int is_known(const struct endpoint *to)
+{
+	return bpf_map_lookup_elem(&peers, &to->address) || bpf_map_lookup_elem(&frontends, to);
+}
+
 /* Whether a pod with strict egress may connect there in clear: outside the cluster, or by a rule. */
 static __always_inline int allowed_in_clear(const struct endpoint *to)
 {
@@ -113,23 +131,21 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	struct pod *pod;
 	int known;
 
-	if (ctx->type != SOCK_STREAM || (ctx->protocol != TCP && ctx->protocol != MPTCP))
+	if (!is_tcp(ctx))
 		return PLAIN;
 
 	/* One socket may connect() several times: nothing of an earlier attempt may speak for this one. */
 	if (ctx->sk)
 		bpf_sk_storage_delete(&dialled_sockets, ctx->sk);
 
-	known = bpf_map_lookup_elem(&peers, to) || bpf_map_lookup_elem(&frontends, &now.destination);
+	known = is_known(&now.destination);
 	if (!known && !strict)
 		return PLAIN;
 	pod = bpf_map_lookup_elem(&pods, &netns);
 	if (pod && (same(to, &pod->own[0]) || same(to, &pod->own[1])))
 		return PLAIN;
 
-	/* Nobody can listen on port 0, so the kernel answers ECONNREFUSED, which applications retry, where DENY
-	 * would say EPERM. */
-	*port = 0;
+	*port = NO_PORT;
 	if (!known)
 		return allowed_in_clear(&now.destination) ? PLAIN : REFUSE;
 	/* Held, or a process of the pod that stands in a foreign namespace. */
@@ -153,16 +169,32 @@ static __always_inline void unbind_from_device(struct bpf_sock_addr *ctx)
 		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &none, sizeof(none));
 }
 
+/* Makes the socket connect to a port on its own loopback. */
+static __always_inline void send_to4(struct bpf_sock_addr *ctx, __be16 port)
+{
+	unbind_from_device(ctx);
+	ctx->user_ip4 = LOOPBACK4;
+	ctx->user_port = port;
+}
+
+static __always_inline void send_to6(struct bpf_sock_addr *ctx, const struct address *to, __be16 port)
+{
+	struct address loopback = { .words = { 0, 0, 0, bpf_htonl(1) } };
+
+	if (is_mapped(to))
+		loopback = mapped(LOOPBACK4);
+	unbind_from_device(ctx);
+	set_address6(ctx, &loopback);
+	ctx->user_port = port;
+}
+
 static __always_inline int redirect4(struct bpf_sock_addr *ctx, int strict)
 {
 	struct address to = mapped(ctx->user_ip4);
 	__be16 port = 0;
 
-	if (route(ctx, &to, &port, strict) == PLAIN)
-		return ALLOW;
-	unbind_from_device(ctx);
-	ctx->user_ip4 = LOOPBACK4;
-	ctx->user_port = port;
+	if (route(ctx, &to, &port, strict) != PLAIN)
+		send_to4(ctx, port);
 	return ALLOW;
 }
 
@@ -170,16 +202,10 @@ static __always_inline int redirect6(struct bpf_sock_addr *ctx, int strict)
 {
 	/* JVMs and dual-stack sockets dial IPv4 as ::ffff:a.b.c.d: the same key as connect4's. */
 	struct address to = address6(ctx);
-	struct address loopback = { .words = { 0, 0, 0, bpf_htonl(1) } };
 	__be16 port = 0;
 
-	if (route(ctx, &to, &port, strict) == PLAIN)
-		return ALLOW;
-	unbind_from_device(ctx);
-	if (is_mapped(&to))
-		loopback = mapped(LOOPBACK4);
-	set_address6(ctx, &loopback);
-	ctx->user_port = port;
+	if (route(ctx, &to, &port, strict) != PLAIN)
+		send_to6(ctx, &to, port);
 	return ALLOW;
 }
 
@@ -207,6 +233,52 @@ SEC("cgroup/connect6")
 int connect6_strict(struct bpf_sock_addr *ctx)
 {
 	return redirect6(ctx, 1);
+}
+
+/* ---- hold ------------------------------------------------------------------------------------------- */
+
+/* Attached to the cgroup that kubelet keeps all pods in. A pod's own programs run before those above it
+ * (kernel/bpf/cgroup.c: compute_effective_progs), and what they have redirected is no peer any more. */
+
+/* Whether the process that connects belongs to a pod that the agent knows. */
+static __always_inline int is_decided(void)
+{
+	for (int level = 1; level <= MAX_CGROUP_LEVEL; level++) {
+		__u64 cgroup = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!cgroup)
+			return 0;
+		if (bpf_map_lookup_elem(&decided, &cgroup))
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_held(struct bpf_sock_addr *ctx, const struct address *to)
+{
+	struct endpoint destination = { .address = *to, .port = (__be16)ctx->user_port };
+
+	return is_tcp(ctx) && is_known(&destination) && !is_decided();
+}
+
+SEC("cgroup/connect4")
+int hold4(struct bpf_sock_addr *ctx)
+{
+	struct address to = mapped(ctx->user_ip4);
+
+	if (is_held(ctx, &to))
+		send_to4(ctx, NO_PORT);
+	return ALLOW;
+}
+
+SEC("cgroup/connect6")
+int hold6(struct bpf_sock_addr *ctx)
+{
+	struct address to = address6(ctx);
+
+	if (is_held(ctx, &to))
+		send_to6(ctx, &to, NO_PORT);
+	return ALLOW;
 }
 
 /* ---- sockops ---------------------------------------------------------------------------------------- */

@@ -22,11 +22,17 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
   ]);
   assert(web && api?.ipv4 && plain?.ipv4);
   await lab.startSigner();
-  const start = (node: string, metricsPort: number) =>
-    lab.startAgent(node, {
+  let agents = 0;
+  // Each a pod of its own, as a DaemonSet's are: a new one is held like every other until it has decided on itself.
+  const start = async (node: string, metricsPort: number) => {
+    const name = `kube-gateway-agent-${++agents}`;
+    const pod = await lab.addPod({ name, namespace: "kube-gateway", node, hostNetwork: true });
+    return await lab.startAgent(node, {
       args: [...ARGS, "--metrics-address", `127.0.0.1:${metricsPort}`],
+      pod,
       wait: false,
     });
+  };
   const b = await start("node-b", 8080);
   let a = await start("node-a", 8080);
   for (const agent of [a, b]) await agent.waitReady();

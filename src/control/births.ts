@@ -1,7 +1,8 @@
 import { basename } from "node:path";
+import { ANNOTATION } from "../constants.ts";
 import { logger } from "../log.ts";
 import { podUidOf } from "./cgroup.ts";
-import { type ClusterObjects, CONFIG_HASH_ANNOTATION } from "./cluster/objects.ts";
+import { type ClusterObjects, CONFIG_HASH_ANNOTATION, type Pod } from "./cluster/objects.ts";
 
 const log = logger("births");
 
@@ -32,10 +33,17 @@ export function watchBirths(
   return watcher;
 }
 
-/** The UIDs by which cgroups of this node's pods may be named, as far as their objects are known. */
+/**
+ * The UIDs by which cgroups of this node's pods may be named, as far as it is known of them whether they are
+ * annotated: by themselves, or by their namespace.
+ */
 export function knownUids(objects: ClusterObjects, nodeName: string): Set<string> {
+  const { namespaces, hasNamespaces } = objects;
+  const isKnown = (pod: Pod) =>
+    pod.nodeName === nodeName &&
+    (!hasNamespaces || pod.annotations[ANNOTATION] !== undefined || namespaces.has(pod.namespace));
   return new Set(
-    objects.pods.filter((pod) => pod.nodeName === nodeName).flatMap((pod) => {
+    objects.pods.filter(isKnown).flatMap((pod) => {
       const hash = pod.annotations[CONFIG_HASH_ANNOTATION];
       return hash === undefined ? [pod.uid] : [pod.uid, hash];
     }),

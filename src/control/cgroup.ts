@@ -31,6 +31,20 @@ export function findPodCgroups(root: string): Map<string, string> {
   return found;
 }
 
+/**
+ * The cgroups below `root` that kubelet keeps all pods in: `kubepods` with the cgroupfs driver, `kubepods.slice` with
+ * systemd's, with its own root's name in front where it has one (`kubelet-kubepods.slice` in kind).
+ */
+export function findKubepods(root: string): string[] {
+  const found: string[] = [];
+  walk(root, 0, (directory, name) => {
+    if (!/^([a-z0-9-]+-)?kubepods(\.slice)?$/.test(name)) return podUidOf(name) === undefined;
+    found.push(directory);
+    return false;
+  });
+  return found;
+}
+
 /** The UID in a pod cgroup's name, with dashes, or undefined for another name. */
 export function podUidOf(name: string): string | undefined {
   const cgroupfs = /^pod([A-Za-z0-9.-]+)$/.exec(name);

@@ -25,6 +25,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     services: new Map(),
     zone: undefined,
     endpoints: new Map(),
+    hasNamespaces: false,
     complete: true,
   };
 }

@@ -9,15 +9,17 @@
  * proved, listeners open, the entry in the `pods` map that lets connections through to them, where they wait
  * for the certificate (5 s at most), workers serving. Leaving is the reverse.
  */
+import { basename } from "node:path";
 import { parseAddress } from "../addresses.ts";
 import type { Issuer } from "../identity/issuer.ts";
 import { cookieOf, encodeCookie, encodePod } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
+import { cgroupId } from "../native/file_system.ts";
 import { isIpv4 } from "../native/socket_address.ts";
 import type { RelayCredentials, RelaySettings } from "../relay/messages.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
-import { processesOf } from "./cgroup.ts";
+import { podUidOf, processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "./desired.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { type PodSettings, sameSettings } from "./settings.ts";
@@ -66,8 +68,8 @@ export class Enrolment {
   /** The workers have something of the pod. */
   #served = false;
   #settings: PodSettings;
-  /** Whether the programs that are attached now refuse plain connections inside the cluster. */
-  #attachedStrict = false;
+  /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
+  #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
 
   constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
     this.addresses = wanted.addresses;
@@ -105,6 +107,16 @@ export class Enrolment {
 
   get name(): string {
     return `${this.wanted.namespace}/${this.wanted.name}`;
+  }
+
+  /** Its cgroup was made, and nothing runs in it yet: what it asks for holds from its first instruction on. */
+  born(cgroup: string): void {
+    if (this.state !== "waiting" || !this.#isNamed(cgroup)) return;
+    try {
+      this.#attach(cgroup);
+    } catch {
+      // Gone again, or to be tried and complained of when it enrols. It is held meanwhile.
+    }
   }
 
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
@@ -207,12 +219,13 @@ export class Enrolment {
     const { wanted, services } = this;
     this.isPresent = false;
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
-    this.#attach(cgroup);
+    if (this.#isNamed(cgroup)) this.#attach(cgroup);
 
     const found = findNamespace(processesOf(cgroup), wanted.addresses, services.procRoot);
     if ("missing" in found) throw new Error(found.missing);
     this.#namespace = found;
     this.isPresent = true;
+    this.#attach(cgroup);
     this.#setStrictInbound(found);
     const certificate = this.#certificateFor(found.addresses);
 
@@ -240,12 +253,19 @@ export class Enrolment {
     certificate.keepFresh((fresh) => services.workers.renew(wanted.uid, relayCredentials(fresh)));
   }
 
+  /** Has the cgroup the pod's UID? A static pod's has not, and is its own only when the namespace has proved it. */
+  #isNamed(cgroup: string): boolean {
+    return podUidOf(basename(cgroup)) === this.wanted.uid;
+  }
+
   #attach(cgroup: string): void {
     const { strictEgress } = this.#settings;
-    if (this.#cgroup === cgroup && this.#attachedStrict === strictEgress) return;
+    const id = cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
+    const attached = this.#attached;
+    if (attached?.id === id && attached.strict === strictEgress) return;
     this.services.redirector.attach(this.wanted.uid, cgroup, strictEgress);
     this.#cgroup = cgroup;
-    this.#attachedStrict = strictEgress;
+    this.#attached = { id, strict: strictEgress };
   }
 
   #relaySettings(): RelaySettings {

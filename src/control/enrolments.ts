@@ -28,6 +28,8 @@ export class Enrolments {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #checked = performance.now();
   #stopped = false;
+  /** Pods are held, see {@link want}. */
+  #holding = false;
 
   constructor(
     readonly nodeName: string,
@@ -35,7 +37,7 @@ export class Enrolments {
     readonly services: EnrolmentServices,
   ) {
     this.#cgroups = new PodCgroups(cgroupRoot);
-    this.#holds = new Holds(services.redirector);
+    this.#holds = new Holds(cgroupRoot, services.redirector.hold);
     this.#births = watchBirths(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup));
   }
 
@@ -57,17 +59,25 @@ export class Enrolments {
   }
 
   /**
-   * Starts to bring about what is wanted; resolves when every pod was tried once. `known`: the UIDs of all
-   * local pods. While `complete` is false, both may lack some: none leaves.
+   * Takes over what is wanted. `known`: the UIDs of all local pods. While `complete` is false, both may lack some:
+   * none leaves. From now on every pod is held but those that are known and not wanted; those that are enrolled
+   * decide for themselves.
    */
-  async reconcile(
+  want(
     wanted: ReadonlyMap<string, WantedEnrolment>,
     known: ReadonlySet<string>,
     complete: boolean,
-  ): Promise<void> {
+  ): void {
     this.#wanted = complete ? wanted : new Map([...this.#wanted, ...wanted]);
     this.#known = known;
-    this.#releaseHolds();
+    if (this.#holding) return this.#letGo(this.#cgroups.known);
+    this.#letGo(this.#cgroups.all());
+    this.#holds.begin();
+    this.#holding = true;
+  }
+
+  /** Starts to bring about what is wanted; resolves when every pod was tried once. */
+  async reconcile(): Promise<void> {
     for (const enrolment of this.list()) {
       const now = this.#wanted.get(enrolment.wanted.uid);
       if (now !== undefined) enrolment.adjust(now.settings);
@@ -91,7 +101,7 @@ export class Enrolments {
   async stop(): Promise<void> {
     this.pause();
     this.#wanted = new Map();
-    this.#holds.releaseAll();
+    this.#holds.end();
     await Promise.all(
       this.list().map(({ wanted: { uid } }) =>
         this.#step(uid, (enrolment) => enrolment?.leave(false))
@@ -99,22 +109,25 @@ export class Enrolments {
     );
   }
 
-  /** A pod's cgroup was made: whoever may be wanted is held before anything runs in it. */
+  /** A pod's cgroup was made, and nothing runs in it yet. */
   #born(uid: string, cgroup: string): void {
     if (this.#stopped) return;
     this.#cgroups.born(uid, cgroup);
+    if (this.#holding) this.#holds.born(cgroup);
     const wanted = [...this.#wanted.values()].find(({ cgroupUids }) => cgroupUids.includes(uid));
-    if (wanted !== undefined || !this.#known.has(uid)) {
-      this.#holds.hold(uid, cgroup, wanted?.settings.strictEgress ?? false);
+    if (wanted !== undefined) {
+      this.#current.get(wanted.uid)?.born(cgroup);
+      void this.#advance().catch(logged);
+    } else if (this.#known.has(uid)) {
+      this.#holds.letGo(cgroup);
     }
-    if (wanted !== undefined) void this.#advance().catch(logged);
   }
 
-  #releaseHolds(): void {
-    this.#holds.release(
-      this.#known,
-      new Set([...this.#wanted.values()].flatMap(({ cgroupUids }) => cgroupUids)),
-    );
+  #letGo(cgroups: ReadonlyMap<string, string>): void {
+    const wanted = new Set([...this.#wanted.values()].flatMap(({ cgroupUids }) => cgroupUids));
+    for (const [uid, cgroup] of cgroups) {
+      if (this.#known.has(uid) && !wanted.has(uid)) this.#holds.letGo(cgroup);
+    }
   }
 
   async #advance(): Promise<void> {
@@ -139,20 +152,23 @@ export class Enrolments {
     for (const [uid, wanted] of this.#wanted) {
       if (!this.#current.has(uid)) this.#current.set(uid, new Enrolment(wanted, this.services));
     }
-    if (recheck) this.#releaseHolds();
+    if (recheck) this.#lookAtCgroups();
     const steps: Promise<void>[] = [];
     for (const { state, wanted: { uid, cgroupUids } } of this.list()) {
       if (state !== "waiting") continue;
       const cgroup = this.#cgroups.find(cgroupUids);
-      steps.push(this.#step(uid, async (enrolment) => {
-        const entered = enrolment?.enrol(cgroup);
-        this.#holds.takenOver(cgroupUids, uid); // the enrolment attaches before it awaits anything
-        await entered;
-      }));
+      steps.push(this.#step(uid, (enrolment) => enrolment?.enrol(cgroup)));
       // One pod's certificate is asked for while the next one's listeners are opened.
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
     await Promise.all(steps);
+  }
+
+  /** What inotify has not told, and what is no more. */
+  #lookAtCgroups(): void {
+    const cgroups = this.#cgroups.all();
+    this.#holds.prune(cgroups.values());
+    this.#letGo(cgroups);
   }
 
   #lookAgain(): void {

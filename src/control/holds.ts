@@ -1,48 +1,57 @@
-import { existsSync } from "node:fs";
-import type { Redirector } from "../kernel/redirector.ts";
+import type { Hold } from "../kernel/hold.ts";
 import { logger } from "../log.ts";
+import { findKubepods } from "./cgroup.ts";
 
 const log = logger("holds");
 
 /**
- * New pods whose objects have not been seen yet. Each is held, so that a pod that turns out to be annotated has
- * not sent a byte in clear; peers are refused to it meanwhile, everything else works.
+ * Which of the node's pods are held: those of which nothing has been decided. Such a pod may turn out to be
+ * annotated, and must not have sent a byte in clear by then; peers are refused to it meanwhile, everything else
+ * works.
  */
 export class Holds {
-  readonly #held = new Map<string, string>();
+  #below: readonly string[] = [];
+  /** The cgroups of the pods that were let go, each named once. */
+  readonly #free = new Set<string>();
 
-  constructor(readonly redirector: Redirector) {}
+  constructor(readonly cgroupRoot: string, readonly hold: Hold) {}
 
-  /** @param strictEgress what its annotations say, as far as they are known. */
-  hold(uid: string, cgroup: string, strictEgress: boolean): void {
+  /** Holds below every cgroup for pods that there is now. */
+  begin(): void {
+    this.#below = findKubepods(this.cgroupRoot);
     try {
-      this.redirector.attach(uid, cgroup, strictEgress);
-      this.#held.set(uid, cgroup);
+      if (this.#below.length === 0) throw new Error(`no kubepods below ${this.cgroupRoot}`);
+      this.hold.below(this.#below);
     } catch (error) {
-      // Usually gone again already: the cgroup of a pod that failed to start.
-      log.warn("cannot hold {uid}: {error}", { uid, error: String(error) });
+      log.error("new pods are not held until they are enrolled: {error}", { error: String(error) });
     }
   }
 
-  /** An enrolment has attached its own programs to these. */
-  takenOver(uids: readonly string[], enrolled: string): void {
-    for (const uid of uids) {
-      if (this.#held.delete(uid) && uid !== enrolled) this.redirector.detach(uid);
+  /** A pod's cgroup was made, perhaps under the name of one that was there before. */
+  born(cgroup: string): void {
+    this.#free.delete(cgroup);
+    if (!this.#below.some((above) => cgroup.startsWith(`${above}/`))) this.begin();
+  }
+
+  /** This pod is not to be enrolled. */
+  letGo(cgroup: string): void {
+    if (this.#free.has(cgroup)) return;
+    try {
+      this.hold.letGo(cgroup);
+      this.#free.add(cgroup);
+    } catch (error) {
+      // Usually gone again already: the cgroup of a pod that has ended.
+      log.debug("cannot let go of {cgroup}: {error}", { cgroup, error: String(error) });
     }
   }
 
-  /** Lets go of the pods that are known by now and not wanted, and of those that are no more. */
-  release(known: ReadonlySet<string>, wanted: ReadonlySet<string>): void {
-    for (const [uid, cgroup] of this.#held) {
-      const decided = known.has(uid) && !wanted.has(uid);
-      if (!decided && existsSync(cgroup)) continue;
-      this.#held.delete(uid);
-      this.redirector.detach(uid);
-    }
+  /** Forgets the pods that are no more: these are all there are. Those that are free are to be named again. */
+  prune(cgroups: Iterable<string>): void {
+    this.#free.clear();
+    this.hold.forgetAllBut(cgroups);
   }
 
-  releaseAll(): void {
-    for (const uid of this.#held.keys()) this.redirector.detach(uid);
-    this.#held.clear();
+  end(): void {
+    this.hold.below([]);
   }
 }

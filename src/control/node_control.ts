@@ -120,10 +120,11 @@ export class NodeControl {
     // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
     const first = objects.complete && !this.#settled;
     if (first) this.#detachUnwanted(desired);
+    // Pods are held before the kernel knows the peers that they are held from.
+    this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
     this.#route(objects, first);
     this.#tellSoon();
-    const known = knownUids(objects, nodeName);
-    await this.enrolments.reconcile(desired.enrolments, known, objects.complete);
+    await this.enrolments.reconcile();
     if (!first) return;
     this.#settled = true;
     await this.#publish();

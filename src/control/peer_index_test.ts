@@ -30,6 +30,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     services: new Map(),
     zone: undefined,
     endpoints: new Map(),
+    hasNamespaces: false,
     complete: true,
   };
 }

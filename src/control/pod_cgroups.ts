@@ -15,6 +15,17 @@ export class PodCgroups {
     this.#found.set(uid, cgroup);
   }
 
+  /** All that there are, by UID. */
+  all(): ReadonlyMap<string, string> {
+    this.#walked = performance.now();
+    return this.#found = findPodCgroups(this.root);
+  }
+
+  /** Those that are known, of which some may be gone and new ones missing, without a look. */
+  get known(): ReadonlyMap<string, string> {
+    return this.#found;
+  }
+
   /** The cgroup of the first of these UIDs that has one. */
   find(uids: readonly string[]): string | undefined {
     return this.#lookUp(uids) ?? (this.#walk() ? this.#lookUp(uids) : undefined);
@@ -31,8 +42,7 @@ export class PodCgroups {
   #walk(): boolean {
     const now = performance.now();
     if (now - this.#walked < WALK_MILLISECONDS) return false;
-    this.#walked = now;
-    this.#found = findPodCgroups(this.root);
+    this.all();
     return true;
   }
 }

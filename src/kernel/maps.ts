@@ -25,6 +25,7 @@ export const MAPS = {
   peers: { key: "address", value: "peer" },
   identities: { key: 4, value: "identity" },
   pods: { key: 8, value: "pod" },
+  decided: { key: 8, value: 4 },
   flows: { key: "socket_key", value: "endpoint" },
   origins: { key: "socket_key", value: "endpoint" },
   frontends: { key: "endpoint", value: "frontend" },
@@ -208,6 +209,15 @@ export function decodeEndpoint(bytes: Uint8Array<ArrayBuffer>): Endpoint {
     address: bytes.slice(LAYOUT.endpoint.address, LAYOUT.endpoint.address + LAYOUT.address.size),
     port: new DataView(bytes.buffer).getUint16(LAYOUT.endpoint.port),
   };
+}
+
+/** A key of the `decided` map. */
+export function encodeCgroup(id: bigint): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new BigUint64Array([id]).buffer);
+}
+
+export function decodeCgroup(key: Uint8Array<ArrayBuffer>): bigint {
+  return new DataView(key.buffer).getBigUint64(0, true);
 }
 
 /** A key of the `pods` map. */

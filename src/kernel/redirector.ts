@@ -7,8 +7,9 @@ import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfLink, BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
-import { openDirectory } from "../native/file_system.ts";
+import { Hold, HOLD_PROGRAMS } from "./hold.ts";
 import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
+import { attachPinned } from "./pinned_link.ts";
 
 const log = logger("kernel");
 
@@ -18,6 +19,7 @@ export const PROGRAMS = {
   connect6: 11,
   connect4_strict: 10,
   connect6_strict: 11,
+  ...HOLD_PROGRAMS,
   note_flow: 3,
   getpeername4: 29,
   getpeername6: 30,
@@ -46,6 +48,7 @@ export class Redirector implements Disposable {
   readonly peers: BpfMap;
   readonly identities: BpfMap;
   readonly pods: BpfMap;
+  readonly hold: Hold;
   readonly flows: BpfMap;
   readonly origins: BpfMap;
   readonly frontends: BpfMap;
@@ -82,27 +85,33 @@ export class Redirector implements Disposable {
     this.affinities = open("affinities");
     this.egressRules = open("egress_rules");
     this.nodeAddresses = open("node_addresses");
+    this.hold = new Hold(
+      holdsDirectory(stateDirectory),
+      open("decided"),
+      (name) => this.#object.program(name),
+    );
   }
 
   /**
    * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
-   * agent, and detaches what another version has attached beside them. `strictEgress` refuses plain connections inside the cluster from now on, whether there is an agent or
-   * not. Throws a SystemError: a pod that had no programs has none then, one that had some keeps them, since
-   * without them it would send in clear.
+   * agent, and detaches what another version has attached beside them. `strictEgress` refuses plain connections
+   * inside the cluster from now on, whether there is an agent or not. Throws a SystemError: a pod that had no
+   * programs has none then, one that had some keeps them, since without them it would send in clear.
    */
   attach(uid: string, cgroup: string, strictEgress: boolean): void {
     const directory = `${podsDirectory(this.stateDirectory)}/${uid}`;
     const isNew = !existsSync(directory);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     try {
-      using target = openDirectory(cgroup);
       for (const [link, usual, strict] of LINKS) {
         const name = strictEgress ? strict : usual;
-        this.#attachOne(name, target.descriptor, `${directory}/${link}`, `${name} on ${cgroup}`);
+        const program = this.#object.program(name);
+        attachPinned(program, PROGRAMS[name], cgroup, `${directory}/${link}`);
       }
       for (const link of readdirSync(directory)) {
         if (!LINK_NAMES.has(link)) rmSync(`${directory}/${link}`);
       }
+      this.hold.letGo(cgroup); // its own programs decide from now on
     } catch (error) {
       if (isNew) this.detach(uid);
       throw error;
@@ -150,18 +159,6 @@ export class Redirector implements Disposable {
   [Symbol.dispose](): void {
     this.#object[Symbol.dispose]();
   }
-
-  #attachOne(name: ProgramName, target: number, path: string, about: string): void {
-    const program = this.#object.program(name);
-    const pinned = BpfLink.open(path);
-    if (pinned !== undefined) {
-      using link = pinned;
-      link.replace(program, about);
-      return;
-    }
-    using link = BpfLink.attach(program, target, PROGRAMS[name], about);
-    link.pin(path);
-  }
 }
 
 /** Detaches every pod and removes every map of a state directory; says how many pods there were. */
@@ -169,6 +166,7 @@ export function removeState(stateDirectory: string): number {
   const pods = readdirSync(podsDirectory(stateDirectory));
   // Links first: a program without its maps' entries would refuse connections.
   rmSync(podsDirectory(stateDirectory), { recursive: true });
+  rmSync(holdsDirectory(stateDirectory), { recursive: true, force: true });
   rmSync(mapsDirectory(stateDirectory), { recursive: true });
   try {
     rmdirSync(stateDirectory);
@@ -185,4 +183,8 @@ function mapsDirectory(stateDirectory: string): string {
 
 function podsDirectory(stateDirectory: string): string {
   return `${stateDirectory}/pods`;
+}
+
+function holdsDirectory(stateDirectory: string): string {
+  return `${stateDirectory}/holds`;
 }

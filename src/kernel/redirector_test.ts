@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, renameSync, rmdirSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmdirSync } from "node:fs";
 import { cgroup2Mount } from "../control/cgroup.ts";
 import { SystemError } from "../native/errno.ts";
 import { withMaps } from "./maps_for_tests.ts";
@@ -54,3 +54,64 @@ Deno.test("what another version has attached goes when this one's programs are t
       assert.deepEqual(links(redirector.stateDirectory), before);
     })
   ));
+
+Deno.test("a pod whose cgroup was made anew under the old name gets its programs anew", () =>
+  withMaps((redirector) =>
+    withCgroup((cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      rmdirSync(cgroup);
+      mkdirSync(cgroup);
+      redirector.attach(UID, cgroup, true);
+      assert.deepEqual(programsOf(cgroup), [
+        ...["connect4_strict", "connect6_strict", "getpeername4", "getpeername6", "getsockname4"],
+        ...["getsockname6", "note_flow"],
+      ]);
+    })
+  ));
+
+Deno.test("pods are held below the cgroups that are named last", () =>
+  withMaps(({ hold }) =>
+    withCgroup((first) =>
+      withCgroup((second) => {
+        hold.below([first]);
+        hold.below([first, second]); // adopts what is there
+        assert.deepEqual(programsOf(first), ["hold4", "hold6"]);
+        assert.deepEqual(programsOf(second), ["hold4", "hold6"]);
+        hold.below([second]);
+        assert.deepEqual(programsOf(first), []);
+        assert.deepEqual(programsOf(second), ["hold4", "hold6"]);
+        hold.below([]);
+        assert.deepEqual(programsOf(second), []);
+      })
+    )
+  ));
+
+Deno.test("who was let go is forgotten when the cgroup is gone", () =>
+  withMaps((redirector) =>
+    withCgroup((one) =>
+      withCgroup((other) => {
+        const { hold, stateDirectory } = redirector;
+        hold.letGo(one);
+        redirector.attach(UID, other, false);
+        assert.equal(decided(stateDirectory), 2);
+        hold.forgetAllBut([other, `${other}/gone`]);
+        assert.equal(decided(stateDirectory), 1);
+        assert.throws(() => hold.letGo(`${other}/gone`), /ENOENT/);
+      })
+    )
+  ));
+
+/** What bpftool says is attached to a cgroup, by name. */
+function programsOf(cgroup: string): string[] {
+  return bpftool<{ name: string }>("cgroup", "show", cgroup).map(({ name }) => name).sort();
+}
+
+/** How many pods have been decided on. */
+function decided(stateDirectory: string): number {
+  return bpftool("map", "dump", "pinned", `${stateDirectory}/maps/decided`).length;
+}
+
+function bpftool<T>(...args: string[]): T[] {
+  const { stdout } = new Deno.Command("bpftool", { args: ["-j", ...args] }).outputSync();
+  return JSON.parse(new TextDecoder().decode(stdout).trim() || "[]") as T[];
+}

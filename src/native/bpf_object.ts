@@ -98,16 +98,24 @@ function pinnedLayout(path: string): string | undefined {
   const descriptor = libbpf.bpf_obj_get(cString(path));
   if (descriptor < 0) return undefined;
   // struct bpf_map_info begins with type, id, key_size, value_size, max_entries, map_flags (linux/bpf.h).
-  const info = new Uint32Array(6);
-  const result = libbpf.bpf_obj_get_info_by_fd(
-    descriptor,
-    info,
-    Uint32Array.of(info.byteLength),
-  );
-  libc.close(descriptor);
-  if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, path);
-  const [type, _id, ...sizes] = info;
-  return [type, ...sizes].join();
+  try {
+    const [type, _id, ...sizes] = infoOf(descriptor, new Uint32Array(6), path);
+    return [type, ...sizes].join();
+  } finally {
+    libc.close(descriptor);
+  }
+}
+
+/** Fills `info` with what the kernel says of a map or a link. */
+function infoOf(
+  descriptor: number,
+  info: Uint32Array<ArrayBuffer>,
+  about: string,
+): Uint32Array<ArrayBuffer> {
+  const size = Uint32Array.of(info.byteLength);
+  const result = libbpf.bpf_obj_get_info_by_fd(descriptor, info, size);
+  if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, about);
+  return info;
 }
 
 function found(descriptor: number, what: string, file: string): number {
@@ -132,6 +140,14 @@ export class BpfLink implements Disposable {
     return descriptor < 0 ? undefined : new BpfLink(descriptor);
   }
 
+  /** The ID of the cgroup that it is attached to; 0 when that is gone, or when it is attached to something else. */
+  cgroup(): bigint {
+    // struct bpf_link_info: type, id, prog_id, then at 16 cgroup_id and attach_type (linux/bpf.h).
+    const info = new BigUint64Array(5);
+    const [type] = infoOf(this.descriptor, new Uint32Array(info.buffer), "a link");
+    return type === BPF_LINK_TYPE_CGROUP ? info[2] ?? 0n : 0n;
+  }
+
   pin(path: string): void {
     const result = libbpf.bpf_obj_pin(this.descriptor, cString(path));
     if (result < 0) throw new SystemError("bpf_obj_pin", -result, path);
@@ -147,6 +163,8 @@ export class BpfLink implements Disposable {
     libc.close(this.descriptor);
   }
 }
+
+const BPF_LINK_TYPE_CGROUP = 3; // enum bpf_link_type, linux/bpf.h
 
 /** libbpf's own printer; it is silent but for failures, whose lines would break a JSON log. */
 const printToStderr = libbpf.libbpf_set_print(null);

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { checked } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 
@@ -19,6 +20,11 @@ export function isBpfFileSystem(path: string): boolean {
 /** Whether `path` lies on cgroup v2. Throws a SystemError. */
 export function isCgroup2(path: string): boolean {
   return fileSystemType(path) === CGROUP2_SUPER_MAGIC;
+}
+
+/** The kernel's 64-bit name of a cgroup, its directory's inode number (fs/kernfs). Throws when there is none. */
+export function cgroupId(directory: string): bigint {
+  return statSync(directory, { bigint: true }).ino;
 }
 
 /** Mounts a new bpffs. Throws a SystemError. */

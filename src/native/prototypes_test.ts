@@ -201,6 +201,7 @@ const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }>
   "struct bpf_map_info": {
     fields: { type: 0, id: 4, key_size: 8, value_size: 12, max_entries: 16, map_flags: 20 },
   },
+  "struct bpf_link_info": { fields: { type: 0, "cgroup.cgroup_id": 16 } },
   "struct epoll_event": { size: EPOLL_EVENT.size, fields: { events: 0, data: EPOLL_EVENT.data } },
   "struct tcp_info": {
     fields: {

@@ -1,11 +1,14 @@
 import { delay } from "./delay.ts";
 import type { Node } from "./node.ts";
+import type { Pod } from "./pod.ts";
 import type { LabProcess, Processes } from "./process.ts";
 
 export interface AgentOptions {
   /** Further arguments, after the lab's own. */
   args?: string[];
   env?: Record<string, string>;
+  /** The pod that it is, on its node's network; when not given, it is no pod. */
+  pod?: Pod;
   /** Whether to wait until the agent answers on its admin socket (default: true). */
   wait?: boolean;
 }
@@ -87,7 +90,7 @@ export class Agent implements AsyncDisposable {
       ...(options.args ?? []),
     ];
     this.process = processes.spawn(
-      { netns: node.netns, cgroup: node.agentCgroup },
+      { netns: node.netns, cgroup: options.pod?.processCgroup ?? node.agentCgroup },
       argv,
       {
         env: { NO_COLOR: "1", ...options.env },

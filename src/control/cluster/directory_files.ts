@@ -161,6 +161,7 @@ export class DirectoryFiles {
     this.#objects = {
       pods: [...new Set(pods.values())].map(({ object }) => object),
       namespaces: objectsOf(namespaces),
+      hasNamespaces: false,
       zones: objectsOf(zones),
       services: objectsOf(services),
       endpoints: objectsOf(endpoints),
@@ -204,6 +205,7 @@ function objectsOf<T>(placed: ReadonlyMap<string, Placed<T>>): Map<string, T> {
 const EMPTY: FileObjects = {
   pods: [],
   namespaces: new Map(),
+  hasNamespaces: false,
   slices: [],
   zones: new Map(),
   services: new Map(),

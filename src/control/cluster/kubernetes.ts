@@ -82,12 +82,7 @@ class KubernetesCluster implements Cluster {
       this.#watch({
         name: "namespaces",
         path: "/api/v1/namespaces",
-        read: (value) => {
-          const namespace = readNamespace(value);
-          const isOfUse = namespace.annotation !== undefined ||
-            namespace.name === GATEWAY_NAMESPACE;
-          return isOfUse ? namespace : undefined;
-        },
+        read: (value) => readNamespace(value),
       }, (namespaces) => this.#namespaces = namespaces),
       this.#watch({
         name: "registry",
@@ -202,6 +197,7 @@ class KubernetesCluster implements Cluster {
     return {
       pods: [...this.#pods.values()],
       namespaces: this.#namespaces,
+      hasNamespaces: true,
       registry: [...this.#slices.values()].map(({ part }) => part),
       services: this.#services,
       endpoints: this.#endpoints,

@@ -91,6 +91,8 @@ export interface ClusterObjects {
   readonly pods: readonly Pod[];
   /** By name. */
   readonly namespaces: ReadonlyMap<string, Namespace>;
+  /** Every pod has its namespace among them: one that is missing has not been seen yet. */
+  readonly hasNamespaces: boolean;
   /** A part that has not changed is the same object as before. */
   readonly registry: readonly RegistryPart[];
   /** By `namespace/name`; an object that has not changed is the same as before. */
