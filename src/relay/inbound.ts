@@ -227,6 +227,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const { description } = this.pod;
     return {
       direction: "inbound",
+      worker: this.pod.bench.load.own,
       pod: description.name,
       identity: description.identity,
       state: this.#state === "streaming"
@@ -297,7 +298,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   #released(clean: boolean): void {
     this.#stream = undefined;
     this.#state = "idle";
-    if (clean && !this.#isOutdated) this.#rearm(IDLE_MILLISECONDS);
+    const isOfUse = clean && !this.#isOutdated && !this.pod.bench.load.shouldShed;
+    if (isOfUse) this.#rearm(IDLE_MILLISECONDS);
     else this.#end();
   }
 

@@ -23,6 +23,8 @@ export class Listener implements Handler, Expiring, Disposable {
     readonly bench: Workbench,
     descriptor: number,
     readonly accepted: (socket: Socket, peer: Endpoint) => void,
+    /** Gives the connection to another worker: false when this one is to take it. */
+    readonly passOn: (socket: Socket, peer: Endpoint) => boolean = () => false,
   ) {
     this.#socket = new Socket(descriptor);
     bench.loop.register(descriptor, EPOLLIN, this);
@@ -32,7 +34,8 @@ export class Listener implements Handler, Expiring, Disposable {
     for (let count = 0; count < BATCH; count++) {
       const result = this.#socket.accept();
       if (typeof result !== "number") {
-        this.#hand(result.socket, result.peer);
+        const { socket, peer } = result;
+        if (!this.passOn(socket, peer)) this.take(socket, peer);
         continue;
       }
       if (result === EAGAIN) return;
@@ -42,8 +45,9 @@ export class Listener implements Handler, Expiring, Disposable {
   }
 
   /** A connection that cannot be taken on is refused, and costs nobody else anything. */
-  #hand(socket: Socket, peer: Endpoint): void {
+  take(socket: Socket, peer: Endpoint): void {
     try {
+      if (this.#closed) return socket.reset();
       this.accepted(socket, peer);
     } catch (error) {
       this.bench.loop.forget(socket.descriptor);

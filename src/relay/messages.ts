@@ -1,4 +1,5 @@
 /** What the main thread and the relay workers say to each other. */
+import type { Endpoint } from "../native/socket_address.ts";
 import type { Credentials } from "../native/tls_context.ts";
 import type { TlsFacts } from "../native/tls_session.ts";
 import type { Policy } from "../policy.ts";
@@ -8,8 +9,14 @@ export type WorkerCommand =
   | {
     readonly type: "start";
     readonly bell: number;
+    /** Which of the workers it is, counted from 0. */
+    readonly worker: number;
+    /** Of `load.ts`, shared by all. */
+    readonly load: SharedArrayBuffer;
     readonly bench: BenchDescription;
   }
+  /** Another worker has too much to do. */
+  | { readonly type: "take"; readonly connection: PassedConnection }
   | { readonly type: "enrol"; readonly pod: PodDescription; readonly credentials: RelayCredentials }
   /** From now on, for live streams too. */
   | { readonly type: "adjust"; readonly uid: string; readonly settings: RelaySettings }
@@ -78,8 +85,18 @@ export interface PodDescription {
   readonly outboundPort: number;
 }
 
+/** A connection that one worker has accepted and another is to take: a socket that is given. */
+export interface PassedConnection {
+  readonly uid: string;
+  /** Of the pod's listeners, in their order. */
+  readonly listener: number;
+  readonly descriptor: number;
+  readonly peer: Endpoint;
+}
+
 /** From a worker. */
 export type WorkerEvent =
+  | { readonly type: "passed"; readonly to: number; readonly connection: PassedConnection }
   | { readonly type: "enrolled"; readonly uid: string }
   | { readonly type: "failed"; readonly uid: string; readonly reason: string }
   | { readonly type: "withdrawn"; readonly uid: string }
@@ -114,6 +131,8 @@ export interface PodReport extends Traffic {
 /** A connection of an application, or the tunnel of the last one while it waits for the next. */
 export interface ConnectionReport {
   readonly direction: "outbound" | "inbound";
+  /** The relay worker that has it, counted from 0. */
+  readonly worker: number;
   /** `namespace/name` of the pod on this node. */
   readonly pod: string;
   /** SPIFFE ID of that pod. */

@@ -287,6 +287,7 @@ class Outbound
     const peer = this.#target?.peer;
     return {
       direction: "outbound",
+      worker: this.pod.bench.load.own,
       pod: description.name,
       identity: description.identity,
       state: this.#streaming ? "streaming" : "opening",

@@ -124,6 +124,7 @@ export class PlainStream implements Handler {
         return true;
       }
       moved(count);
+      this.bench.load.add(count);
       copy.clear();
       copy.add(0, count);
       const sent = copy.send(to.socket.descriptor);

@@ -58,7 +58,7 @@ export class TunnelPool {
     const now = performance.now();
     const isSpent = tunnel.closed || tunnel.epoch !== this.#epoch ||
       now - tunnel.opened > MAX_AGE_MILLISECONDS || now > tunnel.expires ||
-      bench.tunnelIdleMilliseconds === 0 || !bench.peers.isCurrent(peer);
+      bench.tunnelIdleMilliseconds === 0 || !bench.peers.isCurrent(peer) || bench.load.shouldShed;
     if (isSpent) {
       tunnel.close();
       counters.tunnelsOpen--;

@@ -144,6 +144,7 @@ export class Tunnel implements Handler, Expiring {
       }
       if (count === 0) return this.#lose("the peer closed the connection");
       if (count < 0) return this.#lose(errnoName(-count));
+      this.bench.load.add(count);
       // A short read emptied the socket (epoll(7)): save the call that would say EAGAIN.
       if (count < most && !this.#closing) this.#readable = false;
       this.#take(count);
@@ -181,6 +182,7 @@ export class Tunnel implements Handler, Expiring {
     const { outgoing } = engine;
     outgoing.clear();
     outgoing.add(0, produced);
+    this.bench.load.add(produced);
     const sent = this.congested ? -EAGAIN : outgoing.send(this.socket.descriptor);
     const broken = sent < 0 && sent !== -EAGAIN;
     if (!broken && sent < produced) this.#unsent.keep(outgoing, Math.max(sent, 0));

@@ -8,6 +8,7 @@ import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
 import { AccessLog } from "./access.ts";
 import { HEADER_SIZE } from "./frame.ts";
 import { KnownPeers } from "./known_peers.ts";
+import type { Load } from "./load.ts";
 import type { EventLoop } from "./loop.ts";
 import type { BenchDescription, WorkerEvent } from "./messages.ts";
 import { Tide } from "./tide.ts";
@@ -55,6 +56,7 @@ export class Workbench {
     { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery }: BenchDescription,
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
+    readonly load: Load,
     readonly report: (event: WorkerEvent) => void,
   ) {
     this.tide = new Tide(loop.deadlines, releaseFreedMemory);

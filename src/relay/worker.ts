@@ -6,14 +6,22 @@
 import { parseAddress } from "../addresses.ts";
 import { Bell } from "../native/epoll.ts";
 import { Socket } from "../native/socket.ts";
+import type { Endpoint } from "../native/socket_address.ts";
 import { AlpnProtocol } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
 import type { Expiring } from "./deadlines.ts";
 import { ALPN } from "./frame.ts";
 import { acceptInbound } from "./inbound.ts";
 import { Listener } from "./listener.ts";
+import { Load } from "./load.ts";
 import { EventLoop } from "./loop.ts";
-import type { ConnectionReport, PodDescription, WorkerCommand, WorkerEvent } from "./messages.ts";
+import type {
+  ConnectionReport,
+  PassedConnection,
+  PodDescription,
+  WorkerCommand,
+  WorkerEvent,
+} from "./messages.ts";
 import { acceptOutbound } from "./outbound.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 import { RelayPod } from "./pod.ts";
@@ -57,6 +65,7 @@ class Relay {
       command.bench,
       new EventLoop(new Bell(command.bell), receive),
       new TlsEngine(new AlpnProtocol(ALPN)),
+      new Load(command.load, command.worker),
       (event: WorkerEvent) => self.postMessage(event),
     );
   }
@@ -81,6 +90,8 @@ class Relay {
     switch (command.type) {
       case "enrol":
         return this.#enrol(command);
+      case "take":
+        return this.#take(command.connection);
       case "renew":
         return this.#pods.get(command.uid)?.pod.renew(command.credentials);
       case "adjust":
@@ -113,6 +124,13 @@ class Relay {
     }
   }
 
+  #take({ uid, listener, descriptor, peer }: PassedConnection): void {
+    const socket = new Socket(descriptor);
+    const enrolled = this.#pods.get(uid);
+    if (enrolled === undefined) return socket.reset(); // withdrawn meanwhile
+    enrolled.take(listener, socket, peer);
+  }
+
   #connections(): { connections: ConnectionReport[]; count: number } {
     const connections: ConnectionReport[] = [];
     let count = 0;
@@ -141,24 +159,38 @@ class Relay {
 
 /** A pod and its listeners, until they are withdrawn. */
 class EnrolledPod implements Expiring {
-  readonly #listeners: Listener[];
+  /** The outbound ones first. In every worker the same. */
+  readonly #listeners: Listener[] = [];
   #withdrawn: (() => void) | undefined;
   #drainUntil = 0;
 
   constructor(readonly pod: RelayPod) {
     const { bench, description } = pod;
-    const outbound = description.outbound.map((descriptor) =>
-      new Listener(bench, descriptor, (socket, peer) => acceptOutbound(pod, socket, peer))
-    );
-    const inbound = description.inbound.map((descriptor, index) => {
+    const listen = (descriptor: number, accepted: (socket: Socket, peer: Endpoint) => void) => {
+      const index = this.#listeners.length;
+      const passOn = (socket: Socket, peer: Endpoint) => this.#passOn(index, socket, peer);
+      this.#listeners.push(new Listener(bench, descriptor, accepted, passOn));
+    };
+    for (const descriptor of description.outbound) {
+      listen(descriptor, (socket, peer) => acceptOutbound(pod, socket, peer));
+    }
+    for (const [index, descriptor] of description.inbound.entries()) {
       const local = parseAddress(description.addresses[index] ?? "");
-      return new Listener(
-        bench,
-        descriptor,
-        (socket, peer) => acceptInbound(pod, socket, peer, local),
-      );
-    });
-    this.#listeners = [...outbound, ...inbound];
+      listen(descriptor, (socket, peer) => acceptInbound(pod, socket, peer, local));
+    }
+  }
+
+  /** What another worker has accepted. */
+  take(listener: number, socket: Socket, peer: Endpoint): void {
+    this.#listeners[listener]?.take(socket, peer);
+  }
+
+  #passOn(listener: number, { descriptor }: Socket, peer: Endpoint): boolean {
+    const { bench, description: { uid } } = this.pod;
+    const to = bench.load.lighter();
+    if (to === undefined) return false;
+    bench.report({ type: "passed", to, connection: { uid, listener, descriptor, peer } });
+    return true;
   }
 
   /** Closes the listeners now, the connections when they have ended or the time is over. */

@@ -12,6 +12,7 @@ import type {
   WorkerCommand,
   WorkerEvent,
 } from "./messages.ts";
+import { Load } from "./load.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 
 /** A pod's description without its sockets, and the sockets of each worker. */
@@ -43,7 +44,13 @@ export class RelayWorkers implements Disposable {
   #nextReport = 0;
 
   constructor(options: RelayOptions) {
-    this.#threads = Array.from({ length: options.count }, () => new Thread(options));
+    const load = Load.memoryFor(options.count);
+    const passed = ({ to, connection }: WorkerEvent & { type: "passed" }) =>
+      this.#threads[to]?.tell({ type: "take", connection });
+    this.#threads = Array.from(
+      { length: options.count },
+      (_, worker) => new Thread(options, worker, load, passed),
+    );
   }
 
   get count(): number {
@@ -148,9 +155,15 @@ class Thread implements Disposable {
     resolve: (event: WorkerEvent) => void;
   }>();
 
-  constructor(options: RelayOptions) {
+  constructor(
+    options: RelayOptions,
+    worker: number,
+    load: SharedArrayBuffer,
+    passed: (event: WorkerEvent & { type: "passed" }) => void,
+  ) {
     this.#worker.onmessage = (message: MessageEvent<WorkerEvent>) => {
       const event = message.data;
+      if (event.type === "passed") return passed(event);
       if (event.type === "log") return options.log(event);
       if (event.type === "streams") return options.finished(event.streams, event.left);
       for (const waiting of this.#waiting) {
@@ -165,7 +178,7 @@ class Thread implements Disposable {
     };
     const { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery } = options;
     const bench = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
-    this.#post({ type: "start", bell: this.#bell.descriptor, bench });
+    this.#post({ type: "start", bell: this.#bell.descriptor, worker, load, bench });
   }
 
   tell(command: WorkerCommand): void {
