@@ -7,7 +7,7 @@ const BUSY_MILLISECONDS = 100;
 /** A handshake costs a millisecond. */
 const SHED_MILLISECONDS = 50;
 
-/** Per worker: bytes per millisecond, and when that was published, in milliseconds since 1970. */
+/** Per worker: bytes per millisecond, 0 when it is not busy, and when that was published, in milliseconds since 1970. */
 const FIELDS = 2;
 
 /**
@@ -19,6 +19,8 @@ export class Load {
   readonly #published: Float64Array;
   #moved = 0;
   #since: number;
+  /** At the time of the last publication. */
+  #wasBusy = false;
   #shed = -Infinity;
 
   constructor(
@@ -40,7 +42,9 @@ export class Load {
     this.#moved += bytes;
     if (this.#moved < QUANTUM) return;
     const now = this.now();
-    this.#published[this.own * FIELDS] = this.#moved / Math.max(1, now - this.#since);
+    const rate = this.#moved / Math.max(1, now - this.#since);
+    this.#wasBusy = rate >= QUANTUM / BUSY_MILLISECONDS;
+    this.#published[this.own * FIELDS] = this.#wasBusy ? rate : 0;
     this.#published[this.own * FIELDS + 1] = now;
     this.#moved = 0;
     this.#since = now;
@@ -48,6 +52,7 @@ export class Load {
 
   /** The worker that should take a new connection in this one's place; undefined: this one is as good as any. */
   lighter(): number | undefined {
+    if (!this.#wasBusy) return undefined; // mostly, and then not even the time matters
     const now = this.now();
     let [least, lightest] = [this.#rateOf(this.own, now) / 2, this.own];
     if (least === 0) return undefined;
@@ -71,8 +76,8 @@ export class Load {
   }
 
   #rateOf(worker: number, now: number): number {
-    const [rate = 0, published = 0] = this.#published.subarray(worker * FIELDS);
-    const isBusy = rate >= QUANTUM / BUSY_MILLISECONDS && now - published <= BUSY_MILLISECONDS;
-    return isBusy ? rate : 0;
+    const [rate, published] = [worker * FIELDS, worker * FIELDS + 1];
+    const isFresh = now - (this.#published[published] ?? 0) <= BUSY_MILLISECONDS;
+    return isFresh ? this.#published[rate] ?? 0 : 0;
   }
 }
