@@ -100,7 +100,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       trustDomain: options.trustDomain,
       objects: control.objects,
       desired: control.desired,
-      enrolments: control.enrolments.list(),
+      enrolments: control.enrolments,
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),

@@ -1,7 +1,8 @@
 /** The promise: a pod that is annotated from the start never sends a byte to a peer in clear. */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
-import { delay } from "./lab/delay.ts";
+import { KUBELET_DIRECTORIES } from "./lab/cgroup.ts";
+import { delay, until } from "./lab/delay.ts";
 import { attachedPrograms } from "./lab/kernel.ts";
 import { Lab } from "./lab/lab.ts";
 import { OUTSIDE } from "./lab/network.ts";
@@ -130,4 +131,29 @@ Deno.test("pods that are born while their agent cannot act", async (t) => {
     const [, , free] = await addBorn("after");
     assert.equal((await free?.run(container(api.ipv4 ?? "", PLAIN_CANARY)))?.code, 0);
   });
+});
+
+Deno.test("a node on which kubelet begins after the agent", async () => {
+  await using lab = await Lab.open();
+  const node = lab.node("node-a");
+  for (const directory of [...KUBELET_DIRECTORIES, "kubepods", "kubepods.slice"]) {
+    await Deno.remove(`${node.cgroup}/${directory}`);
+  }
+  const server = await lab.addPod({ name: "server", node: "node-b", annotation: "true" });
+  const [agent] = await Promise.all(["node-a", "node-b"].map((name) => lab.startAgent(name)));
+  await lab.waitEnrolled(server);
+  await server.serve("hello", PORT);
+  assert.match(JSON.stringify((await agent?.status())?.problems), /new pods are not held/);
+
+  await node.makeCgroups();
+  const pods = ["cgroupfs", "systemd"] as const;
+  await lab.addPods(pods.map((layout) => ({ name: layout, node: "node-a", layout })));
+  await until(
+    async () => (await agent?.status())?.problems.length === 0,
+    10_000,
+    () => `no pod is held: ${agent?.logTail()}`,
+  );
+  for (const directory of ["kubepods", "kubepods.slice"]) {
+    assert.deepEqual(await attachedPrograms(`${node.cgroup}/${directory}`), ["hold4", "hold6"]);
+  }
 });

@@ -46,6 +46,12 @@ export class Enrolments {
     return [...this.#current.values()];
   }
 
+  /** What keeps pods from being held, if anything does. */
+  problems(): readonly { readonly where: string; readonly message: string }[] {
+    const { problem } = this.#holds;
+    return problem === undefined ? [] : [{ where: this.#holds.cgroupRoot, message: problem }];
+  }
+
   /** What the registry should say of this node. */
   entries(): RegistryEntry[] {
     return this.list().filter(({ state }) => state === "active").map(({ wanted, addresses }) => ({
@@ -167,7 +173,7 @@ export class Enrolments {
   /** What inotify has not told, and what is no more. */
   #lookAtCgroups(): void {
     const cgroups = this.#cgroups.all();
-    this.#holds.prune(cgroups.values());
+    this.#holds.prune([...cgroups.values()]);
     this.#letGo(cgroups);
   }
 

@@ -14,6 +14,9 @@ export class Holds {
   /** The cgroups of the pods that were let go, each named once. */
   readonly #free = new Set<string>();
 
+  /** Why new pods are not held, if they are not: an annotated one may send in clear until it is enrolled. */
+  problem: string | undefined;
+
   constructor(readonly cgroupRoot: string, readonly hold: Hold) {}
 
   /** Holds below every cgroup for pods that there is now. */
@@ -22,15 +25,18 @@ export class Holds {
     try {
       if (this.#below.length === 0) throw new Error(`no kubepods below ${this.cgroupRoot}`);
       this.hold.below(this.#below);
+      this.problem = undefined;
     } catch (error) {
-      log.error("new pods are not held until they are enrolled: {error}", { error: String(error) });
+      const problem = `new pods are not held until they are enrolled: ${error}`;
+      if (problem !== this.problem) log.error("{problem}", { problem });
+      this.problem = problem;
     }
   }
 
   /** A pod's cgroup was made, perhaps under the name of one that was there before. */
   born(cgroup: string): void {
     this.#free.delete(cgroup);
-    if (!this.#below.some((above) => cgroup.startsWith(`${above}/`))) this.begin();
+    if (!this.#covers(cgroup)) this.begin();
   }
 
   /** This pod is not to be enrolled. */
@@ -46,12 +52,19 @@ export class Holds {
   }
 
   /** Forgets the pods that are no more: these are all there are. Those that are free are to be named again. */
-  prune(cgroups: Iterable<string>): void {
+  prune(cgroups: readonly string[]): void {
     this.#free.clear();
     this.hold.forgetAllBut(cgroups);
+    if (this.problem !== undefined || !cgroups.every((cgroup) => this.#covers(cgroup))) {
+      this.begin();
+    }
   }
 
   end(): void {
     this.hold.below([]);
+  }
+
+  #covers(cgroup: string): boolean {
+    return this.#below.some((above) => cgroup.startsWith(`${above}/`));
   }
 }

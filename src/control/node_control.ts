@@ -51,6 +51,8 @@ export class NodeControl {
   readonly #inherited: readonly string[];
   /** An agent that comes back must not withdraw pods that it has not had the time to enrol again. */
   #settled = false;
+  /** The UIDs that the registry has. */
+  #published: ReadonlySet<string> = new Set();
 
   constructor(options: NodeOptions, services: NodeServices) {
     this.#nodeName = options.nodeName;
@@ -166,7 +168,10 @@ export class NodeControl {
       const [objects, desired] = [this.objects, this.desired];
       if (objects === undefined || desired === undefined) return;
       const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
-      void this.#services.cluster.tell(verdictsOf(pods, desired, this.enrolments.list()));
+      const isPublished = (uid: string) => this.#published.has(uid);
+      void this.#services.cluster.tell(
+        verdictsOf(pods, desired, this.enrolments.list(), isPublished),
+      );
     }, TELL_MILLISECONDS);
   }
 
@@ -184,7 +189,11 @@ export class NodeControl {
   }
 
   async #publish(): Promise<void> {
-    if (this.#settled) await this.#services.cluster.publish(this.enrolments.entries());
+    if (!this.#settled) return;
+    const entries = this.enrolments.entries();
+    await this.#services.cluster.publish(entries);
+    this.#published = new Set(entries.map(({ uid }) => uid));
+    this.#tellSoon();
   }
 }
 

@@ -40,6 +40,7 @@ const said = (status: "True" | "False", reason = "Enrolled", message = "") => ({
   ...POD,
   secured: { status, reason, message, since: "" },
 });
+const isPublished = () => true;
 const short = (verdicts: ReturnType<typeof verdictsOf>) =>
   verdicts.map(({ status, reason }) => `${status} ${reason}`);
 
@@ -62,14 +63,23 @@ Deno.test("what is said of a pod", () => {
       ["refused", POD, refused, [], ["False Refused"]],
       ["refused after it was enrolled", said("True"), refused, [], ["False Refused"]],
     ] as const
-  ) deepStrictEqual(short(verdictsOf([pod], desired, enrolments)), expected, name);
+  ) deepStrictEqual(short(verdictsOf([pod], desired, enrolments, isPublished)), expected, name);
 });
 
 Deno.test("what is said already is not said again, another reason is", () => {
-  const [verdict] = verdictsOf([POD], wanted, [ACTIVE]);
+  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], isPublished);
   match(verdict?.message ?? "", /spiffe:\/\/td\/ns\/shop\/sa\/web at 10\.0\.0\.1/);
   const same = said("True", "Enrolled", verdict?.message);
-  deepStrictEqual(verdictsOf([same], wanted, [ACTIVE]), []);
+  deepStrictEqual(verdictsOf([same], wanted, [ACTIVE], isPublished), []);
   const moved = { ...ACTIVE, addresses: ["10.0.0.2"] };
-  deepStrictEqual(short(verdictsOf([same], wanted, [moved])), ["True Enrolled"]);
+  deepStrictEqual(short(verdictsOf([same], wanted, [moved], isPublished)), ["True Enrolled"]);
+});
+
+Deno.test("a pod that the registry does not name is not secured", () => {
+  const verdict = (pod: Pod, isNew: boolean) =>
+    verdictsOf([pod], wanted, [{ ...ACTIVE, isNew }], () => false);
+  deepStrictEqual(verdict(POD, true), []);
+  deepStrictEqual(short(verdict(POD, false)), ["False Waiting"]);
+  match(verdict(POD, false)[0]?.message ?? "", /in clear/);
+  deepStrictEqual(short(verdict(said("True"), true)), ["False Waiting"]);
 });

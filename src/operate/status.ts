@@ -4,6 +4,7 @@ import type { Desired } from "../control/desired.ts";
 import type { Frontends } from "../control/frontends.ts";
 import type { PeerIndex } from "../control/peer_index.ts";
 import type { Peer } from "../control/registry.ts";
+import type { Enrolments } from "../control/enrolments.ts";
 import type { Enrolment } from "../control/enrolment.ts";
 import { policyText } from "../policy.ts";
 import type { PodReport } from "../relay/messages.ts";
@@ -58,7 +59,7 @@ export interface StatusSources {
   readonly trustDomain: string;
   readonly objects: ClusterObjects | undefined;
   readonly desired: Desired | undefined;
-  readonly enrolments: readonly Enrolment[];
+  readonly enrolments: Pick<Enrolments, "list" | "problems">;
   readonly peers: PeerIndex;
   /** Milliseconds. */
   readonly silence: number;
@@ -70,13 +71,14 @@ export interface StatusSources {
 export function agentStatus(sources: StatusSources): AgentStatus {
   const { pods: reports } = sources.report;
   const { desired, objects } = sources;
+  const enrolments = sources.enrolments.list();
   return {
     node: sources.nodeName,
     trustDomain: sources.trustDomain,
     pid: Deno.pid,
     memory: Deno.memoryUsage().rss,
     enrolments: [
-      ...sources.enrolments.map((enrolment) => statusOf(enrolment, reports)),
+      ...enrolments.map((enrolment) => statusOf(enrolment, reports)),
       ...(desired?.refused ?? []).map(({ uid, namespace, name, reason }) => ({
         pod: `${namespace}/${name}`,
         uid,
@@ -101,7 +103,8 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         message,
       })),
       ...sources.frontends.problems(),
-      ...sources.enrolments.flatMap(({ name, settings }) =>
+      ...sources.enrolments.problems(),
+      ...enrolments.flatMap(({ name, settings }) =>
         settings.problems.map((message) => ({ where: name, message }))
       ),
       ...(objects?.registry ?? []).flatMap(({ refused }) => refused).map(({ slice, reason }) => ({
