@@ -85,9 +85,6 @@ struct range {
 
 #define MAX_RULE_PORTS 16
 
-/* Deeper than any pod's cgroup lies: kind in Docker nests kubelet's tree below three more levels. */
-#define MAX_CGROUP_LEVEL 16
-
 /* What a pod with strict egress may connect to in a range inside the cluster. */
 struct egress_rule {
 	__u16 every_port; /* 1: all of them */

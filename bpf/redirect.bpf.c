@@ -240,6 +240,9 @@ int connect6_strict(struct bpf_sock_addr *ctx)
 /* Attached to the cgroup that kubelet keeps all pods in. A pod's own programs run before those above it
  * (kernel/bpf/cgroup.c: compute_effective_progs), and what they have redirected is no peer any more. */
 
+/* Deeper than any pod's cgroup lies: kind in Docker nests kubelet's tree below three more levels. */
+#define MAX_CGROUP_LEVEL 16
+
 /* Whether the process that connects belongs to a pod that the agent knows. */
 static __always_inline int is_decided(void)
 {

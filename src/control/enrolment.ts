@@ -12,7 +12,7 @@
 import { basename } from "node:path";
 import { parseAddress } from "../addresses.ts";
 import type { Issuer } from "../identity/issuer.ts";
-import { cookieOf, encodeCookie, encodePod } from "../kernel/maps.ts";
+import { cookieOf, encodeId, encodePod } from "../kernel/maps.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { cgroupId } from "../native/file_system.ts";
@@ -296,7 +296,7 @@ export class Enrolment {
   #letThrough({ cookie, outboundPort }: PodListeners): void {
     const addresses = this.addresses.map(parseAddress);
     this.services.redirector.pods.set(
-      encodeCookie(cookie),
+      encodeId(cookie),
       encodePod({
         ipv4: addresses.find(isIpv4),
         ipv6: addresses.find((address) => !isIpv4(address)),
@@ -317,7 +317,7 @@ export class Enrolment {
     const listeners = this.#listeners;
     this.#listeners = undefined;
     if (listeners !== undefined) {
-      this.services.redirector.pods.delete(encodeCookie(listeners.cookie));
+      this.services.redirector.pods.delete(encodeId(listeners.cookie));
     }
     if (this.#served) await this.services.workers.withdraw(this.wanted.uid, drainMilliseconds);
     else if (listeners !== undefined) closeListeners(listeners);

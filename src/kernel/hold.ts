@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { cgroupId } from "../native/file_system.ts";
-import { decodeCgroup, encodeCgroup, encodeNumber } from "./maps.ts";
+import { decodeId, encodeId, encodeNumber } from "./maps.ts";
 import { attachPinned } from "./pinned_link.ts";
 
 /** Program to attach type (enum bpf_attach_type, linux/bpf.h). */
@@ -44,7 +44,7 @@ export class Hold {
 
   /** This pod is not held by these programs any more. Throws when its cgroup is gone. */
   letGo(cgroup: string): void {
-    this.#decided.set(encodeCgroup(cgroupId(cgroup)), encodeNumber(1));
+    this.#decided.set(encodeId(cgroupId(cgroup)), encodeNumber(1));
   }
 
   /** Forgets who was let go, but for the pods of these cgroups. */
@@ -58,7 +58,7 @@ export class Hold {
       }
     }
     for (const key of this.#decided.keys()) {
-      if (!present.has(decodeCgroup(key))) this.#decided.delete(key);
+      if (!present.has(decodeId(key))) this.#decided.delete(key);
     }
   }
 }

@@ -211,18 +211,13 @@ export function decodeEndpoint(bytes: Uint8Array<ArrayBuffer>): Endpoint {
   };
 }
 
-/** A key of the `decided` map. */
-export function encodeCgroup(id: bigint): Uint8Array<ArrayBuffer> {
+/** A key of the `pods` map, a namespace's cookie, or of `decided`, a cgroup's ID. */
+export function encodeId(id: bigint): Uint8Array<ArrayBuffer> {
   return new Uint8Array(new BigUint64Array([id]).buffer);
 }
 
-export function decodeCgroup(key: Uint8Array<ArrayBuffer>): bigint {
+export function decodeId(key: Uint8Array<ArrayBuffer>): bigint {
   return new DataView(key.buffer).getBigUint64(0, true);
-}
-
-/** A key of the `pods` map. */
-export function encodeCookie(cookie: bigint): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(new BigUint64Array([cookie]).buffer);
 }
 
 /** `struct pod`; an address that the pod does not have is undefined. */

@@ -4,14 +4,16 @@ import { mountBpfFileSystem, unmount } from "../native/file_system.ts";
 const OBJECT = new URL("../../build/redirect.bpf.o", import.meta.url).pathname;
 
 /** Runs a test with the kernel's own maps, empty, on a bpffs of their own (root). */
-export async function withMaps(use: (redirector: Redirector) => void): Promise<void> {
+export async function withMaps(
+  use: (redirector: Redirector) => void | Promise<void>,
+): Promise<void> {
   const directory = await Deno.makeTempDir();
   mountBpfFileSystem(directory);
   try {
     const state = `${directory}/state`;
     await Deno.mkdir(state);
     using redirector = new Redirector(OBJECT, state);
-    use(redirector);
+    await use(redirector);
     removeState(state);
   } finally {
     unmount(directory);

@@ -6,8 +6,8 @@ import {
   decodeEndpoint,
   decodeIdentity,
   decodePeer,
-  encodeCookie,
   encodeEndpoint,
+  encodeId,
   encodeIdentity,
   encodePeer,
   encodePod,
@@ -107,8 +107,8 @@ Deno.test("an endpoint comes back from its bytes, both families, every port", ()
 });
 
 Deno.test("a key of the pods map is the cookie in the processor's order", () => {
-  deepStrictEqual([...encodeCookie(0x0102030405060708n)], [8, 7, 6, 5, 4, 3, 2, 1]);
-  strictEqual(encodeCookie(1n).length, MAPS.pods.key);
+  deepStrictEqual([...encodeId(0x0102030405060708n)], [8, 7, 6, 5, 4, 3, 2, 1]);
+  strictEqual(encodeId(1n).length, MAPS.pods.key);
 });
 
 Deno.test("a pod is its two addresses, zero where it has none, and the outbound port", () => {

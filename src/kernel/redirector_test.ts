@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmdirSync } from "node:fs";
+import { attachedPrograms, mapKeys } from "../../tests/lab/kernel.ts";
 import { cgroup2Mount } from "../control/cgroup.ts";
 import { SystemError } from "../native/errno.ts";
 import { withMaps } from "./maps_for_tests.ts";
@@ -7,11 +8,11 @@ import { withMaps } from "./maps_for_tests.ts";
 const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
 
 /** A cgroup without processes. */
-function withCgroup(use: (cgroup: string) => void): void {
+async function withCgroup(use: (cgroup: string) => void | Promise<void>): Promise<void> {
   const mount = cgroup2Mount(readFileSync("/proc/self/mountinfo", "utf8"));
   const cgroup = mkdtempSync(`${mount}/kgw-test-`);
   try {
-    use(cgroup);
+    await use(cgroup);
   } finally {
     rmdirSync(cgroup);
   }
@@ -57,12 +58,12 @@ Deno.test("what another version has attached goes when this one's programs are t
 
 Deno.test("a pod whose cgroup was made anew under the old name gets its programs anew", () =>
   withMaps((redirector) =>
-    withCgroup((cgroup) => {
+    withCgroup(async (cgroup) => {
       redirector.attach(UID, cgroup, false);
       rmdirSync(cgroup);
       mkdirSync(cgroup);
       redirector.attach(UID, cgroup, true);
-      assert.deepEqual(programsOf(cgroup), [
+      assert.deepEqual(await attachedPrograms(cgroup), [
         ...["connect4_strict", "connect6_strict", "getpeername4", "getpeername6", "getsockname4"],
         ...["getsockname6", "note_flow"],
       ]);
@@ -72,16 +73,16 @@ Deno.test("a pod whose cgroup was made anew under the old name gets its programs
 Deno.test("pods are held below the cgroups that are named last", () =>
   withMaps(({ hold }) =>
     withCgroup((first) =>
-      withCgroup((second) => {
+      withCgroup(async (second) => {
         hold.below([first]);
         hold.below([first, second]); // adopts what is there
-        assert.deepEqual(programsOf(first), ["hold4", "hold6"]);
-        assert.deepEqual(programsOf(second), ["hold4", "hold6"]);
+        assert.deepEqual(await attachedPrograms(first), ["hold4", "hold6"]);
+        assert.deepEqual(await attachedPrograms(second), ["hold4", "hold6"]);
         hold.below([second]);
-        assert.deepEqual(programsOf(first), []);
-        assert.deepEqual(programsOf(second), ["hold4", "hold6"]);
+        assert.deepEqual(await attachedPrograms(first), []);
+        assert.deepEqual(await attachedPrograms(second), ["hold4", "hold6"]);
         hold.below([]);
-        assert.deepEqual(programsOf(second), []);
+        assert.deepEqual(await attachedPrograms(second), []);
       })
     )
   ));
@@ -89,29 +90,14 @@ Deno.test("pods are held below the cgroups that are named last", () =>
 Deno.test("who was let go is forgotten when the cgroup is gone", () =>
   withMaps((redirector) =>
     withCgroup((one) =>
-      withCgroup((other) => {
+      withCgroup(async (other) => {
         const { hold, stateDirectory } = redirector;
         hold.letGo(one);
         redirector.attach(UID, other, false);
-        assert.equal(decided(stateDirectory), 2);
+        assert.equal((await mapKeys(stateDirectory, "decided")).length, 2);
         hold.forgetAllBut([other, `${other}/gone`]);
-        assert.equal(decided(stateDirectory), 1);
+        assert.equal((await mapKeys(stateDirectory, "decided")).length, 1);
         assert.throws(() => hold.letGo(`${other}/gone`), /ENOENT/);
       })
     )
   ));
-
-/** What bpftool says is attached to a cgroup, by name. */
-function programsOf(cgroup: string): string[] {
-  return bpftool<{ name: string }>("cgroup", "show", cgroup).map(({ name }) => name).sort();
-}
-
-/** How many pods have been decided on. */
-function decided(stateDirectory: string): number {
-  return bpftool("map", "dump", "pinned", `${stateDirectory}/maps/decided`).length;
-}
-
-function bpftool<T>(...args: string[]): T[] {
-  const { stdout } = new Deno.Command("bpftool", { args: ["-j", ...args] }).outputSync();
-  return JSON.parse(new TextDecoder().decode(stdout).trim() || "[]") as T[];
-}
