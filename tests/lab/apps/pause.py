@@ -3,7 +3,8 @@
     python3 pause.py serve --port P --bytes N --seconds S
     python3 pause.py dial --host H --port P --bytes N --seconds S
 
-Prints how much has come when the other side has ended.
+Prints how much has gone when it begins to read, how much has come when the other side has ended, and what has
+failed.
 """
 
 import argparse
@@ -32,20 +33,35 @@ def main():
         listener = socket.create_server(("::", options.port), family=socket.AF_INET6, dualstack_ipv6=True)
         emit(event="listening")
         conn, _ = listener.accept()
-    sender = threading.Thread(target=send, args=(conn, options.bytes))
+    sender = Sender(conn, options.bytes)
     sender.start()
     time.sleep(options.seconds)
-    emit(event="reads", waiting=sender.is_alive())
+    emit(event="reads", sent=sender.sent)
     count = 0
-    while data := conn.recv(1 << 20):
-        count += len(data)
+    try:
+        while data := conn.recv(1 << 20):
+            count += len(data)
+    except OSError as error:
+        emit(event="failed", reading=str(error), bytes=count)
     sender.join()
     emit(event="end", bytes=count)
 
 
-def send(conn, count):
-    conn.sendall(bytes(count))
-    conn.shutdown(socket.SHUT_WR)
+class Sender(threading.Thread):
+    def __init__(self, conn, count):
+        super().__init__()
+        self.conn = conn
+        self.count = count
+        self.sent = 0
+
+    def run(self):
+        block = memoryview(bytes(1 << 20))
+        try:
+            while self.sent < self.count:
+                self.sent += self.conn.send(block[: self.count - self.sent])
+            self.conn.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            emit(event="failed", sending=str(error), sent=self.sent)
 
 
 main()
