@@ -31,7 +31,7 @@ async function rest(lab: Lab): Promise<void> {
   const client = web.spawn([...script, "dial", "--host", api.ipv4!, ...options]);
   for (const side of [client, server]) {
     const limit = PAUSE_SECONDS * 1000 + 40_000;
-    const { sent } = await side.waitForEvent(({ event }) => event === "reads", limit);
+    const { sent } = await side.waitForEvent(({ event }) => event === "rests", limit);
     assert.ok(Number(sent) < BYTES, "everything was sent: nobody had to wait");
     const { bytes } = await side.waitForEvent(({ event }) => event === "end", 40_000);
     assert.equal(bytes, BYTES, logs(lab, side));

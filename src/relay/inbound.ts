@@ -65,6 +65,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   #state: "handshake" | "idle" | "dialling" | "streaming" = "handshake";
   #open: Open | undefined;
   #hasOpened = false;
+  #isRetired = false;
   #dialling: ApplicationDial | undefined;
   #stream: Stream | undefined;
   #streamBegan = 0;
@@ -154,7 +155,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   }
 
   drained(): void {
-    this.#stream?.drained();
+    if (this.#isRetired) this.#end();
+    else this.#stream?.drained();
   }
 
   lost(reason: string, error?: unknown): void {
@@ -211,7 +213,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   enforce(): void {
     if (this.#state === "idle") {
       // Who comes back proves again who he is, to what the pod trusts by now.
-      if (this.#isOutdated && this.#hasOpened) this.#end();
+      if (this.#isOutdated && this.#hasOpened) this.#retire();
       return;
     }
     if (this.#open === undefined) return;
@@ -298,8 +300,14 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   #released(clean: boolean): void {
     this.#stream = undefined;
     this.#state = "idle";
-    const isOfUse = clean && !this.#isOutdated && !this.pod.bench.load.shouldShed;
-    if (isOfUse) this.#rearm(IDLE_MILLISECONDS);
+    if (!clean) return this.#end();
+    this.#rearm(IDLE_MILLISECONDS);
+    if (this.#isOutdated || this.pod.bench.load.shouldShed) this.#retire();
+  }
+
+  /** No other stream is to be carried: ends as soon as the last one's bytes are out. */
+  #retire(): void {
+    if (this.#tunnel.congested) this.#isRetired = true;
     else this.#end();
   }
 

@@ -3,8 +3,7 @@
     python3 pause.py serve --port P --bytes N --seconds S
     python3 pause.py dial --host H --port P --bytes N --seconds S
 
-Prints how much has gone when it begins to read, how much has come when the other side has ended, and what has
-failed.
+Prints how much has gone shortly before it reads, how much has come when the other side has ended, and what has failed.
 """
 
 import argparse
@@ -35,8 +34,10 @@ def main():
         conn, _ = listener.accept()
     sender = Sender(conn, options.bytes)
     sender.start()
-    time.sleep(options.seconds)
-    emit(event="reads", sent=sender.sent)
+    # Not when it reads: the other side may have begun a little earlier, and have taken everything by then.
+    time.sleep(options.seconds * 0.9)
+    emit(event="rests", sent=sender.sent)
+    time.sleep(options.seconds * 0.1)
     count = 0
     try:
         while data := conn.recv(1 << 20):
