@@ -82,7 +82,7 @@ async function output(program: string, ...args: string[]): Promise<string> {
 
 function kubeGateway(...args: string[]): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "src/main.ts", ...args],
+    args: ["run", "--v8-flags=--max-semi-space-size=2", "-A", "src/main.ts", ...args],
     cwd: REPOSITORY,
   }).spawn();
 }

@@ -8,6 +8,7 @@ import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
 import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
 import { LEASE } from "../src/signer/signer.ts";
 import type { AdmissionRequest } from "./lab/api_server/admission.ts";
+import { REPOSITORY, V8_FLAGS } from "./lab/agent.ts";
 import admit from "./lab/api_server/policies.ts";
 import { type Manifest, manifests } from "./lab/cluster_api.ts";
 import { typeProblems } from "./lab/openapi.ts";
@@ -66,6 +67,13 @@ Deno.test("the workloads' arguments and ports are the program's", () => {
   const [daemonSet] = ofKind<Workload>("DaemonSet");
   const { args = [] } = daemonSet?.spec.template.spec.containers[0] ?? {};
   assert(args.includes(`--daemon-set=${daemonSet?.metadata.name}`), "it finds its own DaemonSet");
+});
+
+Deno.test("the runtime is told the same in the image, from the sources and in the lab", async () => {
+  for (const file of ["daemonset/kube-gateway", "deno.json", "scripts/dev.ts"]) {
+    const text = await Deno.readTextFile(`${REPOSITORY}${file}`);
+    assert(text.includes(V8_FLAGS), file);
+  }
 });
 
 Deno.test("each account has the rights that its part of the program uses, and no other", () => {
