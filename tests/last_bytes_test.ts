@@ -39,7 +39,8 @@ Deno.test("last bytes come when the tunnel's worker would rather be rid of it", 
   await using _bulk = bulk.spawn(["bash", "-c", stream]);
   await delay(500);
   server.kill("SIGUSR1");
-  await delay(5_000);
+  await untilAll(server, "answers");
+  await delay(500);
   await readAll(client, lab);
 });
 
@@ -56,9 +57,13 @@ async function ask(from: Pod, to: Pod): Promise<{ client: LabProcess; server: La
   await server.waitForEvent(({ event }) => event === "listening");
   const target = ["--host", to.ipv4 ?? "", "--port", `${PORT}`];
   const client = from.spawn([...script, "dial", ...target, "--sizes", SIZES.join(",")]);
-  const asked = () => server.events.filter(({ event }) => event === "asked").length;
-  await until(() => asked() === SIZES.length, 20_000, () => `${asked()} have asked`);
+  await untilAll(server, "asked");
   return { client, server };
+}
+
+async function untilAll(server: LabProcess, what: string): Promise<void> {
+  const count = () => server.events.filter(({ event }) => event === what).length;
+  await until(() => count() === SIZES.length, 20_000, () => `${what}: ${count()}`);
 }
 
 async function readAll(client: LabProcess, lab: Lab): Promise<void> {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { newCa } from "../src/identity/new_ca.ts";
 import { decodePem } from "../src/identity/pem.ts";
 import { TRUST_BUNDLE_KEY } from "../src/identity/signing_names.ts";
-import { COMMAND, REPOSITORY } from "./lab/agent.ts";
+import { REPOSITORY, RUN } from "./lab/agent.ts";
 import { until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
 import { BUNDLE, CA } from "./lab/signing.ts";
@@ -19,7 +19,7 @@ Deno.test("a CA is replaced under traffic", async () => {
   ]);
   assert(web && api?.ipv4);
   const script = new URL("lab/quick_signer.ts", import.meta.url).pathname;
-  const argv = [...COMMAND.slice(0, 3), script, await lab.api.signerKubeconfig()];
+  const argv = [...RUN, script, await lab.api.signerKubeconfig()];
   lab.outside.spawn([...argv, CERTIFICATE_SECONDS], { cwd: REPOSITORY });
   const agents = await Promise.all(lab.nodes.map(({ name }) => lab.startAgent(name)));
   for (const pod of [web, api]) await lab.waitEnrolled(pod);

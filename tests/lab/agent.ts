@@ -196,8 +196,10 @@ export async function runCommand(
 export const REPOSITORY = new URL("../../", import.meta.url).pathname;
 /** As in the image (daemonset/kube-gateway). */
 export const V8_FLAGS = "--v8-flags=--max-semi-space-size=2";
+/** What runs a program of the sources; its path and arguments follow. */
+export const RUN = [Deno.execPath(), "run", V8_FLAGS, "-A"];
 /** `kube-gateway`, from the sources. */
-export const COMMAND = [Deno.execPath(), "run", V8_FLAGS, "-A", `${REPOSITORY}src/main.ts`];
+export const COMMAND = [...RUN, `${REPOSITORY}src/main.ts`];
 
 // Before the log is set up, and when the runtime itself fails, a line can be anything.
 function parseLog(line: string): LogLine {

@@ -53,6 +53,7 @@ def answer(conn, number):
     emit(event="asked", number=number)
     go.wait()
     time.sleep(number * SECONDS_BETWEEN)
+    emit(event="answers", number=number)
     conn.sendall(bytes(int(asked)))
     conn.close()
 
