@@ -69,9 +69,6 @@ async function untilAll(server: LabProcess, what: string): Promise<void> {
 async function readAll(client: LabProcess, lab: Lab): Promise<void> {
   client.kill("SIGUSR1");
   const end = await client.waitForEvent(({ event }) => event === "end", 30_000);
-  const logs = lab.nodes.flatMap(({ name }) => lab.agent(name).log).map((one) =>
-    JSON.stringify(one)
-  );
-  assert.deepEqual(end.cut, [], logs.join("\n"));
+  assert.deepEqual(end.cut, [], `${JSON.stringify(end.cut)}\n${lab.logTails()}`);
   assert.equal(end.answers, SIZES.length);
 }

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";
-import type { LabProcess } from "./lab/process.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
 
 const PORT = 9000;
@@ -34,7 +33,7 @@ async function rest(lab: Lab): Promise<void> {
     const { sent } = await side.waitForEvent(({ event }) => event === "rests", limit);
     assert.ok(Number(sent) < BYTES, "everything was sent: nobody had to wait");
     const { bytes } = await side.waitForEvent(({ event }) => event === "end", 40_000);
-    assert.equal(bytes, BYTES, logs(lab, side));
+    assert.equal(bytes, BYTES, `${JSON.stringify(side.events)}\n${lab.logTails()}`);
   }
 }
 
@@ -56,10 +55,4 @@ async function vanish(lab: Lab): Promise<void> {
   await delay(100);
   const line = lab.agent("node-a").log.find(({ message }) => /has vanished/.test(`${message}`));
   assert.equal(line?.pod, talker.key);
-}
-
-/** What there is to say when a connection that should have lasted did not. */
-function logs(lab: Lab, side: LabProcess): string {
-  const lines = lab.nodes.flatMap(({ name }) => lab.agent(name).log);
-  return [...side.events, ...lines].map((line) => JSON.stringify(line)).join("\n");
 }

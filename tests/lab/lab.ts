@@ -265,13 +265,15 @@ export class Lab implements AsyncDisposable {
       const answers = await Promise.all(running().map((agent) => isTrueFor(agent)));
       return answers.every(Boolean);
     };
-    const describe = () =>
-      [
-        `The pod ${pod.key} is not ${state}`,
-        ...[...this.agents.values()].map((agent) => `${agent.node.name}:\n${agent.logTail()}`),
-      ].join("\n");
+    const describe = () => `The pod ${pod.key} is not ${state}\n${this.logTails()}`;
     // An agent that is just going away does not answer: that is not yet a failure.
     await until(() => everywhere().catch(() => false), timeoutMs, describe);
+  }
+
+  /** What the agents have said last, for the message of a failure. */
+  logTails(): string {
+    return [...this.agents.values()].map((agent) => `${agent.node.name}:\n${agent.logTail()}`)
+      .join("\n");
   }
 
   #captureFile(): string {

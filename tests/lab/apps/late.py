@@ -65,7 +65,7 @@ def dial(host, port, sizes):
         conn.sendall(str(size).encode())
         conn.shutdown(socket.SHUT_WR)
         conns.append(conn)
-    emit(event="asked")
+    # Not go.wait(): the signal's handler runs in this thread, and would have to interrupt it there.
     while not go.is_set():
         time.sleep(0.05)
     cut = []
