@@ -6,7 +6,7 @@
 import { parse, stringify } from "yaml";
 import { kindCgroup } from "./kind_cgroup.ts";
 
-const REPOSITORY = new URL("../", import.meta.url).pathname;
+const REPOSITORY = new URL("..", import.meta.url).pathname;
 const [cluster = "kind"] = Deno.args;
 const RIGHTS = ["00-namespace", "10-agent-rbac", "20-signer-rbac", "30-policies"];
 

@@ -13,6 +13,8 @@ const LAYERS = [
   "operate",
   "signer",
   "control",
+  "standalone",
+  "cluster",
   "relay",
   "kernel",
   "identity",

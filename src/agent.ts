@@ -1,12 +1,12 @@
 /** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import type { Cluster } from "./control/cluster/cluster.ts";
+import type { Cluster } from "./cluster/cluster.ts";
 import { GATEWAY_NAMESPACE } from "./constants.ts";
 import { NodeControl } from "./control/node_control.ts";
-import { NodeAddresses } from "./control/node_addresses.ts";
-import { PeerIndex } from "./control/peer_index.ts";
-import type { StrictEgressOptions } from "./control/strict_egress.ts";
+import { NodeAddresses } from "./control/routing/node_addresses.ts";
+import { PeerIndex } from "./control/rules/peer_index.ts";
+import type { StrictEgressOptions } from "./control/routing/strict_egress.ts";
 import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
@@ -161,8 +161,8 @@ async function openSource(options: AgentOptions): Promise<Source> {
   const { source, nodeName, trustDomain, certificateSeconds: ttlSeconds } = options;
   if ("directory" in source) {
     const { directory } = source;
-    const { openClusterDirectory } = await import("./control/cluster/directory.ts");
-    const { openInProcessIssuer } = await import("./identity/in_process.ts");
+    const { openClusterDirectory } = await import("./standalone/directory.ts");
+    const { openInProcessIssuer } = await import("./standalone/in_process.ts");
     return {
       cluster: openClusterDirectory({ directory, nodeName, trustDomain }),
       issuer: await openInProcessIssuer({ directory: `${directory}/ca`, trustDomain, ttlSeconds }),
@@ -170,7 +170,7 @@ async function openSource(options: AgentOptions): Promise<Source> {
       close: () => Promise.resolve(),
     };
   }
-  const { openKubernetesCluster } = await import("./control/cluster/kubernetes.ts");
+  const { openKubernetesCluster } = await import("./cluster/kubernetes.ts");
   const { openCertificateRequestIssuer } = await import("./identity/certificate_request_issuer.ts");
   const { daemonSet, signerName } = source;
   const api = await openKubernetesApi(source.kubeconfig);

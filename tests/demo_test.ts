@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 
-const REPOSITORY = new URL("../", import.meta.url).pathname;
+const REPOSITORY = new URL("..", import.meta.url).pathname;
 
 interface Story {
   observed: boolean;

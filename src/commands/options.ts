@@ -1,6 +1,6 @@
 import { parseCidr } from "../cidr.ts";
 import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
-import { parseEgressException } from "../control/egress_rules.ts";
+import { parseEgressException } from "../control/rules/egress_rules.ts";
 import { DEFAULT_SIGNER_NAME } from "../identity/signing_names.ts";
 import { validTrustDomain } from "../identity/spiffe.ts";
 import { parseListenAddress } from "../listen_address.ts";

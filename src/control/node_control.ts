@@ -3,17 +3,17 @@ import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
-import { knownUids } from "./births.ts";
-import type { Cluster } from "./cluster/cluster.ts";
-import type { ClusterObjects } from "./cluster/objects.ts";
-import { type Desired, desiredState } from "./desired.ts";
-import { Enrolments } from "./enrolments.ts";
-import { Frontends } from "./frontends.ts";
-import type { PeerIndex } from "./peer_index.ts";
-import { Peers } from "./peers.ts";
-import { ServiceIndex } from "./service_index.ts";
-import { StrictEgress, type StrictEgressOptions } from "./strict_egress.ts";
-import { notEnrolled, verdictsOf } from "./verdicts.ts";
+import { knownUids } from "./pods/cgroup_watch.ts";
+import type { Cluster } from "../cluster/cluster.ts";
+import type { ClusterObjects } from "../cluster/cluster.ts";
+import { type Desired, desiredState } from "./rules/desired.ts";
+import { Enrolments } from "./pods/enrolments.ts";
+import { Frontends } from "./routing/frontends.ts";
+import type { PeerIndex } from "./rules/peer_index.ts";
+import { Peers } from "./routing/peers.ts";
+import { ServiceIndex } from "./rules/service_index.ts";
+import { StrictEgress, type StrictEgressOptions } from "./routing/strict_egress.ts";
+import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
 
 const log = logger("agent");
 

@@ -15,7 +15,7 @@ import {
 } from "./signing_names.ts";
 import { FollowedBundle } from "./trust_bundle.ts";
 import { verifyIssued } from "./verify_issued.ts";
-import type { LeafFacts } from "./verify.ts";
+import type { LeafFacts } from "../leaf_facts.ts";
 
 export interface CertificateRequestIssuerOptions {
   readonly api: KubernetesApi;

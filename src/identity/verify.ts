@@ -1,27 +1,8 @@
+import type { LeafFacts } from "../leaf_facts.ts";
 import { addressFamily, formatAddress } from "../addresses.ts";
 import { quoted } from "../names.ts";
 import { IdentityError } from "./reasons.ts";
 import { parseSpiffeId, type SpiffeIdentity } from "./spiffe.ts";
-
-/**
- * What a peer's leaf certificate says, as parsed from its DER; never from a certificate's text form,
- * where one SAN can be made to look like two.
- */
-export interface LeafFacts {
-  /** Each URI SAN's bytes, as they stand in the certificate. */
-  uriSans: Uint8Array[];
-  /** Each IP SAN, 4 or 16 bytes in network byte order. */
-  ipSans: Uint8Array[];
-  hasBasicConstraints: boolean;
-  isCa: boolean;
-  /** OpenSSL's `KU_*` bits (openssl/x509v3.h), undefined when the extension is absent. */
-  keyUsage: number | undefined;
-  keyUsageCritical: boolean;
-  /** OpenSSL's `XKU_*` bits (openssl/x509v3.h), undefined when the extension is absent. */
-  extendedKeyUsage: number | undefined;
-  subjectEmpty: boolean;
-  sanCritical: boolean;
-}
 
 /** Who a peer has proved to be. */
 export interface PeerIdentity extends SpiffeIdentity {

@@ -2,7 +2,8 @@ import { X509Certificate } from "node:crypto";
 import { quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
 import { spiffeId } from "./spiffe.ts";
-import { identityOfLeaf, type LeafFacts } from "./verify.ts";
+import type { LeafFacts } from "../leaf_facts.ts";
+import { identityOfLeaf } from "./verify.ts";
 
 /** What an issued certificate must fit. */
 export interface Expected {

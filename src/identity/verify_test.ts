@@ -1,6 +1,7 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { IDENTITY_REASONS, IdentityError, type IdentityReason } from "./reasons.ts";
-import { identityOfLeaf, type LeafFacts, requireClient, requireServer } from "./verify.ts";
+import type { LeafFacts } from "../leaf_facts.ts";
+import { identityOfLeaf, requireClient, requireServer } from "./verify.ts";
 
 const ID = "spiffe://cluster.local/ns/shop/sa/web";
 const bytes = (text: string) => new TextEncoder().encode(text);

@@ -20,7 +20,7 @@ import {
 } from "./maps.ts";
 import { PROGRAMS } from "./redirector.ts";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
 const OBJECT = `${ROOT}build/redirect.bpf.o`;
 
 /** The kernel cuts longer names off (BPF_OBJ_NAME_LEN, linux/bpf.h, with its NUL). */

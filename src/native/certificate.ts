@@ -1,4 +1,4 @@
-import type { LeafFacts } from "../identity/verify.ts";
+import type { LeafFacts } from "../leaf_facts.ts";
 import { libcrypto } from "./libcrypto.ts";
 import { notNull, OpenSslError, succeeded } from "./openssl_error.ts";
 

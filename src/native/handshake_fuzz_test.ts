@@ -3,7 +3,7 @@
  * for more, takes none of them for a peer, and keeps nothing. fuzz_test.ts does the same over sockets.
  */
 import { deepEqual, strictEqual } from "node:assert/strict";
-import { credentials } from "../identity/credentials_for_tests.ts";
+import { credentials } from "../standalone/credentials_for_tests.ts";
 import { generator, mutate, type Random } from "../random_for_tests.ts";
 import { drainErrors } from "./openssl_error.ts";
 import { AlpnProtocol, TlsContext } from "./tls_context.ts";

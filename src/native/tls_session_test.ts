@@ -1,7 +1,7 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import assert from "node:assert/strict";
-import { credentials, TRUST_DOMAIN } from "../identity/credentials_for_tests.ts";
+import { credentials, TRUST_DOMAIN } from "../standalone/credentials_for_tests.ts";
 import { identityOfLeaf } from "../identity/verify.ts";
 import { libssl } from "./libssl.ts";
 import { drainErrors, notNull } from "./openssl_error.ts";

@@ -1,5 +1,5 @@
 import { addressFamily, canonicalAddress, parseAddress, specialAddress } from "../addresses.ts";
-import type { Pod } from "../control/cluster/objects.ts";
+import type { Pod } from "../cluster/objects.ts";
 import type { PodIdentity } from "../identity/issuer.ts";
 import {
   NODE_CLAIM,

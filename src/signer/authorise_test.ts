@@ -1,6 +1,6 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
-import { readPod } from "../control/cluster/objects.ts";
+import { readPod } from "../cluster/objects.ts";
 import { authorise, DENIALS, type Verdict } from "./authorise.ts";
 import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
 

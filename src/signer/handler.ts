@@ -1,5 +1,5 @@
 import type * as X509 from "@peculiar/x509";
-import { type Pod, readPod } from "../control/cluster/objects.ts";
+import { type Pod, readPod } from "../cluster/objects.ts";
 import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";

@@ -193,7 +193,7 @@ export async function runCommand(
 }
 
 /** The repository, from which the command runs. */
-export const REPOSITORY = new URL("../../", import.meta.url).pathname;
+export const REPOSITORY = new URL("../..", import.meta.url).pathname;
 /** As in the image (daemonset/kube-gateway). */
 export const V8_FLAGS = "--v8-flags=--max-semi-space-size=2";
 /** What runs a program of the sources; its path and arguments follow. */

@@ -1,0 +1,266 @@
+import * as v from "valibot";
+import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
+import type { KubernetesApi } from "../kubernetes/api.ts";
+import { errorText } from "../kubernetes/errors.ts";
+import { type WatchedList, watchList, type WatchOptions } from "../kubernetes/watch.ts";
+import { logger } from "../log.ts";
+import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "./registry.ts";
+import type { Verdict } from "./verdict.ts";
+import type { Cluster, ClusterProblem } from "./cluster.ts";
+import type { ClusterObjects } from "./cluster.ts";
+import {
+  type Namespace,
+  type Pod,
+  readNamespace,
+  readPod,
+  readSlice,
+  readZone,
+} from "./objects.ts";
+import { RegistryPublisher } from "./publisher.ts";
+import {
+  readService,
+  readServiceEndpoints,
+  type Service,
+  type ServiceEndpoints,
+} from "./services.ts";
+import { ConditionWriter } from "./condition_writer.ts";
+
+const log = logger("cluster");
+
+export interface KubernetesClusterOptions {
+  readonly api: KubernetesApi;
+  readonly nodeName: string;
+  readonly trustDomain: string;
+  /** The DaemonSet that runs this agent, followed to know its end; undefined when nothing does. */
+  readonly daemonSet: string | undefined;
+}
+
+/**
+ * The cluster behind an API server: this node's pods, all namespaces, Services and their endpoints, and the
+ * registry. Kept is what routing and enrolling need, never the objects.
+ *
+ * @throws {TypeError} when the node's name cannot be a label's value.
+ */
+export function openKubernetesCluster(options: KubernetesClusterOptions): Cluster {
+  requireNodeName(options.nodeName);
+  return new KubernetesCluster(options);
+}
+
+class KubernetesCluster implements Cluster {
+  readonly #options: KubernetesClusterOptions;
+  readonly #publisher: RegistryPublisher;
+  readonly #conditions: ConditionWriter;
+  readonly #watches: WatchedList[] = [];
+  #pods: ReadonlyMap<string, Pod> = new Map();
+  #namespaces: ReadonlyMap<string, Namespace> = new Map();
+  #slices: ReadonlyMap<string, Slice> = new Map();
+  #services: ReadonlyMap<string, Service> = new Map();
+  #endpoints: ReadonlyMap<string, ServiceEndpoints> = new Map();
+  #zone: string | undefined;
+  readonly #ended = new AbortController();
+  #zoneTimer: ReturnType<typeof setTimeout> | undefined;
+  #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
+  #tell: (() => void) | undefined;
+  #told = -Infinity;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(options: KubernetesClusterOptions) {
+    this.#options = options;
+    this.#publisher = new RegistryPublisher(options.api, options.nodeName);
+    this.#conditions = new ConditionWriter(options.api, options.nodeName);
+  }
+
+  async start(onChange: (objects: ClusterObjects) => void): Promise<void> {
+    const { nodeName, trustDomain, daemonSet } = this.#options;
+    const synced = [
+      this.#watch({
+        name: "pods of this node",
+        path: "/api/v1/pods",
+        query: { fieldSelector: `spec.nodeName=${nodeName}` },
+        read: (pod) => readPod(pod),
+      }, (pods) => this.#pods = pods),
+      this.#watch({
+        name: "namespaces",
+        path: "/api/v1/namespaces",
+        read: (value) => readNamespace(value),
+      }, (namespaces) => this.#namespaces = namespaces),
+      this.#watch({
+        name: "registry",
+        path: `${DISCOVERY}/namespaces/${GATEWAY_NAMESPACE}/endpointslices`,
+        query: { labelSelector: REGISTRY_LABEL },
+        pageSize: SLICES_A_PAGE,
+        read: (value) => readPart(value, nodeName, trustDomain),
+      }, (slices) => {
+        this.#slices = slices;
+        this.#observeOwn();
+      }),
+      this.#watch(
+        { name: "services", path: "/api/v1/services", read: (value) => readService(value) },
+        (services) => this.#services = services,
+      ),
+      this.#watch({
+        name: "endpoints of services",
+        path: `${DISCOVERY}/endpointslices`,
+        query: { labelSelector: `!${REGISTRY_LABEL}` },
+        pageSize: SLICES_A_PAGE,
+        read: (value) => readServiceEndpoints(value),
+      }, (endpoints) => this.#endpoints = endpoints),
+    ];
+    if (daemonSet !== undefined) {
+      this.#watch({
+        name: "this agent's DaemonSet",
+        path: `/apis/apps/v1/namespaces/${GATEWAY_NAMESPACE}/daemonsets`,
+        query: { fieldSelector: `metadata.name=${daemonSet}` },
+        read: readDeletion,
+      }, (daemonSets) => this.#daemonSets = daemonSets);
+    }
+
+    await Promise.all([...synced, this.#readZone()]);
+    this.#tell = () => onChange(this.#objects());
+    this.#tellNow();
+  }
+
+  publish(entries: readonly RegistryEntry[]): Promise<void> {
+    return this.#publisher.publish(entries);
+  }
+
+  tell(verdicts: readonly Verdict[]): Promise<void> {
+    return this.#conditions.tell(verdicts);
+  }
+
+  problems(): readonly ClusterProblem[] {
+    return this.#watches.flatMap((watch) =>
+      [...watch.problems()].map(([file, message]) => ({ file, message }))
+    );
+  }
+
+  get silence(): number {
+    return this.#options.api.silence;
+  }
+
+  isBeingUninstalled(): boolean {
+    if (this.#options.daemonSet === undefined) return true; // nobody would come after us
+    if (this.#namespaces.get(GATEWAY_NAMESPACE)?.deleting) return true;
+    const [daemonSet] = this.#daemonSets?.values() ?? [{ deleting: false }]; // unknown yet: it is there
+    return daemonSet === undefined || daemonSet.deleting;
+  }
+
+  async close(): Promise<void> {
+    this.#tell = undefined;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#zoneTimer);
+    this.#ended.abort();
+    await Promise.all([
+      this.#publisher.close(),
+      this.#conditions.close(),
+      ...this.#watches.map((watch) => watch.close()),
+    ]);
+  }
+
+  /** Resolves when it has been listed whole. */
+  #watch<T>(
+    options: Omit<WatchOptions<T>, "onChange">,
+    set: (items: ReadonlyMap<string, T>) => void,
+  ): Promise<void> {
+    const watch = watchList(this.#options.api, {
+      ...options,
+      onChange: (items) => {
+        set(items);
+        this.#tellSoon();
+      },
+    });
+    this.#watches.push(watch);
+    return watch.synced;
+  }
+
+  /** The first change at once, those that follow closely together. */
+  #tellSoon(): void {
+    if (this.#tell === undefined || this.#timer !== undefined) return;
+    const wait = this.#told + COALESCE_MILLISECONDS - performance.now();
+    this.#timer = setTimeout(() => this.#tellNow(), Math.max(0, wait));
+  }
+
+  #tellNow(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#told = performance.now();
+    try {
+      this.#tell?.();
+    } catch (error) {
+      log.error("a change of the cluster's objects could not be handled: {error}", {
+        error: String(error),
+      });
+    }
+  }
+
+  #objects(): ClusterObjects {
+    return {
+      pods: [...this.#pods.values()],
+      namespaces: this.#namespaces,
+      hasNamespaces: true,
+      registry: [...this.#slices.values()].map(({ part }) => part),
+      services: this.#services,
+      endpoints: this.#endpoints,
+      zone: this.#zone,
+      complete: true,
+    };
+  }
+
+  /** Where this node is: cloud controllers say it some time after the Node has appeared, and it hardly ever changes. */
+  async #readZone(): Promise<void> {
+    const { api, nodeName } = this.#options;
+    try {
+      const { signal } = this.#ended;
+      const zone = readZone(await api.request("GET", `/api/v1/nodes/${nodeName}`, { signal }));
+      if (zone !== this.#zone) this.#tellSoon();
+      this.#zone = zone;
+    } catch (error) {
+      if (this.#ended.signal.aborted) return;
+      log.info("topology hints wait: the Node cannot be read: {error}", {
+        error: errorText(error),
+      });
+    }
+    this.#zoneTimer = setTimeout(() => this.#readZone(), ZONE_MILLISECONDS);
+  }
+
+  #observeOwn(): void {
+    const own = new Map<string, unknown>();
+    for (const { name, own: object } of this.#slices.values()) {
+      if (object !== undefined) own.set(name, object);
+    }
+    this.#publisher.observed(own);
+  }
+}
+
+/** A slice of the registry; of our own node's also the object, to see when somebody else changes it. */
+interface Slice {
+  readonly name: string;
+  readonly part: RegistryPart;
+  readonly own: unknown;
+}
+
+function readPart(value: unknown, nodeName: string, trustDomain: string): Slice | undefined {
+  const slice = readSlice(value);
+  if (slice === undefined) return undefined;
+  return {
+    name: slice.name,
+    part: partOf(slice, trustDomain),
+    own: slice.node === nodeName ? value : undefined,
+  };
+}
+
+function readDeletion(value: unknown): { deleting: boolean } {
+  const { metadata } = v.parse(DeletionSchema, value);
+  return { deleting: metadata.deletionTimestamp !== undefined };
+}
+
+const DeletionSchema = v.object({
+  metadata: v.object({ deletionTimestamp: v.optional(v.string()) }),
+});
+
+const DISCOVERY = "/apis/discovery.k8s.io/v1";
+
+/** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
+const SLICES_A_PAGE = 100;
+const ZONE_MILLISECONDS = 300_000;
+const COALESCE_MILLISECONDS = 20;

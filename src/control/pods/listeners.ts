@@ -1,0 +1,91 @@
+import { parseAddress } from "../../addresses.ts";
+import { OUTBOUND_PORT, TUNNEL_PORT } from "../../constants.ts";
+import { EADDRINUSE, SystemError } from "../../native/errno.ts";
+import type { NetworkNamespace } from "../../native/namespace.ts";
+import { Socket } from "../../native/socket.ts";
+import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
+
+/** A pod's listening sockets, a set for each relay worker: the kernel spreads connections over them. */
+export interface PodListeners {
+  readonly outboundPort: number;
+  /** The cookie of the namespace they belong to. */
+  readonly cookie: bigint;
+  readonly sets: readonly { readonly outbound: Socket[]; readonly inbound: Socket[] }[];
+}
+
+const LOOPBACK4 = parseAddress("127.0.0.1");
+const LOOPBACK6 = parseAddress("::1");
+
+/**
+ * Opens a pod's listeners in its namespace: outbound on loopback, inbound on each of the pod's addresses.
+ * Throws a SystemError when the tunnel port is taken or an address is gone, with nothing left open.
+ */
+export function openListeners(
+  namespace: NetworkNamespace,
+  addresses: readonly string[],
+  workers: number,
+): PodListeners {
+  const opened: Socket[] = [];
+  const listen = (endpoint: Endpoint): Socket => {
+    const socket = Socket.forAddress(endpoint.address).shareAddress();
+    opened.push(socket);
+    socket.bind(endpoint);
+    socket.listen();
+    return socket;
+  };
+  const all = addresses.map(parseAddress);
+  const loopbacks = [LOOPBACK4, LOOPBACK6].filter((loopback) =>
+    all.some((address) => isIpv4(address) === isIpv4(loopback))
+  );
+  try {
+    return namespace.run(() => {
+      const outboundPort = freePort(loopbacks);
+      const sets = Array.from({ length: workers }, () => ({
+        // Accepted sockets inherit it: if the agent dies, half an answer must not look like a whole one.
+        outbound: loopbacks.map((address) => resetting(listen({ address, port: outboundPort }))),
+        inbound: all.map((address) => listen({ address, port: TUNNEL_PORT })),
+      }));
+      const first = opened[0];
+      if (first === undefined) throw new RangeError("a pod without addresses cannot be enrolled");
+      return { outboundPort, cookie: first.namespaceCookie(), sets };
+    });
+  } catch (error) {
+    for (const socket of opened) socket[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function resetting(listener: Socket): Socket {
+  listener.resetsOnClose(true);
+  return listener;
+}
+
+/** Closes listeners that no worker was given; what waits in them is reset. */
+export function closeListeners({ sets }: PodListeners): void {
+  for (const { outbound, inbound } of sets) {
+    for (const socket of [...outbound, ...inbound]) socket[Symbol.dispose]();
+  }
+}
+
+/** The usual port, or one of the kernel's choice that is free on every loopback when the pod uses that. */
+function freePort(loopbacks: readonly Uint8Array[]): number {
+  for (let attempt = 0; attempt < 10; attempt++) {
+    let port = attempt === 0 ? OUTBOUND_PORT : 0;
+    const probes: Socket[] = [];
+    try {
+      for (const address of loopbacks) {
+        // Without SO_REUSEPORT: a port that the application shares would get our connections too.
+        const probe = Socket.forAddress(address).reuseAddress();
+        probes.push(probe);
+        probe.bind({ address, port });
+        port = probe.localEndpoint().port;
+      }
+      return port;
+    } catch (error) {
+      if (!(error instanceof SystemError) || error.errno !== EADDRINUSE) throw error;
+    } finally {
+      for (const probe of probes) probe[Symbol.dispose]();
+    }
+  }
+  throw new Error("no port of the pod's loopback is free for the outbound listener");
+}

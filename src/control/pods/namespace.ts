@@ -1,0 +1,104 @@
+import { readFileSync, statSync } from "node:fs";
+import { formatAddress, specialAddress } from "../../addresses.ts";
+import { SystemError } from "../../native/errno.ts";
+import { NetworkNamespace } from "../../native/namespace.ts";
+import { isIpv4 } from "../../native/socket_address.ts";
+
+/** A pod's network namespace, proved to be its own. */
+export interface PodNamespace {
+  /** The finder's to dispose of. */
+  readonly namespace: NetworkNamespace;
+  /** Device and inode, which name it as long as it is open. */
+  readonly identity: string;
+  /** The pod's addresses: those that were asked for, or the first global one of each family. Canonical text. */
+  readonly addresses: readonly string[];
+}
+
+/**
+ * Finds the network namespace of a pod among its processes: the oldest one's that is not the node's and holds
+ * one of the pod's addresses, or any global address while the pod's object names none yet (the kernel knows
+ * before the API server). The processes come from the pod's own cgroup, so a thread of ours that passes
+ * through a namespace is never among them. Returns the reason when there is none (yet).
+ */
+export function findNamespace(
+  pids: readonly number[],
+  addresses: readonly string[],
+  procRoot: string,
+): PodNamespace | { readonly missing: string } {
+  const foreign = nodeNamespaces(procRoot);
+  const seen = new Set<string>();
+  for (const pid of oldestFirst(pids, procRoot)) {
+    const path = `${procRoot}/${pid}/ns/net`;
+    const identity = identityOf(path);
+    if (identity === undefined || foreign.has(identity) || seen.has(identity)) continue;
+    seen.add(identity);
+    const namespace = open(path);
+    if (namespace === undefined) continue;
+    // What was opened, not what the path names by now: the process may have ended and its number be reused.
+    const own = podAddresses(namespace, addresses);
+    if (own.length > 0) return { namespace, identity, addresses: own };
+    namespace[Symbol.dispose]();
+  }
+  if (pids.length === 0) return { missing: "no process runs in the pod's cgroup yet" };
+  if (seen.size === 0) {
+    return { missing: "all processes of the pod are in the node's network namespace" };
+  }
+  return { missing: `no namespace of the pod holds ${addresses.join(" or ") || "an address"} yet` };
+}
+
+/** Whether one of the pod's processes is in the namespace of that identity. */
+export function stillInUse(identity: string, pids: readonly number[], procRoot: string): boolean {
+  return pids.some((pid) => identityOf(`${procRoot}/${pid}/ns/net`) === identity);
+}
+
+/** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
+function nodeNamespaces(procRoot: string): Set<string> {
+  return new Set(
+    ["self", "1"].flatMap((pid) => identityOf(`${procRoot}/${pid}/ns/net`) ?? []),
+  );
+}
+
+function identityOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path);
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined; // ended meanwhile, or hidden from us: then nothing is known of it
+  }
+}
+
+function open(path: string): NetworkNamespace | undefined {
+  try {
+    return NetworkNamespace.open(path);
+  } catch (error) {
+    if (error instanceof SystemError) return undefined;
+    throw error;
+  }
+}
+
+/** What the pod's addresses are by this namespace: none when it is not the pod's. */
+function podAddresses(namespace: NetworkNamespace, wanted: readonly string[]): readonly string[] {
+  const held = namespace.addresses();
+  if (wanted.length > 0) {
+    return held.some((address) => wanted.includes(formatAddress(address))) ? wanted : [];
+  }
+  const global = held.filter((address) => specialAddress(address) === undefined);
+  return [global.find(isIpv4), global.find((address) => !isIpv4(address))]
+    .filter((address) => address !== undefined).map(formatAddress);
+}
+
+/** By start time, field 22 of /proc/<pid>/stat: the sandbox's first process is the pod's, others may be guests. */
+function oldestFirst(pids: readonly number[], procRoot: string): number[] {
+  const started = new Map(pids.map((pid) => [pid, startTime(pid, procRoot)]));
+  return [...pids].sort((a, b) => (started.get(a) ?? 0) - (started.get(b) ?? 0));
+}
+
+function startTime(pid: number, procRoot: string): number {
+  try {
+    const stat = readFileSync(`${procRoot}/${pid}/stat`, "utf8");
+    // The second field is the command in parentheses and may hold anything: count from behind it.
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+  } catch {
+    return Infinity;
+  }
+}

@@ -1,0 +1,78 @@
+import { readFileSync } from "node:fs";
+import { parseAddress } from "../../addresses.ts";
+import { encodeNumber } from "../../kernel/maps.ts";
+import { logger } from "../../log.ts";
+import type { BpfMap } from "../../native/bpf_map.ts";
+
+const log = logger("node");
+
+/** kubelet's probes come from one of these; bridges come and go with the CNI's configuration. */
+const REFRESH_MILLISECONDS = 10_000;
+
+/**
+ * Keeps the kernel's map of the node's own addresses, from which strict pods may be connected: those of the agent's
+ * network namespace and of process 1's, which is the node's own when the agent's is not.
+ */
+export class NodeAddresses implements Disposable {
+  readonly #map: BpfMap;
+  readonly #directories: readonly string[];
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(map: BpfMap, procRoot: string) {
+    this.#map = map;
+    this.#directories = [`${procRoot}/self/net`, `${procRoot}/1/net`];
+    this.refresh();
+    this.#timer = setInterval(() => this.refresh(), REFRESH_MILLISECONDS);
+  }
+
+  refresh(): void {
+    const addresses = new Set<string>();
+    try {
+      for (const directory of this.#directories) {
+        const ipv4 = readFileSync(`${directory}/fib_trie`, "utf8");
+        const ipv6 = readIfPresent(`${directory}/if_inet6`); // absent without IPv6
+        for (const address of localAddresses(ipv4, ipv6)) addresses.add(address.toHex());
+      }
+    } catch (error) {
+      // Kept as they are: an address that has gone does less harm than refusing kubelet's probes.
+      log.warn("this node's addresses cannot be read: {error}", { error: String(error) });
+      return;
+    }
+    const known = new Set(this.#map.keys().map((key) => key.toHex()));
+    for (const hex of addresses) {
+      if (!known.has(hex)) this.#map.set(Uint8Array.fromHex(hex), encodeNumber(1));
+    }
+    for (const hex of known) if (!addresses.has(hex)) this.#map.delete(Uint8Array.fromHex(hex));
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/**
+ * The addresses that /proc/PID/net/fib_trie (entries `/32 host LOCAL`, each below its address) and if_inet6 (32
+ * hexadecimal digits first) list, 16 bytes each; loopback's IPv4 ones are left out.
+ */
+export function localAddresses(fibTrie: string, ifInet6: string): Uint8Array[] {
+  const found: Uint8Array[] = [];
+  let last = "";
+  for (const line of fibTrie.split("\n")) {
+    last = /\|-- (\S+)/.exec(line)?.[1] ?? last;
+    if (line.includes("/32 host LOCAL") && !last.startsWith("127.")) found.push(parseAddress(last));
+  }
+  for (const line of ifInet6.split("\n")) {
+    const hex = /^([0-9a-f]{32}) /.exec(line)?.[1];
+    if (hex !== undefined) found.push(Uint8Array.fromHex(hex));
+  }
+  return found;
+}
+
+function readIfPresent(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw error;
+  }
+}

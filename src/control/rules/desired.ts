@@ -1,0 +1,107 @@
+import { parseAddress, specialAddress } from "../../addresses.ts";
+import { ANNOTATION } from "../../constants.ts";
+import { spiffeId } from "../../identity/spiffe.ts";
+import { isPodUid, quoted } from "../../names.ts";
+import type { ClusterObjects } from "../../cluster/cluster.ts";
+import { CONFIG_HASH_ANNOTATION, type Pod } from "../../cluster/objects.ts";
+import { type PodSettings, settingsOf } from "./settings.ts";
+
+/** A local pod that is to be enrolled. */
+export interface WantedEnrolment {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly serviceAccount: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
+  /** Canonical text; empty until the pod has one, and the enrolment waits so long. */
+  readonly addresses: readonly string[];
+  /**
+   * The UIDs by which the pod's cgroup may be named, best first. Candidates only: a static pod's comes from
+   * an annotation that a user can write, so a cgroup and its network namespace count as the pod's only
+   * when the namespace holds the pod's address.
+   */
+  readonly cgroupUids: readonly string[];
+  readonly settings: PodSettings;
+}
+
+/** An annotated local pod that cannot be enrolled. */
+export interface RefusedPod {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly reason: string;
+}
+
+/** What the agent works towards. */
+export interface Desired {
+  /** By pod UID. */
+  readonly enrolments: Map<string, WantedEnrolment>;
+  readonly refused: RefusedPod[];
+}
+
+/**
+ * Which local pods should be enrolled, given everything that is known. Computed from the whole state and never
+ * from a change, so no order of events, and no late or repeated one, can leave a trace in it.
+ */
+export function desiredState(
+  objects: ClusterObjects,
+  nodeName: string,
+  trustDomain: string,
+): Desired {
+  const enrolments = new Map<string, WantedEnrolment>();
+  const refused: RefusedPod[] = [];
+  const uids = new Set(objects.pods.map((pod) => pod.uid));
+  for (const pod of objects.pods) {
+    if (pod.nodeName !== nodeName || hasEnded(pod)) continue;
+    // A pod's own word wins over its namespace's.
+    const own = pod.annotations[ANNOTATION];
+    const wish = own ?? objects.namespaces.get(pod.namespace)?.annotation;
+    if (wish === undefined || wish === "false") continue;
+    const { uid, namespace, name, serviceAccount, addresses } = pod;
+    const reason = refusal(pod, wish, own === undefined);
+    if (reason !== undefined) {
+      refused.push({ uid, namespace, name, reason });
+      continue;
+    }
+    const identity = spiffeId(trustDomain, namespace, serviceAccount);
+    const cgroupUids = cgroupUidsOf(pod, uids);
+    enrolments.set(uid, {
+      uid,
+      namespace,
+      name,
+      serviceAccount,
+      identity,
+      addresses,
+      cgroupUids,
+      settings: settingsOf(pod.annotations),
+    });
+  }
+  return { enrolments, refused };
+}
+
+/** A pod whose containers will not run again; its address may be another's by now. */
+export function hasEnded(pod: Pod): boolean {
+  return pod.phase === "Succeeded" || pod.phase === "Failed";
+}
+
+function refusal(pod: Pod, wish: string, isNamespaces: boolean): string | undefined {
+  if (wish !== "true") {
+    const whose = isNamespaces ? `namespace ${pod.namespace}'s annotation` : "annotation";
+    return `${whose} ${ANNOTATION} must be "true" or "false", not ${quoted(wish, 40)}`;
+  }
+  if (pod.hostNetwork) return "hostNetwork: the pod has no network of its own";
+  for (const address of pod.addresses) {
+    const special = specialAddress(parseAddress(address));
+    if (special !== undefined) return `its address ${address} is ${special}`;
+  }
+  return undefined;
+}
+
+/** A static pod's cgroup has the UID that kubelet derived from the manifest, not the mirror pod's. */
+function cgroupUidsOf(pod: Pod, uids: Set<string>): string[] {
+  const hash = pod.annotations[CONFIG_HASH_ANNOTATION];
+  // Naming another pod's UID there would be asking for that pod's cgroup.
+  if (hash === undefined || !isPodUid(hash) || uids.has(hash)) return [pod.uid];
+  return [pod.uid, hash];
+}

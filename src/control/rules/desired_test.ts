@@ -1,0 +1,116 @@
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import type { ClusterObjects } from "../../cluster/cluster.ts";
+import type { Pod } from "../../cluster/objects.ts";
+import { settingsOf } from "./settings.ts";
+import { desiredState } from "./desired.ts";
+
+const A: Pod = {
+  uid: "uid-a",
+  namespace: "shop",
+  name: "a",
+  nodeName: "n1",
+  serviceAccount: "sa-a",
+  annotations: { "kube-gateway.io": "true" },
+  addresses: ["10.0.0.1"],
+  hostNetwork: false,
+  phase: "Running",
+  deleting: false,
+};
+const B: Pod = { ...A, uid: "uid-b", name: "b", serviceAccount: "sa-b" };
+
+function objects(pods: Pod[], annotation?: string): ClusterObjects {
+  return {
+    pods,
+    namespaces: new Map([["shop", { name: "shop", annotation, deleting: false }]]),
+    registry: [],
+    services: new Map(),
+    zone: undefined,
+    endpoints: new Map(),
+    hasNamespaces: false,
+    complete: true,
+  };
+}
+
+const desired = (o: ClusterObjects) => desiredState(o, "n1", "td");
+
+Deno.test("an annotated local pod is to be enrolled", () => {
+  const { enrolments, refused } = desired(objects([A]));
+  deepStrictEqual(refused, []);
+  deepStrictEqual([...enrolments], [["uid-a", {
+    uid: "uid-a",
+    namespace: "shop",
+    name: "a",
+    serviceAccount: "sa-a",
+    identity: "spiffe://td/ns/shop/sa/sa-a",
+    addresses: ["10.0.0.1"],
+    cgroupUids: ["uid-a"],
+    settings: settingsOf({}),
+  }]]);
+});
+
+Deno.test("who is enrolled, who is left alone, who is refused", () => {
+  const annotated = (value: string) => ({ annotations: { "kube-gateway.io": value } });
+  for (
+    const [name, change, enrolled, reason] of [
+      ["running", {}, true, undefined],
+      ["pending, no address yet", { phase: "Pending", addresses: [] }, true, undefined],
+      ["unknown phase", { phase: "Unknown" }, true, undefined],
+      ["being deleted, still running", { deleting: true }, true, undefined],
+      ["ended well", { phase: "Succeeded" }, false, undefined],
+      ["ended badly", { phase: "Failed" }, false, undefined],
+      ["ended while being deleted", { phase: "Failed", deleting: true }, false, undefined],
+      ["ended, with a bad annotation", { phase: "Failed", ...annotated("x") }, false, undefined],
+      ["no annotation", { annotations: {} }, false, undefined],
+      ["other annotations", { annotations: { "kube-gateway.io/x": "true" } }, false, undefined],
+      ["false", annotated("false"), false, undefined],
+      ["on another node", { nodeName: "n2" }, false, undefined],
+      ["on another node, bad annotation", { nodeName: "n2", ...annotated("x") }, false, undefined],
+      ["not scheduled", { nodeName: "" }, false, undefined],
+      ["True", annotated("True"), false, /"true" or "false", not "True"/],
+      ["empty", annotated(""), false, /not ""/],
+      ["blank", annotated("true "), false, /not "true "/],
+      ["a cut value", annotated("true" + "x".repeat(252) + "…"), false, /not "truexx/],
+      ["control characters", annotated("tr\nue"), false, /not "tr\\nue"/],
+      ["host network", { hostNetwork: true }, false, /hostNetwork/],
+      ["host network, false", { hostNetwork: true, ...annotated("false") }, false, undefined],
+      ["loopback", { addresses: ["127.0.0.1"] }, false, /127\.0\.0\.1 is loopback/],
+    ] as const
+  ) {
+    const { enrolments, refused } = desired(objects([{ ...A, ...change }]));
+    strictEqual(enrolments.has("uid-a"), enrolled, name);
+    strictEqual(refused.length, reason === undefined ? 0 : 1, name);
+    const [only] = refused;
+    if (reason === undefined || only === undefined) continue;
+    match(only.reason, reason, name);
+    strictEqual(only.reason.length < 150, true, name);
+    deepStrictEqual([only.uid, only.namespace, only.name], ["uid-a", "shop", "a"]);
+  }
+});
+
+Deno.test("a static pod's cgroup is looked for by its hash, never by another pod's UID", () => {
+  const withHash = (hash: string) => ({
+    ...A,
+    annotations: { ...A.annotations, "kubernetes.io/config.hash": hash },
+  });
+  const uids = (pod: Pod) => desired(objects([pod, B])).enrolments.get("uid-a")?.cgroupUids;
+  deepStrictEqual(uids(withHash("0123456789abcdef")), ["uid-a", "0123456789abcdef"]);
+  for (const hash of ["uid-b", "uid-a", "..", "a/b", ""]) {
+    deepStrictEqual(uids(withHash(hash)), ["uid-a"], hash);
+  }
+});
+
+Deno.test("a namespace's annotation is that of its pods that have none of their own", () => {
+  const bare: Pod = { ...A, annotations: {} };
+  const no: Pod = { ...B, annotations: { "kube-gateway.io": "false" } };
+  const other: Pod = { ...bare, uid: "uid-c", namespace: "bank" };
+  const enrolled = (annotation?: string) => [
+    ...desired(objects([bare, no, other], annotation)).enrolments.keys(),
+  ];
+  deepStrictEqual(enrolled("true"), ["uid-a"]);
+  deepStrictEqual(enrolled("false"), []);
+  deepStrictEqual(enrolled(undefined), []);
+  deepStrictEqual([...desired(objects([A], "false")).enrolments.keys()], ["uid-a"]);
+  const { refused } = desired(objects([bare, no, other], "yes"));
+  deepStrictEqual(refused.map(({ uid }) => uid), ["uid-a"]);
+  match(refused[0]?.reason ?? "", /namespace shop's annotation .* not "yes"/);
+});

@@ -1,0 +1,54 @@
+/** What a pod's annotations ask for beside its enrolment. */
+import { ALLOW_ANNOTATION, EGRESS_ANNOTATION, INBOUND_ANNOTATION } from "../../constants.ts";
+import { quoted } from "../../names.ts";
+import { nobody, parsePolicy, type Policy } from "../../policy.ts";
+
+export interface PodSettings {
+  /** New connections to the pod that are not through its tunnel are refused. */
+  readonly strictInbound: boolean;
+  /** Connections from the pod that would go in clear to somewhere inside the cluster are refused. */
+  readonly strictEgress: boolean;
+  /** Who may connect; undefined: every identity of the trust domain. */
+  readonly policy: Policy | undefined;
+  /** What was not understood. It then means the strictest it could have meant. */
+  readonly problems: readonly string[];
+}
+
+/** Never fails: a mistake in an annotation must neither keep a pod from being encrypted nor open it. */
+export function settingsOf(annotations: Readonly<Record<string, string>>): PodSettings {
+  const problems: string[] = [];
+  const isStrict = (key: string): boolean => {
+    const value = annotations[key];
+    if (value === undefined || value === "permissive") return false;
+    if (value !== "strict") {
+      problems.push(
+        `annotation ${key} must be "strict" or "permissive", not ${
+          quoted(value, 40)
+        }: taken as strict`,
+      );
+    }
+    return true;
+  };
+  const policyOf = (text: string | undefined): Policy | undefined => {
+    if (text === undefined) return undefined;
+    try {
+      return parsePolicy(text);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      const policy = nobody(text);
+      const meaning = policy.dryRun ? "every stream is told" : "nobody may connect";
+      problems.push(`annotation ${ALLOW_ANNOTATION}: ${reason}; ${meaning}`);
+      return policy;
+    }
+  };
+  return {
+    strictInbound: isStrict(INBOUND_ANNOTATION),
+    strictEgress: isStrict(EGRESS_ANNOTATION),
+    policy: policyOf(annotations[ALLOW_ANNOTATION]),
+    problems,
+  };
+}
+
+export function sameSettings(a: PodSettings, b: PodSettings): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

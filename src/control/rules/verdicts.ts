@@ -1,0 +1,71 @@
+import type { Pod } from "../../cluster/objects.ts";
+import type { Desired } from "./desired.ts";
+import type { Enrolment } from "../pods/enrolment.ts";
+import type { Verdict } from "../../cluster/verdict.ts";
+
+/**
+ * What is to be said of this node's pods, where it is not what their status says already. Nothing about pods
+ * that have never been annotated, nor about a pod that has only just begun to enrol: it would be over before
+ * it is read. A pod is not secured before the registry has it (`isPublished`): others would connect to it in clear, which
+ * a readiness gate on the condition prevents.
+ */
+export function verdictsOf(
+  pods: readonly Pod[],
+  desired: Desired,
+  enrolments: readonly Pick<Enrolment, Told>[],
+  isPublished: (uid: string) => boolean,
+): Verdict[] {
+  const enrolmentByUid = new Map(enrolments.map((each) => [each.wanted.uid, each]));
+  const refusalByUid = new Map(desired.refused.map(({ uid, reason }) => [uid, reason]));
+  return pods.flatMap((pod): Verdict[] => {
+    const enrolment = enrolmentByUid.get(pod.uid);
+    const refusal = refusalByUid.get(pod.uid);
+    const verdict = refusal !== undefined
+      ? verdictOf(pod, "False", "Refused", refusal)
+      : enrolment !== undefined
+      ? ofEnrolment(pod, enrolment, isPublished(pod.uid))
+      : desired.enrolments.has(pod.uid) || pod.secured === undefined
+      ? undefined
+      : notEnrolled(pod, 'the annotation kube-gateway.io is not "true"');
+    return verdict === undefined || isSaid(verdict) ? [] : [verdict];
+  });
+}
+
+type Told = "wanted" | "state" | "reason" | "isNew" | "addresses" | "settings";
+
+/** For a pod that goes back to plain connections. */
+export function notEnrolled(pod: Pod, why: string): Verdict {
+  return verdictOf(pod, "False", "NotEnrolled", `its connections are not encrypted: ${why}`);
+}
+
+function ofEnrolment(
+  pod: Pod,
+  { wanted, state, reason, isNew, addresses, settings }: Pick<Enrolment, Told>,
+  isPublished: boolean,
+): Verdict | undefined {
+  if (state === "active" && isPublished) {
+    const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
+      "TCP connections with other enrolled pods are mutual TLS 1.3";
+    return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems].join("; "));
+  }
+  const isGoing = state === "leaving" || state === "gone";
+  // One that was secured is not while it waits, however short that is: the next look will tell.
+  if (isGoing || (isNew && pod.secured?.status !== "True")) return undefined;
+  const message = state === "active"
+    ? "the registry does not name it yet, so other pods connect to it in clear"
+    : `connections to peers are refused: ${reason ?? "enrolling"}`;
+  return verdictOf(pod, "False", "Waiting", message);
+}
+
+function verdictOf(
+  pod: Pod,
+  status: Verdict["status"],
+  reason: Verdict["reason"],
+  message: string,
+): Verdict {
+  return { pod, status, reason, message };
+}
+
+function isSaid({ pod: { secured }, status, reason, message }: Verdict): boolean {
+  return secured?.status === status && secured.reason === reason && secured.message === message;
+}

@@ -1,0 +1,85 @@
+import { deepStrictEqual, match } from "node:assert/strict";
+import type { Pod } from "../../cluster/objects.ts";
+import type { Desired, WantedEnrolment } from "./desired.ts";
+import { settingsOf } from "./settings.ts";
+import { verdictsOf } from "./verdicts.ts";
+
+const POD: Pod = {
+  uid: "u",
+  namespace: "shop",
+  name: "web",
+  nodeName: "n1",
+  serviceAccount: "web",
+  annotations: {},
+  addresses: ["10.0.0.1"],
+  hostNetwork: false,
+  phase: "Running",
+  deleting: false,
+};
+const WANTED: WantedEnrolment = {
+  uid: "u",
+  namespace: "shop",
+  name: "web",
+  serviceAccount: "web",
+  identity: "spiffe://td/ns/shop/sa/web",
+  addresses: [],
+  cgroupUids: ["u"],
+  settings: settingsOf({}),
+};
+const ACTIVE = {
+  wanted: WANTED,
+  state: "active",
+  reason: undefined,
+  isNew: false,
+  settings: settingsOf({}),
+  addresses: ["10.0.0.1"],
+} as const;
+const nobody: Desired = { enrolments: new Map(), refused: [] };
+const wanted: Desired = { enrolments: new Map([["u", WANTED]]), refused: [] };
+const said = (status: "True" | "False", reason = "Enrolled", message = "") => ({
+  ...POD,
+  secured: { status, reason, message, since: "" },
+});
+const isPublished = () => true;
+const short = (verdicts: ReturnType<typeof verdictsOf>) =>
+  verdicts.map(({ status, reason }) => `${status} ${reason}`);
+
+Deno.test("what is said of a pod", () => {
+  const waiting = { ...ACTIVE, state: "waiting", reason: "no namespace" } as const;
+  const refused: Desired = {
+    enrolments: new Map(),
+    refused: [{ uid: "u", namespace: "shop", name: "web", reason: "hostNetwork" }],
+  };
+  for (
+    const [name, pod, desired, enrolments, expected] of [
+      ["never annotated", POD, nobody, [], []],
+      ["enrolled", POD, wanted, [ACTIVE], ["True Enrolled"]],
+      ["waits", POD, wanted, [waiting], ["False Waiting"]],
+      ["has only begun", POD, wanted, [{ ...waiting, isNew: true }], []],
+      ["had been secured", said("True"), wanted, [{ ...waiting, isNew: true }], ["False Waiting"]],
+      ["is leaving", said("True"), nobody, [{ ...ACTIVE, state: "leaving" as const }], []],
+      ["has left", said("True"), nobody, [], ["False NotEnrolled"]],
+      ["is to be enrolled, nothing yet", said("False", "NotEnrolled"), wanted, [], []],
+      ["refused", POD, refused, [], ["False Refused"]],
+      ["refused after it was enrolled", said("True"), refused, [], ["False Refused"]],
+    ] as const
+  ) deepStrictEqual(short(verdictsOf([pod], desired, enrolments, isPublished)), expected, name);
+});
+
+Deno.test("what is said already is not said again, another reason is", () => {
+  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], isPublished);
+  match(verdict?.message ?? "", /spiffe:\/\/td\/ns\/shop\/sa\/web at 10\.0\.0\.1/);
+  const same = said("True", "Enrolled", verdict?.message);
+  deepStrictEqual(verdictsOf([same], wanted, [ACTIVE], isPublished), []);
+  const moved = { ...ACTIVE, addresses: ["10.0.0.2"] };
+  deepStrictEqual(short(verdictsOf([same], wanted, [moved], isPublished)), ["True Enrolled"]);
+});
+
+Deno.test("a pod that the registry does not name is not secured", () => {
+  const verdict = (pod: Pod, isNew: boolean) =>
+    verdictsOf([pod], wanted, [{ ...ACTIVE, isNew }], () => false);
+  deepStrictEqual(verdict(POD, true), []);
+  deepStrictEqual(short(verdict(POD, false)), ["False Waiting"]);
+  match(verdict(POD, false)[0]?.message ?? "", /in clear/);
+  deepStrictEqual(short(verdict(said("True"), true)), ["False Waiting"]);
+});
