@@ -14,7 +14,7 @@ import { parseSpiffeId } from "../identity/spiffe.ts";
 import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import type { RegistryEndpoint, RegistrySlice } from "./objects.ts";
 
-/** One enrolled pod, as its node's agent publishes it. */
+/** One pod that must be encrypted, as its node's agent publishes it. */
 export interface RegistryEntry {
   readonly uid: string;
   readonly namespace: string;
@@ -24,6 +24,8 @@ export interface RegistryEntry {
   readonly node: string;
   /** Canonical text. */
   readonly addresses: readonly string[];
+  /** The pod can be served now. While it cannot, its peers wait for it, then refuse; they never send in clear. */
+  readonly ready: boolean;
 }
 
 /** Who is expected behind an address. The handshake decides whether it is so. */
@@ -36,6 +38,8 @@ export interface Peer {
   /** `namespace/name`. */
   readonly pod: string;
   readonly node: string;
+  /** Its node's agent can serve it now. */
+  readonly ready: boolean;
 }
 
 /** What one slice of the registry says, as far as it can be believed. */
@@ -67,7 +71,7 @@ export interface EndpointSliceObject {
   addressType: "IPv4" | "IPv6";
   endpoints: {
     addresses: string[];
-    conditions: { ready: true };
+    conditions: { ready: boolean };
     nodeName: string;
     targetRef: { kind: "Pod"; namespace: string; name: string; uid: string };
   }[];
@@ -160,9 +164,9 @@ function sliceOf(
       },
     },
     addressType: `IPv${family}`,
-    endpoints: pods.map(({ entry: { namespace, name, uid }, address }) => ({
+    endpoints: pods.map(({ entry: { namespace, name, uid, ready }, address }) => ({
       addresses: [address],
-      conditions: { ready: true },
+      conditions: { ready },
       nodeName: node,
       targetRef: { kind: "Pod", namespace, name, uid },
     })),
@@ -211,7 +215,6 @@ function peerOf(
   if (!isPodUid(uid)) return `target UID ${quoted(uid)}`;
   if (!isDnsLabel(namespace)) return `target namespace ${quoted(namespace)}`;
   if (!isDnsSubdomain(name)) return `target name ${quoted(name)}`;
-  if (!endpoint.ready) return "not ready";
   if (endpoint.nodeName !== slice.node) {
     return `on node ${quoted(endpoint.nodeName)}, but published by ${slice.node}`;
   }
@@ -238,6 +241,7 @@ function peerOf(
     uid,
     pod: `${namespace}/${name}`,
     node: shared(slice.node),
+    ready: endpoint.ready,
   };
 }
 

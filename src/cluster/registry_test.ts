@@ -9,6 +9,7 @@ const WEB: RegistryEntry = {
   identity: "spiffe://cluster.local/ns/shop/sa/web",
   node: "n1",
   addresses: ["10.0.0.1", "fd00::1"],
+  ready: true,
 };
 const DB: RegistryEntry = {
   ...WEB,
@@ -87,6 +88,7 @@ Deno.test("published entries come back as they were, at most 100 in a slice, in 
     uid: "uid-000",
     pod: "shop/web-0",
     node: "n1",
+    ready: true,
   });
   deepStrictEqual(slicesOf("n1", [...entries].reverse()), slicesOf("n1", entries));
   deepStrictEqual(slicesOf("n1", []), []);
@@ -135,7 +137,6 @@ const REFUSED_ENDPOINTS: [string, Change, RegExp][] = [
   ["a host name", endpoint({ addresses: ["db.shop"] }), /no IP address/],
   ["another node's pod", endpoint({ nodeName: "n2" }), /"n2".*n1/],
   ["no node", endpoint({ nodeName: "" }), /on node ""/],
-  ["not ready", endpoint({ ready: false }), /not ready/],
   ["target kind", target({ kind: "Node" }), /"Node"/],
   ["target UID", target({ uid: ".." }), /UID/],
   ["target namespace", target({ namespace: "a/b" }), /namespace/],
@@ -197,6 +198,16 @@ Deno.test("a slice that no agent would have written is refused whole", () => {
     match(refused[0]?.reason ?? "", reason);
     strictEqual(refused[0] !== undefined && "uid" in refused[0], false);
   }
+});
+
+Deno.test("a pod that cannot be served is a peer that is not ready", () => {
+  const [slice] = read("n1", [{ ...DB, ready: false }]);
+  const { peers, refused } = partOf(slice as RegistrySlice, "cluster.local");
+  deepStrictEqual(peers.map(({ uid, ready }) => ({ uid, ready })), [{
+    uid: "uid-db",
+    ready: false,
+  }]);
+  deepStrictEqual(refused, []);
 });
 
 Deno.test("naming an address twice is naming it once", () => {

@@ -15,6 +15,7 @@ const ENTRY: RegistryEntry = {
   identity: "spiffe://td/ns/shop/sa/web",
   node: "n1",
   addresses: ["10.0.0.1"],
+  ready: true,
 };
 
 Deno.test("the first state is everything in the directory and its registry folder, and nothing else", async () => {

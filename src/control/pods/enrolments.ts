@@ -61,6 +61,7 @@ export class Enrolments {
       identity: wanted.identity,
       node: this.nodeName,
       addresses,
+      ready: true,
     }));
   }
 

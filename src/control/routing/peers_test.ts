@@ -13,6 +13,7 @@ const A: Peer = {
   uid: "uid-a",
   pod: "shop/a",
   node: "n1",
+  ready: true,
 };
 const B: Peer = { ...A, address: "fd00::2", uid: "uid-b", pod: "shop/b" };
 const added = (now: Peer): PeerChange => ({ address: now.address, before: undefined, now });

@@ -167,7 +167,7 @@ function supportOf(pod: Pod | undefined, address: string, isLocal: boolean): num
 
 function isSame(a: Peer | undefined, b: Peer | undefined): boolean {
   return a === b || (a !== undefined && a.identity === b?.identity && a.uid === b.uid &&
-    a.pod === b.pod && a.node === b.node);
+    a.pod === b.pod && a.node === b.node && a.ready === b.ready);
 }
 
 /** By code unit: the same on every node, whatever its locale. */

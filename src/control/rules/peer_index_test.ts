@@ -45,6 +45,7 @@ function entryOf(pod: Pod): RegistryEntry {
     identity: `spiffe://td/ns/${pod.namespace}/sa/${pod.serviceAccount}`,
     node: pod.nodeName,
     addresses: pod.addresses,
+    ready: true,
   };
 }
 
@@ -58,6 +59,7 @@ Deno.test("peers are the registry's entries of all nodes, by address", () => {
     uid: pod.uid,
     pod: `shop/${pod.name}`,
     node: pod.nodeName,
+    ready: true,
   });
   deepStrictEqual(
     new Map([...index].map((peer) => [peer.address, peer])),
