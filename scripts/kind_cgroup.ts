@@ -1,4 +1,4 @@
-import { cgroup2Mount } from "../src/control/pods/cgroup.ts";
+import { cgroup2Mount } from "../src/cgroup_mount.ts";
 
 /**
  * The directory of a kind node's cgroup: that of the container, whose first process is systemd in `init.scope` below

@@ -283,15 +283,20 @@ function keepAnnotations(
 }
 
 function isPodAnnotation(key: string): boolean {
-  return key.startsWith(ANNOTATION) || key === CONFIG_HASH_ANNOTATION;
+  return key.startsWith(ANNOTATION) || STATIC_POD_ANNOTATIONS.includes(key);
 }
 
-/** Where kubelet writes a static pod's own UID, which names its cgroup; `metadata.uid` is the mirror's. */
+/** Where kubelet writes a static pod's own UID, which names its cgroup; `metadata.uid` is the mirror pod's. */
 export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
+
+/** What makes a pod a mirror pod of a static one; the value is the same. */
+export const MIRROR_ANNOTATION = "kubernetes.io/config.mirror";
+
+const STATIC_POD_ANNOTATIONS = [CONFIG_HASH_ANNOTATION, MIRROR_ANNOTATION];
 
 const KNOWN_ANNOTATIONS = new Set([
   ...[ANNOTATION, INBOUND_ANNOTATION, EGRESS_ANNOTATION, ALLOW_ANNOTATION],
-  ...[CONFIG_HASH_ANNOTATION, IDENTITIES_ANNOTATION],
+  ...[...STATIC_POD_ANNOTATIONS, IDENTITIES_ANNOTATION],
 ]);
 
 const MAX_ADDRESSES = 2; // one of each family: core/v1 PodStatus.podIPs

@@ -4,6 +4,6 @@ import type { Pod } from "./objects.ts";
 export interface Verdict {
   readonly pod: Pod;
   readonly status: "True" | "False";
-  readonly reason: "Enrolled" | "Waiting" | "Refused" | "NotEnrolled";
+  readonly reason: "Enrolled" | "Waiting" | "Repairing" | "Refused" | "NotEnrolled";
   readonly message: string;
 }

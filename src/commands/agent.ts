@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type AgentSource, runAgent } from "../agent.ts";
 import { parseCidr } from "../cidr.ts";
-import { cgroup2Mount } from "../control/pods/cgroup.ts";
+import { cgroup2Mount } from "../cgroup_mount.ts";
 import { parseEgressException } from "../control/rules/egress_rules.ts";
 import {
   addressOption,

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { cgroup2Mount } from "../control/pods/cgroup.ts";
+import { cgroup2Mount } from "../cgroup_mount.ts";
 import { requireLibrary } from "../native/library.ts";
 import { type Options, textOption } from "./command_line.ts";
 

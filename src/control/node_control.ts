@@ -1,19 +1,20 @@
+import type { Cluster, ClusterObjects } from "../cluster/cluster.ts";
+import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
-import { knownUids } from "./pods/cgroup_watch.ts";
-import type { Cluster } from "../cluster/cluster.ts";
-import type { ClusterObjects } from "../cluster/cluster.ts";
-import { type Desired, desiredState } from "./rules/desired.ts";
 import { Enrolments } from "./pods/enrolments.ts";
-import { Frontends } from "./routing/frontends.ts";
+import { type Desired, desiredState } from "./rules/desired.ts";
+import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
-import { Peers } from "./routing/peers.ts";
+import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
 import { ServiceIndex } from "./rules/service_index.ts";
-import { StrictEgress, type StrictEgressOptions } from "./routing/strict_egress.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
+import { Frontends } from "./routing/frontends.ts";
+import { Peers } from "./routing/peers.ts";
+import { StrictEgress, type StrictEgressOptions } from "./routing/strict_egress.ts";
 
 const log = logger("agent");
 
@@ -47,12 +48,12 @@ export class NodeControl {
   desired: Desired | undefined;
   #begun = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
-  /** The pods that an earlier agent has left attached; births come on top. */
+  /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
-  /** An agent that comes back must not withdraw pods that it has not had the time to enrol again. */
+  /** Everything has been read, and every pod been tried once: what is published from now on is the whole truth. */
   #settled = false;
-  /** The UIDs that the registry has. */
-  #published: ReadonlySet<string> = new Set();
+  /** What the registry says of this node's pods, as the watch shows it, and since when it says just that. */
+  #registered: ReadonlyMap<string, Registered & { readonly since: number }> = new Map();
 
   constructor(options: NodeOptions, services: NodeServices) {
     this.#nodeName = options.nodeName;
@@ -67,10 +68,13 @@ export class NodeControl {
     );
     this.frontends = new Frontends(services.redirector);
     this.#strictEgress = new StrictEgress(services.redirector.egressRules, options);
-    this.enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
+    this.enrolments = new Enrolments(options.cgroupRoot, {
       ...services,
       procRoot: options.procRoot,
-      publish: () => this.#publish(),
+      seen: (uid) => ({
+        registered: this.#registered.has(uid),
+        secured: this.#podOf(uid)?.secured?.status === "True",
+      }),
       changed: () => this.#tellSoon(),
     });
   }
@@ -90,8 +94,9 @@ export class NodeControl {
     if (this.objects === undefined) return "the cluster's objects have not been read yet";
     if (!this.#begun) return undefined; // ready to follow the agent that is still here
     if (!this.#settled) return "the pods of this node have not all been tried yet";
-    const late = this.enrolments.list().filter(({ state, isPresent }) =>
-      (state === "waiting" || state === "enrolling") && isPresent
+    const late = this.enrolments.list().filter(({ state, isPresent, flaws }) =>
+      ((state === "waiting" || state === "enrolling") && isPresent) ||
+      (state === "active" && flaws.length > 0)
     );
     return late.length === 0
       ? undefined
@@ -100,11 +105,13 @@ export class NodeControl {
 
   /** Leaves with every pod, or leaves them held. */
   async end(isLast: boolean): Promise<void> {
+    clearTimeout(this.#telling);
     if (!isLast) return this.enrolments.pause();
+    const { cluster } = this.#services;
+    await within(LAST_WORDS_MILLISECONDS, this.#takeBack());
     await this.enrolments.stop();
-    await this.#takeBack();
     if (!this.#settled) return; // what an earlier agent published is not ours to judge
-    await this.#services.cluster.publish([]).catch((error) =>
+    await within(LAST_WORDS_MILLISECONDS, cluster.publish([])).catch((error) =>
       log.error("the registry may still name this node's pods: {error}", { error: String(error) })
     );
   }
@@ -119,6 +126,7 @@ export class NodeControl {
     const [nodeName, trustDomain] = [this.#nodeName, this.#trustDomain];
     const desired = desiredState(objects, nodeName, trustDomain);
     this.desired = desired;
+    this.#readRegistry(objects);
     // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
     const first = objects.complete && !this.#settled;
     if (first) this.#detachUnwanted(desired);
@@ -126,10 +134,13 @@ export class NodeControl {
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
     this.#route(objects, first);
     this.#tellSoon();
-    await this.enrolments.reconcile();
-    if (!first) return;
+    const tried = this.enrolments.reconcile();
+    if (!first) return await tried;
+    // Most pods are enrolled by then, so that the registry need not say that they are not ready, and then that they are.
+    await within(SETTLING_MILLISECONDS, tried);
     this.#settled = true;
-    await this.#publish();
+    this.#tellSoon();
+    await tried;
   }
 
   /** Peers first: a frontend sends connections to them. */
@@ -161,42 +172,91 @@ export class NodeControl {
     }
   }
 
-  /** What many pods become at once is told at once. */
+  #readRegistry(objects: ClusterObjects): void {
+    const now = performance.now();
+    this.#registered = new Map(
+      [...registeredOf(objects.registry, this.#nodeName)].map(([uid, registered]) => {
+        const before = this.#registered.get(uid);
+        const { since: _, ...said } = { since: 0, ...before };
+        const isSame = before !== undefined && JSON.stringify(said) === JSON.stringify(registered);
+        return [uid, { ...registered, since: isSame ? before.since : now }];
+      }),
+    );
+  }
+
+  /** What the registry must say of this node: every pod that is wanted, whatever can be done for it now. */
+  #entries(desired: Desired): RegistryEntry[] {
+    return [...desired.enrolments.values()].map((wanted) => {
+      const enrolment = this.enrolments.get(wanted.uid);
+      const { uid, namespace, name, identity } = wanted;
+      const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
+      const ready = enrolment?.state === "active";
+      return { uid, namespace, name, identity, node: this.#nodeName, addresses, ready };
+    });
+  }
+
+  /** What many pods become at once is told at once: the registry first, users when it has it. */
   #tellSoon(): void {
     this.#telling ??= setTimeout(() => {
       this.#telling = undefined;
-      const [objects, desired] = [this.objects, this.desired];
-      if (objects === undefined || desired === undefined) return;
-      const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
-      const isPublished = (uid: string) => this.#published.has(uid);
-      void this.#services.cluster.tell(
-        verdictsOf(pods, desired, this.enrolments.list(), isPublished),
-      );
+      this.#tell();
     }, TELL_MILLISECONDS);
+  }
+
+  #tell(): void {
+    const { cluster } = this.#services;
+    const [objects, desired] = [this.objects, this.desired];
+    if (objects === undefined || desired === undefined) return;
+    if (this.#settled && objects.complete) {
+      cluster.publish(this.#entries(desired)).catch((error) =>
+        log.warn("the registry is not written yet: {error}", { error: String(error) })
+      );
+    }
+    const now = performance.now();
+    let isSoon = false;
+    const isPublished = (uid: string) => {
+      const enrolment = this.enrolments.get(uid);
+      const registered = this.#registered.get(uid);
+      if (enrolment === undefined || registered === undefined) return false;
+      const { wanted: { identity }, addresses } = enrolment;
+      if (!namesReady(registered, { identity, addresses })) return false;
+      if (now - registered.since >= PROPAGATION_MILLISECONDS) return true;
+      isSoon = true;
+      return false;
+    };
+    const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
+    void cluster.tell(verdictsOf(pods, desired, this.enrolments.list(), isPublished));
+    if (isSoon) this.#tellSoon();
   }
 
   /** The last words of an agent: nothing is secured any more. Whoever removes it may have taken its rights. */
   async #takeBack(): Promise<void> {
-    clearTimeout(this.#telling);
     const pods = this.objects?.pods.filter(({ secured }) => secured?.status === "True") ?? [];
-    const told = this.#services.cluster.tell(
+    await this.#services.cluster.tell(
       pods.map((pod) => notEnrolled(pod, "kube-gateway was removed from its node")),
     );
-    await Promise.race([
-      told,
-      new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MILLISECONDS)),
-    ]);
   }
 
-  async #publish(): Promise<void> {
-    if (!this.#settled) return;
-    const entries = this.enrolments.entries();
-    await this.#services.cluster.publish(entries);
-    this.#published = new Set(entries.map(({ uid }) => uid));
-    this.#tellSoon();
+  #podOf(uid: string) {
+    return this.objects?.pods.find((pod) => pod.uid === uid);
   }
 }
 
-/** People are slower, and what has to be done first is done first. */
-const TELL_MILLISECONDS = 300;
-const LAST_WORDS_MILLISECONDS = 2_000;
+async function within(milliseconds: number, work: Promise<unknown>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, milliseconds));
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What is done first is told first, and a burst of changes at once. */
+const TELL_MILLISECONDS = 50;
+
+/** Other agents have read the registry by then: until they have, their pods connect in clear. */
+const PROPAGATION_MILLISECONDS = 1_000;
+
+const SETTLING_MILLISECONDS = 1_000;
+const LAST_WORDS_MILLISECONDS = 3_000;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmdirSync } from "node:fs";
 import { attachedPrograms, mapKeys } from "../../tests/lab/kernel.ts";
-import { cgroup2Mount } from "../control/pods/cgroup.ts";
+import { cgroup2Mount } from "../cgroup_mount.ts";
 import { SystemError } from "../native/errno.ts";
 import { withMaps } from "./maps_for_tests.ts";
 

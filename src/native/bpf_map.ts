@@ -32,6 +32,10 @@ export class BpfMap {
     }
   }
 
+  has(key: Uint8Array<ArrayBuffer>): boolean {
+    return this.get(key) !== undefined;
+  }
+
   get(key: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
     return this.#lookup("bpf_map_lookup_elem", key);
   }

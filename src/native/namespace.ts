@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { checked, errno, errnoName } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 import { AF_INET, AF_INET6, decodeSocketAddress, SOCKADDR_SIZE } from "./socket_address.ts";
@@ -42,6 +43,24 @@ export class NetworkNamespace implements Disposable {
     return this.run(interfaceAddresses);
   }
 
+  /**
+   * Device and inode of the user namespace that owns this one, as `namespaceIdentity` gives them (ioctl_ns(2):
+   * NS_GET_USERNS). Throws a SystemError: EPERM, when it is none that we may see.
+   */
+  owner(): string {
+    const descriptor = checked(
+      libc.ioctl(this.descriptor, NS_GET_USERNS),
+      "ioctl NS_GET_USERNS",
+      "a network namespace's owner",
+    );
+    try {
+      const { dev, ino } = statSync(`/proc/self/fd/${descriptor}`);
+      return `${dev}:${ino}`;
+    } finally {
+      libc.close(descriptor);
+    }
+  }
+
   [Symbol.dispose](): void {
     if (!this.#open) return;
     this.#open = false;
@@ -83,6 +102,7 @@ function interfaceAddresses(): Uint8Array[] {
 const O_RDONLY = 0;
 const O_CLOEXEC = 0o2000000;
 const CLONE_NEWNET = 0x4000_0000;
+const NS_GET_USERNS = 0xb701n; // linux/nsfs.h: _IO(0xb7, 1)
 
 /** Where this thread belongs. Opened once: a thread that stands elsewhere can no longer find the way back. */
 const home = checked(

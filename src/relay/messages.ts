@@ -19,11 +19,11 @@ export type WorkerCommand =
   | { readonly type: "take"; readonly connection: PassedConnection }
   | { readonly type: "enrol"; readonly pod: PodDescription; readonly credentials: RelayCredentials }
   /** From now on, for live streams too. */
-  | { readonly type: "adjust"; readonly uid: string; readonly settings: RelaySettings }
+  | { readonly type: "adjust"; readonly relay: number; readonly settings: RelaySettings }
   /** From the next handshake on; live tunnels keep theirs. */
-  | { readonly type: "renew"; readonly uid: string; readonly credentials: RelayCredentials }
+  | { readonly type: "renew"; readonly relay: number; readonly credentials: RelayCredentials }
   /** Closes the listeners; the streams may go on for `drainMilliseconds`. Answered by `withdrawn`. */
-  | { readonly type: "withdraw"; readonly uid: string; readonly drainMilliseconds: number }
+  | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
   /** Answered by `report`. */
@@ -68,6 +68,8 @@ export interface RelaySettings {
 
 /** One enrolled pod, as a worker needs it. */
 export interface PodDescription {
+  /** Names it in commands: a pod that has a new sandbox is another one, while the old one's streams end. */
+  readonly relay: number;
   readonly uid: string;
   /** `namespace/name`, for the log. */
   readonly name: string;
@@ -87,7 +89,7 @@ export interface PodDescription {
 
 /** A connection that one worker has accepted and another is to take: a socket that is given. */
 export interface PassedConnection {
-  readonly uid: string;
+  readonly relay: number;
   /** Of the pod's listeners, in their order. */
   readonly listener: number;
   readonly descriptor: number;
@@ -97,9 +99,9 @@ export interface PassedConnection {
 /** From a worker. */
 export type WorkerEvent =
   | { readonly type: "passed"; readonly to: number; readonly connection: PassedConnection }
-  | { readonly type: "enrolled"; readonly uid: string }
-  | { readonly type: "failed"; readonly uid: string; readonly reason: string }
-  | { readonly type: "withdrawn"; readonly uid: string }
+  | { readonly type: "enrolled"; readonly relay: number }
+  | { readonly type: "failed"; readonly relay: number; readonly reason: string }
+  | { readonly type: "withdrawn"; readonly relay: number }
   | {
     readonly type: "report";
     readonly id: number;

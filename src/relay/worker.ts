@@ -54,7 +54,7 @@ const MAX_CONNECTIONS = 1_000;
 /** The enrolled pods of one worker and the commands about them. */
 class Relay {
   readonly #bench: Workbench;
-  readonly #pods = new Map<string, EnrolledPod>();
+  readonly #pods = new Map<number, EnrolledPod>();
   #past = NO_TRAFFIC;
 
   constructor(
@@ -93,13 +93,13 @@ class Relay {
       case "take":
         return this.#take(command.connection);
       case "renew":
-        return this.#pods.get(command.uid)?.pod.renew(command.credentials);
+        return this.#pods.get(command.relay)?.pod.renew(command.credentials);
       case "adjust":
-        return this.#pods.get(command.uid)?.pod.adjust(command.settings);
+        return this.#pods.get(command.relay)?.pod.adjust(command.settings);
       case "connections":
         return this.#bench.report({ type: "connections", id: command.id, ...this.#connections() });
       case "withdraw":
-        return this.#withdraw(command.uid, command.drainMilliseconds);
+        return this.#withdraw(command.relay, command.drainMilliseconds);
       case "peers":
         this.#bench.peers.changed();
         for (const { pod } of this.#pods.values()) {
@@ -115,18 +115,18 @@ class Relay {
 
   #enrol({ pod, credentials }: WorkerCommand & { type: "enrol" }): void {
     try {
-      this.#pods.set(pod.uid, new EnrolledPod(new RelayPod(this.#bench, pod, credentials)));
-      this.#bench.report({ type: "enrolled", uid: pod.uid });
+      this.#pods.set(pod.relay, new EnrolledPod(new RelayPod(this.#bench, pod, credentials)));
+      this.#bench.report({ type: "enrolled", relay: pod.relay });
     } catch (error) {
       closeListeners(pod);
       const reason = error instanceof Error ? error.message : String(error);
-      this.#bench.report({ type: "failed", uid: pod.uid, reason });
+      this.#bench.report({ type: "failed", relay: pod.relay, reason });
     }
   }
 
-  #take({ uid, listener, descriptor, peer }: PassedConnection): void {
+  #take({ relay, listener, descriptor, peer }: PassedConnection): void {
     const socket = new Socket(descriptor);
-    const enrolled = this.#pods.get(uid);
+    const enrolled = this.#pods.get(relay);
     if (enrolled === undefined) return socket.reset(); // withdrawn meanwhile
     enrolled.take(listener, socket, peer);
   }
@@ -145,12 +145,12 @@ class Relay {
     return { connections, count };
   }
 
-  #withdraw(uid: string, drainMilliseconds: number): void {
-    const enrolled = this.#pods.get(uid);
+  #withdraw(relay: number, drainMilliseconds: number): void {
+    const enrolled = this.#pods.get(relay);
     const done = () => {
       if (enrolled !== undefined) this.#past = sumOf(this.#past, enrolled.pod.report());
-      this.#pods.delete(uid);
-      this.#bench.report({ type: "withdrawn", uid });
+      this.#pods.delete(relay);
+      this.#bench.report({ type: "withdrawn", relay });
     };
     if (enrolled === undefined) return done();
     enrolled.withdraw(drainMilliseconds, done);
@@ -186,10 +186,10 @@ class EnrolledPod implements Expiring {
   }
 
   #passOn(listener: number, { descriptor }: Socket, peer: Endpoint): boolean {
-    const { bench, description: { uid } } = this.pod;
+    const { bench, description: { relay } } = this.pod;
     const to = bench.load.lighter();
     if (to === undefined) return false;
-    bench.report({ type: "passed", to, connection: { uid, listener, descriptor, peer } });
+    bench.report({ type: "passed", to, connection: { relay, listener, descriptor, peer } });
     return true;
   }
 

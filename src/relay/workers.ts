@@ -42,6 +42,7 @@ export interface RelayReport {
 export class RelayWorkers implements Disposable {
   readonly #threads: Thread[];
   #nextReport = 0;
+  #nextRelay = 0;
 
   constructor(options: RelayOptions) {
     const load = Load.memoryFor(options.count);
@@ -57,13 +58,19 @@ export class RelayWorkers implements Disposable {
     return this.#threads.length;
   }
 
+  /** A name for the next pod to enrol. */
+  newRelay(): number {
+    return this.#nextRelay++;
+  }
+
   /** Resolves when every worker serves the pod; rejects, with nothing left behind, when one cannot. */
   async enrol({ pod, sockets }: RelayEnrolment, credentials: RelayCredentials): Promise<void> {
     const answers = await Promise.allSettled(this.#threads.map((thread, index) => {
       const own = sockets[index] ?? { outbound: [], inbound: [] };
       return thread.ask(
         { type: "enrol", pod: { ...pod, ...own }, credentials },
-        (event) => (event.type === "enrolled" || event.type === "failed") && event.uid === pod.uid,
+        (event) =>
+          (event.type === "enrolled" || event.type === "failed") && event.relay === pod.relay,
       );
     }));
     const failed = answers.flatMap((answer) =>
@@ -74,25 +81,25 @@ export class RelayWorkers implements Disposable {
         : []
     );
     if (failed.length === 0) return;
-    await this.withdraw(pod.uid, 0);
+    await this.withdraw(pod.relay, 0);
     throw new Error(failed[0]);
   }
 
-  renew(uid: string, credentials: RelayCredentials): void {
-    for (const thread of this.#threads) thread.tell({ type: "renew", uid, credentials });
+  renew(relay: number, credentials: RelayCredentials): void {
+    for (const thread of this.#threads) thread.tell({ type: "renew", relay, credentials });
   }
 
-  adjust(uid: string, settings: RelaySettings): void {
-    for (const thread of this.#threads) thread.tell({ type: "adjust", uid, settings });
+  adjust(relay: number, settings: RelaySettings): void {
+    for (const thread of this.#threads) thread.tell({ type: "adjust", relay, settings });
   }
 
   /** Resolves when no worker holds anything of the pod any more. */
-  async withdraw(uid: string, drainMilliseconds: number): Promise<void> {
+  async withdraw(relay: number, drainMilliseconds: number): Promise<void> {
     await Promise.all(
       this.#threads.map((thread) =>
         thread.ask(
-          { type: "withdraw", uid, drainMilliseconds },
-          (event) => event.type === "withdrawn" && event.uid === uid,
+          { type: "withdraw", relay, drainMilliseconds },
+          (event) => event.type === "withdrawn" && event.relay === relay,
         )
       ),
     );

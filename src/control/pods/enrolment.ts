@@ -1,41 +1,51 @@
 /**
  * One local pod's way into the gateway and out of it.
  *
- *     waiting ─► enrolling ─► active ─► leaving ─► gone
- *        ▲            │
- *        └── retry ───┘   with the reason, shown in status
+ *     waiting ◄─► enrolling ─► active ─► leaving ─► gone
+ *        ▲                     │    ▲       │
+ *        └── another sandbox ──┘    └───────┘ wanted again
  *
- * Entering, in this order: programs attached (the pod is held: peers are refused), namespace found and
- * proved, listeners open, the entry in the `pods` map that lets connections through to them, where they wait
- * for the certificate (5 s at most), workers serving. Leaving is the reverse.
+ * {@link Enrolment.step} takes the next step from wherever it is, and is called again and again: what fails is tried
+ * again, and nothing that a step waits for (a certificate, the registry, what users are told) is waited for without a
+ * deadline.
+ *
+ * Entering: the namespace is found and proved, the listeners are opened, the entry in the `pods` map lets connections
+ * through to them, where they wait for the certificate (5 s at most); then the programs are attached, so that a running
+ * pod's connections wait instead of failing. If any of that fails, the programs are attached all the same: the pod is
+ * held, its connections to peers are refused. Leaving: users are told, the programs are detached, and the listeners stay
+ * until no registry sends peers to them.
  */
-import { basename } from "node:path";
 import { parseAddress } from "../../addresses.ts";
 import type { Issuer } from "../../identity/issuer.ts";
-import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import { logger } from "../../log.ts";
 import { cgroupId } from "../../native/file_system.ts";
-import { isIpv4 } from "../../native/socket_address.ts";
-import type { RelayCredentials, RelaySettings } from "../../relay/messages.ts";
+import type { RelaySettings } from "../../relay/messages.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
-import { podUidOf, processesOf } from "./cgroup.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
-import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
-import { findNamespace, type PodNamespace, stillInUse } from "./namespace.ts";
-import { type CertificateStatus, PodCertificate, type PodCredentials } from "./pod_certificate.ts";
+import { podUidOf } from "./kubepods.ts";
+import { findNamespace, heldOf, stillInUse } from "./namespace.ts";
+import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
+import { processesOf } from "./processes.ts";
+import { Serving } from "./serving.ts";
 
 const log = logger("enrolment");
-
-/** Peers learn of a withdrawal within this time; until then the pod still answers their tunnels. */
-const WITHDRAWAL_MILLISECONDS = 500;
 
 /** A pod that waits for longer than this is worth a line in the log. */
 const PATIENCE_MILLISECONDS = 5_000;
 
 /** How long streams may go on after the annotation was removed. */
 const DRAIN_MILLISECONDS = 30_000;
+
+/** A pod that leaves stays encrypted until its status says that it is not secured, but no longer than this. */
+const TELLING_MILLISECONDS = 3_000;
+
+/** Peers are answered this long after the registry has lost the pod: their agents may hear of it later. */
+const LINGER_MILLISECONDS = 2_000;
+
+/** A registry that cannot be written does not keep a pod's listeners open for ever: peers are refused then. */
+const LEAVING_MILLISECONDS = 60_000;
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
@@ -45,35 +55,48 @@ export interface EnrolmentServices {
   readonly workers: RelayWorkers;
   readonly issuer: Issuer;
   readonly procRoot: string;
-  /** The set of active enrolments has changed: publish it. Resolves when the registry has it. */
-  readonly publish: () => Promise<void>;
-  /** An enrolment's state or reason has changed: somebody may want to be told. */
+  /** What others can read of a pod at this moment, as the watches show it. */
+  readonly seen: (uid: string) => { readonly registered: boolean; readonly secured: boolean };
+  /** An enrolment's state or reason has changed: the registry and users may have to be told. */
   readonly changed: () => void;
 }
 
 export class Enrolment {
   #state: EnrolmentState = "waiting";
   #reason: string | undefined = "its cgroup has not been found yet";
+  /** Undefined once the pod is wanted no more. */
+  #wish: WantedEnrolment | undefined;
+  #last: WantedEnrolment;
   /** The pod's namespace was found at the last attempt, so what it waits for is ours to bring. */
   isPresent = false;
-  /** Canonical text; empty until they are known from the pod's object or from its namespace. */
-  addresses: readonly string[];
   readonly #created = performance.now();
   #logged: string | undefined;
+  /** The state and the reason that {@link EnrolmentServices.changed} was called for. */
+  #told: string | undefined;
   #cgroup: string | undefined;
-  #namespace: PodNamespace | undefined;
-  #listeners: PodListeners | undefined;
-  /** For the addresses that the pod has now. */
-  #certificate: PodCertificate | undefined;
-  /** The workers have something of the pod. */
-  #served = false;
-  #settings: PodSettings;
   /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
   #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
+  #serving: Serving | undefined;
+  /** For the identity and the addresses that the pod has now. */
+  #certificate: { readonly key: string; readonly of: PodCertificate } | undefined;
+  #settings: PodSettings;
+  /** Of leaving, by the monotonic clock. */
+  #leaving = { since: 0, registered: 0 };
+  /** What the last look has found wrong with it, see {@link inspect}. */
+  #flaws: readonly string[] = [];
 
-  constructor(readonly wanted: WantedEnrolment, readonly services: EnrolmentServices) {
-    this.addresses = wanted.addresses;
+  constructor(wanted: WantedEnrolment, readonly services: EnrolmentServices) {
+    this.#wish = this.#last = wanted;
     this.#settings = wanted.settings;
+  }
+
+  /** What is wanted, or was last. */
+  get wanted(): WantedEnrolment {
+    return this.#last;
+  }
+
+  get isWanted(): boolean {
+    return this.#wish !== undefined;
   }
 
   get settings(): PodSettings {
@@ -84,13 +107,25 @@ export class Enrolment {
     return this.#state;
   }
 
-  /** Why it is not active. */
+  /** Why it is not active, or what is wrong with it although it is. */
   get reason(): string | undefined {
-    return this.#reason;
+    return this.#state === "active" ? this.flaws[0] : this.#reason;
+  }
+
+  /** What is wrong with an active one, as last seen: it is not secured. */
+  get flaws(): readonly string[] {
+    const expired = this.#certificate?.of.flaw;
+    return expired === undefined ? this.#flaws : [expired, ...this.#flaws];
   }
 
   get certificate(): CertificateStatus | undefined {
-    return this.#certificate?.status;
+    return this.#certificate?.of.status;
+  }
+
+  /** Canonical text: those of the pod's object, or of its namespace while that names none. */
+  get addresses(): readonly string[] {
+    const { addresses } = this.#last;
+    return addresses.length > 0 ? addresses : this.#serving?.found.addresses ?? [];
   }
 
   /** Whether it is young enough for its missing parts to appear at any moment. */
@@ -98,20 +133,26 @@ export class Enrolment {
     return performance.now() - this.#created < PATIENCE_MILLISECONDS;
   }
 
-  /** Whether this is still what is wanted: an object that names no addresses yet says nothing against ours. */
-  satisfies(wanted: WantedEnrolment): boolean {
-    return wanted.identity === this.wanted.identity &&
-      (wanted.addresses.length === 0 || this.addresses.length === 0 ||
-        sameMembers(wanted.addresses, this.addresses));
+  /** Whether nothing is to be done before something changes. */
+  get isSettled(): boolean {
+    return this.#state === "active" && this.isWanted && this.flaws.length === 0;
   }
 
   get name(): string {
-    return `${this.wanted.namespace}/${this.wanted.name}`;
+    return `${this.#last.namespace}/${this.#last.name}`;
+  }
+
+  /** Takes over what is wanted now; undefined: the pod is to leave. */
+  want(wanted: WantedEnrolment | undefined): void {
+    this.#wish = wanted;
+    if (wanted === undefined) return;
+    this.#last = wanted;
+    this.#adjust(wanted.settings);
   }
 
   /** Its cgroup was made, and nothing runs in it yet: what it asks for holds from its first instruction on. */
   born(cgroup: string): void {
-    if (this.state !== "waiting" || !this.#isNamed(cgroup)) return;
+    if (this.#state !== "waiting" || !this.isWanted || !this.#isNamed(cgroup)) return;
     try {
       this.#attach(cgroup);
     } catch {
@@ -119,47 +160,200 @@ export class Enrolment {
     }
   }
 
+  /** Takes the next step. Rejects with what has failed; the next call tries it again. */
+  async step(cgroup: () => string | undefined): Promise<void> {
+    switch (this.#state) {
+      case "waiting":
+        return this.isWanted ? await this.#enrol(cgroup()) : this.#leave();
+      case "active":
+        return this.isWanted ? this.#lookAfter() : this.#leave();
+      case "leaving":
+        return this.isWanted ? this.#stay(cgroup()) : this.#goOn();
+    }
+  }
+
+  /** From the next handshake on these are the roots that peers are verified by. */
+  trust(roots: Uint8Array[]): void {
+    this.#certificate?.of.trust(roots);
+  }
+
+  /** Removes everything of it at once: the agent goes for good. */
+  async leaveNow(): Promise<void> {
+    this.#wish = undefined;
+    this.#become("leaving", undefined);
+    this.#certificate?.of.end();
+    this.services.redirector.detach(this.#last.uid);
+    await this.#serving?.close(0);
+    this.#become("gone", undefined);
+    log.info("un-enrolled {pod}", { pod: this.name });
+  }
+
+  #become(state: EnrolmentState, reason: string | undefined): void {
+    this.#state = state;
+    this.#reason = reason;
+    const news = `${state} ${reason}`;
+    if (state === "enrolling" || news === this.#told) return;
+    this.#told = news;
+    this.services.changed();
+  }
+
+  // ---- entering -------------------------------------------------------------------------------------
+
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
-  async enrol(cgroup: string | undefined): Promise<void> {
-    if (this.state !== "waiting" || this.#certificate?.isRefused) return;
+  async #enrol(cgroup: string | undefined): Promise<void> {
+    if (this.#certificate?.of.isRefused) return;
     this.#become("enrolling", this.#reason);
     try {
       await this.#enter(cgroup);
     } catch (error) {
-      await this.#withdraw(0);
+      await this.#stopServing();
       const reason = error instanceof Error ? error.message : String(error);
       this.#become("waiting", reason);
       return this.#complain(reason);
     }
+    this.#flaws = [];
     this.#become("active", undefined);
-    log.info("enrolled {pod}", { pod: this.name, identity: this.wanted.identity });
-    await this.services.publish();
+    log.info("enrolled {pod}", { pod: this.name, identity: this.#last.identity });
+  }
+
+  async #enter(cgroup: string | undefined): Promise<void> {
+    const { services } = this;
+    this.isPresent = false;
+    if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
+    try {
+      const found = findNamespace(processesOf(cgroup), this.#last.addresses, services.procRoot);
+      if ("missing" in found) throw new Error(found.missing);
+      this.isPresent = true;
+      try {
+        this.#serving = new Serving(this.#last, found, services);
+      } catch (error) {
+        found.namespace[Symbol.dispose]();
+        throw error;
+      }
+    } finally {
+      // A static pod's cgroup is its own only when the namespace has proved it.
+      if (this.isPresent || this.#isNamed(cgroup)) this.#attach(cgroup);
+    }
+    const serving = this.#serving;
+    this.#setStrictInbound(serving);
+    const certificate = this.#certificateFor(serving.found.addresses);
+    await serving.serve(await certificate.first(), this.#relaySettings());
+    serving.follow(certificate);
+  }
+
+  /** Has the cgroup the pod's UID? */
+  #isNamed(cgroup: string): boolean {
+    return podUidOf(cgroup) === this.#last.uid;
+  }
+
+  #attach(cgroup: string): void {
+    const { strictEgress: strict } = this.#settings;
+    const id = cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
+    if (this.#attached?.id === id && this.#attached.strict === strict) return;
+    this.services.redirector.attach(this.#last.uid, cgroup, strict);
+    this.#cgroup = cgroup;
+    this.#attached = { id, strict };
+  }
+
+  #certificateFor(addresses: readonly string[]): PodCertificate {
+    const { uid, namespace, name, serviceAccount, identity } = this.#last;
+    const key = [identity, ...[...addresses].sort()].join();
+    if (this.#certificate?.key === key) return this.#certificate.of;
+    this.#certificate?.of.end();
+    const pod = { uid, namespace, name, serviceAccount, addresses };
+    this.#certificate = { key, of: new PodCertificate(this.services.issuer, pod) };
+    return this.#certificate.of;
+  }
+
+  #complain(reason: string): void {
+    if (this.isNew || reason === this.#logged) return;
+    this.#logged = reason;
+    log.warn("{pod} waits: {reason}", { pod: this.name, reason });
+  }
+
+  // ---- active ---------------------------------------------------------------------------------------
+
+  /** Enrols anew when the pod is not where it was; else looks whether the certificate is still good. */
+  #lookAfter(): void {
+    const outdated = this.#outdated();
+    if (outdated !== undefined) {
+      log.info("enrolling {pod} anew: {reason}", { pod: this.name, reason: outdated });
+      // The programs stay: until it is active again, the pod is held and sends nothing in clear.
+      void this.#stopServing();
+      return this.#become("waiting", outdated);
+    }
+    this.#certificate?.of.look();
+  }
+
+  /** What has changed since it was enrolled; undefined when nothing has, or when that cannot be told. */
+  #outdated(): string | undefined {
+    const serving = this.#serving;
+    const cgroup = this.#cgroup;
+    if (serving === undefined || cgroup === undefined) return "it has no listeners";
+    const { identity, addresses } = this.#last;
+    const { found } = serving;
+    if (identity !== serving.wanted.identity) return "its service account has changed";
+    // An object that names no addresses yet says nothing against ours.
+    if (addresses.length > 0 && !sameMembers(addresses, found.addresses)) {
+      return "its addresses have changed";
+    }
+    try {
+      const pids = () => processesOf(cgroup);
+      if (stillInUse(found, pids, this.services.procRoot)) return undefined;
+      return "its processes are in another network namespace, or have gone";
+    } catch (error) {
+      // A node that is out of descriptors cannot tell, which is no reason to take a pod's encryption away.
+      log.warn("cannot look after {pod}: {error}", { pod: this.name, error: String(error) });
+      return undefined;
+    }
   }
 
   /**
-   * Whether processes of the pod still stand in the namespace that was enrolled: not when the pod has gone or
-   * got a new sandbox. Throws when that cannot be told.
+   * Compares what the kernel has with what should be there, puts right what is not, and says what it was. Until the next
+   * look finds nothing, the pod is not secured.
    */
-  isCurrent(): boolean {
-    if (this.#cgroup === undefined || this.#namespace === undefined) return true;
-    return stillInUse(
-      this.#namespace.identity,
-      processesOf(this.#cgroup),
-      this.services.procRoot,
-    );
+  inspect(): readonly { readonly kind: string; readonly what: string }[] {
+    const serving = this.#serving;
+    const attached = this.#attached;
+    if (this.#state !== "active" || serving === undefined || attached === undefined) return [];
+    const found: { kind: string; what: string }[] = [];
+    const repair = (kind: string, what: string, mend: () => void) => {
+      found.push({ kind, what });
+      mend();
+    };
+    try {
+      if (!serving.isLetThrough) {
+        repair("pods_entry", "its entry in the map of pods was wrong", () => serving.letThrough());
+      }
+      const added = heldOf(serving.found.namespace, serving.found.addresses)
+        .filter((address) => !serving.found.held.includes(address));
+      if (added.length > 0) {
+        repair("listener", `nobody listened on ${added.join(" and ")}`, () => {
+          void this.#stopServing();
+          this.#become("waiting", `it got ${added.join(" and ")}`);
+        });
+      }
+    } catch (error) {
+      found.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
+    }
+    this.#setFlaws(found.map(({ what }) => what));
+    return found;
+  }
+
+  #setFlaws(flaws: readonly string[]): void {
+    if (flaws.join() === this.#flaws.join()) return;
+    this.#flaws = flaws;
+    this.services.changed();
   }
 
   /** Takes over what the pod's annotations say now. Live streams that are not allowed any more end at once. */
-  adjust(settings: PodSettings): void {
+  #adjust(settings: PodSettings): void {
     const before = this.#settings;
-    const isGoing = this.#state === "leaving" || this.#state === "gone";
-    if (isGoing || sameSettings(before, settings)) return;
+    if (sameSettings(before, settings)) return;
     this.#settings = settings;
     try {
-      if (this.#cgroup !== undefined) this.#attach(this.#cgroup);
-      if (this.#namespace !== undefined && before.strictInbound !== settings.strictInbound) {
-        this.#setStrictInbound(this.#namespace);
-      }
+      if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);
+      if (this.#serving !== undefined) this.#setStrictInbound(this.#serving);
     } catch (error) {
       // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
       const { strictEgress, strictInbound } = before;
@@ -169,103 +363,8 @@ export class Enrolment {
         error: String(error),
       });
     }
-    if (this.#served) this.services.workers.adjust(this.wanted.uid, this.#relaySettings());
+    this.#serving?.adjust(this.#relaySettings());
     this.services.changed();
-  }
-
-  /** From the next handshake on these are the roots that peers are verified by. */
-  trust(roots: Uint8Array[]): void {
-    this.#certificate?.trust(roots);
-  }
-
-  /**
-   * Withdraws the pod and removes everything of it. `gracefully`: peers are given time to hear of it and
-   * streams to end; otherwise all is cut at once (the pod or the agent goes).
-   */
-  async leave(gracefully: boolean): Promise<void> {
-    const wasActive = this.state === "active";
-    this.#become("leaving", undefined);
-    this.#certificate?.end();
-    if (wasActive) await this.services.publish();
-    this.services.redirector.detach(this.wanted.uid);
-    if (wasActive && gracefully) await delay(WITHDRAWAL_MILLISECONDS);
-    await this.#withdraw(gracefully ? DRAIN_MILLISECONDS : 0);
-    this.#become("gone", undefined);
-    log.info("un-enrolled {pod}", { pod: this.name });
-  }
-
-  /**
-   * Makes room for another enrolment of the same pod, whose addresses or namespace have changed. The programs
-   * stay: until that is active, the pod is held and sends nothing in clear.
-   */
-  async giveWay(): Promise<void> {
-    const wasActive = this.state === "active";
-    this.#become("leaving", undefined);
-    this.#certificate?.end();
-    await this.#withdraw(0);
-    if (wasActive) await this.services.publish();
-    this.#become("gone", undefined);
-    log.info("enrolling {pod} anew", { pod: this.name });
-  }
-
-  #become(state: EnrolmentState, reason: string | undefined): void {
-    const isNews = state !== "enrolling" && (state !== this.#state || reason !== this.#reason);
-    this.#state = state;
-    this.#reason = reason;
-    if (isNews) this.services.changed();
-  }
-
-  async #enter(cgroup: string | undefined): Promise<void> {
-    const { wanted, services } = this;
-    this.isPresent = false;
-    if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
-    if (this.#isNamed(cgroup)) this.#attach(cgroup);
-
-    const found = findNamespace(processesOf(cgroup), wanted.addresses, services.procRoot);
-    if ("missing" in found) throw new Error(found.missing);
-    this.#namespace = found;
-    this.isPresent = true;
-    this.#attach(cgroup);
-    this.#setStrictInbound(found);
-    const certificate = this.#certificateFor(found.addresses);
-
-    const listeners = openListeners(found.namespace, found.addresses, services.workers.count);
-    this.#listeners = listeners;
-    this.#letThrough(listeners);
-    const credentials = await certificate.first();
-    this.#served = true;
-    await services.workers.enrol({
-      pod: {
-        uid: wanted.uid,
-        name: this.name,
-        addresses: found.addresses,
-        cookie: listeners.cookie,
-        namespace: found.namespace.descriptor,
-        outboundPort: listeners.outboundPort,
-        identity: wanted.identity,
-        settings: this.#relaySettings(),
-      },
-      sockets: listeners.sets.map(({ outbound, inbound }) => ({
-        outbound: outbound.map(({ descriptor }) => descriptor),
-        inbound: inbound.map(({ descriptor }) => descriptor),
-      })),
-    }, relayCredentials(credentials));
-    certificate.keepFresh((fresh) => services.workers.renew(wanted.uid, relayCredentials(fresh)));
-  }
-
-  /** Has the cgroup the pod's UID? A static pod's has not, and is its own only when the namespace has proved it. */
-  #isNamed(cgroup: string): boolean {
-    return podUidOf(basename(cgroup)) === this.wanted.uid;
-  }
-
-  #attach(cgroup: string): void {
-    const { strictEgress } = this.#settings;
-    const id = cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
-    const attached = this.#attached;
-    if (attached?.id === id && attached.strict === strictEgress) return;
-    this.services.redirector.attach(this.wanted.uid, cgroup, strictEgress);
-    this.#cgroup = cgroup;
-    this.#attached = { id, strict: strictEgress };
   }
 
   #relaySettings(): RelaySettings {
@@ -273,78 +372,67 @@ export class Enrolment {
     return { policy, strictEgress };
   }
 
-  #setStrictInbound({ namespace }: PodNamespace): void {
+  #setStrictInbound({ found }: Serving): void {
+    const { uid } = this.#last;
     const { strictInbound } = this.#settings;
-    this.services.redirector.setStrictInbound(
-      this.wanted.uid,
-      namespace.descriptor,
-      strictInbound,
-    );
+    this.services.redirector.setStrictInbound(uid, found.namespace.descriptor, strictInbound);
   }
 
-  #certificateFor(addresses: readonly string[]): PodCertificate {
-    const isFor = this.#certificate !== undefined && sameMembers(addresses, this.addresses);
-    this.addresses = addresses;
-    if (isFor && this.#certificate !== undefined) return this.#certificate;
-    this.#certificate?.end();
-    const { uid, namespace, name, serviceAccount } = this.wanted;
-    const pod = { uid, namespace, name, serviceAccount, addresses };
-    return this.#certificate = new PodCertificate(this.services.issuer, pod);
+  async #stopServing(drainMilliseconds = 0): Promise<void> {
+    const serving = this.#serving;
+    this.#serving = undefined;
+    this.#certificate?.of.rest();
+    await serving?.close(drainMilliseconds);
   }
 
-  /** The pod's connections to peers now wait in the listeners' backlog. */
-  #letThrough({ cookie, outboundPort }: PodListeners): void {
-    const addresses = this.addresses.map(parseAddress);
-    this.services.redirector.pods.set(
-      encodeId(cookie),
-      encodePod({
-        ipv4: addresses.find(isIpv4),
-        ipv6: addresses.find((address) => !isIpv4(address)),
-        outboundPort,
-      }),
-    );
+  // ---- leaving --------------------------------------------------------------------------------------
+
+  #leave(): void {
+    const now = performance.now();
+    this.#leaving = { since: now, registered: now };
+    this.#become("leaving", undefined);
+    this.#goOn();
   }
 
-  #complain(reason: string): void {
-    if (this.isNew || reason === this.#logged) return;
-    this.#logged = reason;
-    log.warn("{pod} waits: {reason}", { pod: this.name, reason });
-  }
-
-  /** Undoes what {@link #enter} has done, but for the programs: the pod is held again. */
-  async #withdraw(drainMilliseconds: number): Promise<void> {
-    this.#certificate?.rest();
-    const listeners = this.#listeners;
-    this.#listeners = undefined;
-    if (listeners !== undefined) {
-      this.services.redirector.pods.delete(encodeId(listeners.cookie));
+  /** Told first, then detached; the listeners go when no peer can be sent to them any more. */
+  #goOn(): void {
+    const now = performance.now();
+    const { since } = this.#leaving;
+    const { registered, secured } = this.services.seen(this.#last.uid);
+    if (registered) this.#leaving.registered = now;
+    const isServed = this.#serving !== undefined && this.#outdated() === undefined;
+    const hasGone = this.#serving !== undefined && !isServed;
+    if (this.#attached !== undefined) {
+      if (!hasGone && secured && now - since < TELLING_MILLISECONDS) return;
+      this.services.redirector.detach(this.#last.uid); // throws: tried again by the next step
+      this.#attached = undefined;
     }
-    if (this.#served) await this.services.workers.withdraw(this.wanted.uid, drainMilliseconds);
-    else if (listeners !== undefined) closeListeners(listeners);
-    this.#served = false;
-    if (listeners !== undefined) this.#forgetFlows(listeners.cookie);
-    // Lent to the workers until now.
-    this.#namespace?.namespace[Symbol.dispose]();
-    this.#namespace = undefined;
+    const isOver = now - this.#leaving.registered >= LINGER_MILLISECONDS ||
+      now - since >= LEAVING_MILLISECONDS;
+    if (isServed && !isOver) return;
+    this.#certificate?.of.end();
+    this.#stopServing(isServed ? DRAIN_MILLISECONDS : 0).catch((error) =>
+      log.error("closing what was open for {pod} failed: {error}", {
+        pod: this.name,
+        error: String(error),
+      })
+    );
+    this.#become("gone", undefined);
+    log.info("un-enrolled {pod}", { pod: this.name });
   }
 
-  /** Notes of connections that nobody accepted: without listeners nobody will. */
-  #forgetFlows(cookie: bigint): void {
-    const { flows } = this.services.redirector;
-    for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
+  /** The pod is wanted again before it was gone. */
+  #stay(cgroup: string | undefined): void {
+    if (this.#serving === undefined || cgroup === undefined) {
+      return this.#become("waiting", "wanted again");
+    }
+    this.#attach(cgroup); // throws: tried again by the next step
+    this.#setStrictInbound(this.#serving);
+    this.#become("active", undefined);
+    log.info("{pod} stays enrolled", { pod: this.name });
   }
-}
-
-function relayCredentials(
-  { chain, privateKey, roots, certificate }: PodCredentials,
-): RelayCredentials {
-  return { chain, privateKey, roots, notAfter: certificate.notAfter.getTime() };
 }
 
 function sameMembers(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((member) => b.includes(member));
-}
-
-function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -1,6 +1,5 @@
 import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
-import { findKubepods } from "./cgroup.ts";
 
 const log = logger("holds");
 
@@ -19,12 +18,12 @@ export class Holds {
 
   constructor(readonly cgroupRoot: string, readonly hold: Hold) {}
 
-  /** Holds below every cgroup for pods that there is now. */
-  begin(): void {
-    this.#below = findKubepods(this.cgroupRoot);
+  /** Holds below these cgroups, which are all that kubelet keeps pods in. */
+  begin(tops: readonly string[]): void {
+    this.#below = tops;
     try {
-      if (this.#below.length === 0) throw new Error(`no kubepods below ${this.cgroupRoot}`);
-      this.hold.below(this.#below);
+      if (tops.length === 0) throw new Error(`no kubepods of root's below ${this.cgroupRoot}`);
+      this.hold.below(tops);
       this.problem = undefined;
     } catch (error) {
       const problem = `new pods are not held until they are enrolled: ${error}`;
@@ -34,9 +33,9 @@ export class Holds {
   }
 
   /** A pod's cgroup was made, perhaps under the name of one that was there before. */
-  born(cgroup: string): void {
+  born(cgroup: string, tops: readonly string[]): void {
     this.#free.delete(cgroup);
-    if (!this.#covers(cgroup)) this.begin();
+    if (!this.#covers(cgroup)) this.begin(tops);
   }
 
   /** This pod is not to be enrolled. */
@@ -52,12 +51,10 @@ export class Holds {
   }
 
   /** Forgets the pods that are no more: these are all there are. Those that are free are to be named again. */
-  prune(cgroups: readonly string[]): void {
+  prune(cgroups: readonly string[], tops: readonly string[]): void {
     this.#free.clear();
     this.hold.forgetAllBut(cgroups);
-    if (this.problem !== undefined || !cgroups.every((cgroup) => this.#covers(cgroup))) {
-      this.begin();
-    }
+    if (this.problem !== undefined || tops.join() !== this.#below.join()) this.begin(tops);
   }
 
   end(): void {

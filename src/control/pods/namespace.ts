@@ -10,15 +10,20 @@ export interface PodNamespace {
   readonly namespace: NetworkNamespace;
   /** Device and inode, which name it as long as it is open. */
   readonly identity: string;
+  /** The process that stood in it. */
+  readonly pid: number;
   /** The pod's addresses: those that were asked for, or the first global one of each family. Canonical text. */
   readonly addresses: readonly string[];
+  /** Those of them that the namespace's interfaces hold now: a family may be switched off inside. */
+  readonly held: readonly string[];
 }
 
 /**
- * Finds the network namespace of a pod among its processes: the oldest one's that is not the node's and holds
- * one of the pod's addresses, or any global address while the pod's object names none yet (the kernel knows
- * before the API server). The processes come from the pod's own cgroup, so a thread of ours that passes
- * through a namespace is never among them. Returns the reason when there is none (yet).
+ * Finds the network namespace of a pod among its processes: the oldest one's that is not the node's, belongs to the
+ * node's user namespace (only the container runtime makes such ones for pods), and holds one of the pod's addresses, or
+ * any global address while the pod's object names none yet (the kernel knows before the API server). The processes come
+ * from the pod's own cgroup, so a thread of ours that passes through a namespace is never among them. Returns the reason
+ * when there is none (yet).
  */
 export function findNamespace(
   pids: readonly number[],
@@ -27,6 +32,7 @@ export function findNamespace(
 ): PodNamespace | { readonly missing: string } {
   const foreign = nodeNamespaces(procRoot);
   const seen = new Set<string>();
+  let owned = 0;
   for (const pid of oldestFirst(pids, procRoot)) {
     const path = `${procRoot}/${pid}/ns/net`;
     const identity = identityOf(path);
@@ -34,21 +40,43 @@ export function findNamespace(
     seen.add(identity);
     const namespace = open(path);
     if (namespace === undefined) continue;
-    // What was opened, not what the path names by now: the process may have ended and its number be reused.
-    const own = podAddresses(namespace, addresses);
-    if (own.length > 0) return { namespace, identity, addresses: own };
+    if (isInitial(namespace)) {
+      owned++;
+      // What was opened, not what the path names by now: the process may have ended and its number be reused.
+      const own = podAddresses(namespace, addresses);
+      if (own.held.length > 0) return { namespace, identity, pid, ...own };
+    }
     namespace[Symbol.dispose]();
   }
   if (pids.length === 0) return { missing: "no process runs in the pod's cgroup yet" };
   if (seen.size === 0) {
     return { missing: "all processes of the pod are in the node's network namespace" };
   }
+  if (owned === 0) {
+    return { missing: "its network namespace belongs to a user namespace that is not the node's" };
+  }
   return { missing: `no namespace of the pod holds ${addresses.join(" or ") || "an address"} yet` };
 }
 
-/** Whether one of the pod's processes is in the namespace of that identity. */
-export function stillInUse(identity: string, pids: readonly number[], procRoot: string): boolean {
-  return pids.some((pid) => identityOf(`${procRoot}/${pid}/ns/net`) === identity);
+/**
+ * Whether one of the pod's processes is in the namespace: the one that was seen there first, so that others need not
+ * be looked for.
+ *
+ * @param pids the processes of the pod's cgroup, asked for only if that one has gone.
+ */
+export function stillInUse(
+  { identity, pid }: PodNamespace,
+  pids: () => readonly number[],
+  procRoot: string,
+): boolean {
+  const isIn = (each: number) => identityOf(`${procRoot}/${each}/ns/net`) === identity;
+  return isIn(pid) || pids().some(isIn);
+}
+
+/** Those of `addresses`, canonical text, that the namespace's interfaces hold now. */
+export function heldOf(namespace: NetworkNamespace, addresses: readonly string[]): string[] {
+  const held = new Set(namespace.addresses().map(formatAddress));
+  return addresses.filter((address) => held.has(address));
 }
 
 /** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
@@ -56,6 +84,16 @@ function nodeNamespaces(procRoot: string): Set<string> {
   return new Set(
     ["self", "1"].flatMap((pid) => identityOf(`${procRoot}/${pid}/ns/net`) ?? []),
   );
+}
+
+/** Whether its owner is the agent's own user namespace, which is the node's: no other may load eBPF programs. */
+function isInitial(namespace: NetworkNamespace): boolean {
+  try {
+    return namespace.owner() === identityOf("/proc/self/ns/user");
+  } catch (error) {
+    if (error instanceof SystemError) return false; // not even seen by us
+    throw error;
+  }
 }
 
 function identityOf(path: string): string | undefined {
@@ -76,15 +114,16 @@ function open(path: string): NetworkNamespace | undefined {
   }
 }
 
-/** What the pod's addresses are by this namespace: none when it is not the pod's. */
-function podAddresses(namespace: NetworkNamespace, wanted: readonly string[]): readonly string[] {
-  const held = namespace.addresses();
-  if (wanted.length > 0) {
-    return held.some((address) => wanted.includes(formatAddress(address))) ? wanted : [];
-  }
-  const global = held.filter((address) => specialAddress(address) === undefined);
-  return [global.find(isIpv4), global.find((address) => !isIpv4(address))]
+/** What the pod's addresses are by this namespace, and which are there: none when it is not the pod's. */
+function podAddresses(
+  namespace: NetworkNamespace,
+  wanted: readonly string[],
+): Pick<PodNamespace, "addresses" | "held"> {
+  if (wanted.length > 0) return { addresses: wanted, held: heldOf(namespace, wanted) };
+  const global = namespace.addresses().filter((address) => specialAddress(address) === undefined);
+  const addresses = [global.find(isIpv4), global.find((address) => !isIpv4(address))]
     .filter((address) => address !== undefined).map(formatAddress);
+  return { addresses, held: addresses };
 }
 
 /** By start time, field 22 of /proc/<pid>/stat: the sandbox's first process is the pod's, others may be guests. */

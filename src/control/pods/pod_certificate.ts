@@ -27,7 +27,11 @@ export interface CertificateStatus {
   readonly notAfter: Date;
 }
 
-/** One pod's key and certificate: obtained, renewed at half of its life, and followed by the trust bundle. */
+/**
+ * One pod's key and certificate: obtained, renewed at half of its life, and followed by the trust bundle. When that is,
+ * the wall clock says, as it does for whoever verifies the certificate: {@link PodCertificate.look} is called every
+ * second, so a clock that jumps (a suspended machine, the first answer of a time server) is noticed at once.
+ */
 export class PodCertificate {
   readonly #issuer: Issuer;
   readonly #pod: PodIdentity;
@@ -39,7 +43,11 @@ export class PodCertificate {
   /** What is in use, and how to tell who uses it. */
   #current: PodCredentials | undefined;
   #show: ((credentials: PodCredentials) => void) | undefined;
-  #renewal: ReturnType<typeof setTimeout> | undefined;
+  /** When it is to be renewed, in milliseconds since 1970. */
+  #renewAt = Infinity;
+  #renewing = false;
+  /** After a renewal that has failed: when the next one may begin, by the monotonic clock. */
+  #retry = { at: -Infinity, after: RETRY_MILLISECONDS.first };
 
   constructor(issuer: Issuer, pod: PodIdentity) {
     this.#issuer = issuer;
@@ -55,13 +63,18 @@ export class PodCertificate {
     return performance.now() < this.#again.at;
   }
 
+  /** Why nobody would take the certificate now; undefined when everybody does. */
+  get flaw(): string | undefined {
+    return this.#current === undefined ? undefined : flawOf(this.#current.certificate, Date.now());
+  }
+
   /**
    * The first certificate, waited for no longer than connections may be held.
    *
    * @throws {IssuingError}, or {Error} when it takes too long: it is still on its way then.
    */
   async first(): Promise<PodCredentials> {
-    if (this.#current !== undefined) return this.#current;
+    if (this.#current !== undefined && this.flaw === undefined) return this.#current;
     const issuing = this.#first ??= this.#obtain();
     issuing.catch((error) => {
       if (this.#first !== issuing) return;
@@ -76,7 +89,9 @@ export class PodCertificate {
     });
     const timeout = new AbortController();
     try {
-      return this.#current = await Promise.race([issuing, tooLong(timeout.signal)]);
+      const credentials = await Promise.race([issuing, tooLong(timeout.signal)]);
+      this.#first = undefined;
+      return this.#use(credentials);
     } finally {
       timeout.abort();
     }
@@ -85,12 +100,10 @@ export class PodCertificate {
   /** From now on it is kept fresh; `show` is called with what is to be used from the next handshake on. */
   keepFresh(show: (credentials: PodCredentials) => void): void {
     this.#show = show;
-    if (this.#current !== undefined) this.#renewAt(halfLife(this.#current.certificate));
   }
 
   /** It is not in use any more, but may be again. */
   rest(): void {
-    clearTimeout(this.#renewal);
     this.#show = undefined;
   }
 
@@ -107,6 +120,15 @@ export class PodCertificate {
     this.#show?.(this.#current);
   }
 
+  /** Begins to renew it, if it is time by the wall clock. */
+  look(): void {
+    const isDue = Date.now() >= this.#renewAt || this.flaw !== undefined;
+    if (!isDue || this.#show === undefined || this.#renewing) return;
+    if (performance.now() < this.#retry.at) return;
+    this.#renewing = true;
+    void this.#renew().finally(() => this.#renewing = false);
+  }
+
   async #obtain(): Promise<PodCredentials> {
     const { privateKey, csr } = await newKeyAndRequest();
     const certificate = await this.#issuer.issue(this.#pod, csr, this.#ended.signal);
@@ -114,31 +136,52 @@ export class PodCertificate {
     return { chain: certificate.chain, privateKey, roots, certificate };
   }
 
-  #renewAt(milliseconds: number, retry = RETRY_MILLISECONDS.first): void {
-    clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(() => this.#renew(retry), milliseconds);
-  }
-
-  async #renew(retry: number): Promise<void> {
+  async #renew(): Promise<void> {
     const pod = `${this.#pod.namespace}/${this.#pod.name}`;
     try {
       const credentials = await this.#obtain();
-      if (this.#show === undefined) return; // the pod has left meanwhile
-      this.#current = credentials;
-      this.#show(credentials);
-      this.#renewAt(halfLife(credentials.certificate));
+      this.#use(credentials);
+      this.#show?.(credentials); // unless the pod has left meanwhile
       log.info("renewed the certificate of {pod}", { pod });
     } catch (error) {
-      if (this.#show === undefined) return;
+      if (this.#ended.signal.aborted) return;
       log.error("renewing the certificate of {pod} failed: {reason}", {
         pod,
         reason: String(error),
       });
       const left = (this.status?.notAfter.getTime() ?? 0) - Date.now();
       const most = Math.max(RETRY_MILLISECONDS.first, Math.min(left / 10, RETRY_MILLISECONDS.most));
-      this.#renewAt(jittered(retry), Math.min(2 * retry, most));
+      const { after } = this.#retry;
+      this.#retry = { at: performance.now() + jittered(after), after: Math.min(2 * after, most) };
     }
   }
+
+  #use(credentials: PodCredentials): PodCredentials {
+    this.#current = credentials;
+    this.#renewAt = renewalOf(credentials.certificate, Date.now());
+    this.#retry = { at: -Infinity, after: RETRY_MILLISECONDS.first };
+    return credentials;
+  }
+}
+
+/** Why a certificate is no good at `now`, in milliseconds since 1970. */
+export function flawOf(
+  { notBefore, notAfter }: Pick<CertificateStatus, "notBefore" | "notAfter">,
+  now: number,
+): string | undefined {
+  const clock = new Date(now).toISOString();
+  if (now >= notAfter.getTime()) {
+    return `its certificate has ended at ${notAfter.toISOString()}, and it is ${clock} here`;
+  }
+  if (now < notBefore.getTime()) {
+    return `its certificate begins at ${notBefore.toISOString()}, and it is ${clock} here: is the clock right?`;
+  }
+  return undefined;
+}
+
+/** Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew at once. */
+function renewalOf({ notAfter }: CertificateStatus, now: number): number {
+  return now + jittered((notAfter.getTime() - now) / 2);
 }
 
 function tooLong(signal: AbortSignal): Promise<never> {
@@ -147,12 +190,6 @@ function tooLong(signal: AbortSignal): Promise<never> {
     const timer = setTimeout(late, HOLD_MILLISECONDS);
     signal.addEventListener("abort", () => clearTimeout(timer));
   });
-}
-
-/** Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew at once. */
-function halfLife({ notAfter }: CertificateStatus): number {
-  // setTimeout takes 31 bits of milliseconds: 24 days. Renewing earlier than needed does no harm.
-  return Math.min(jittered((notAfter.getTime() - Date.now()) / 2), 2 ** 31 - 1);
 }
 
 function jittered(milliseconds: number): number {

@@ -1,9 +1,10 @@
 import { parseAddress, specialAddress } from "../../addresses.ts";
 import { ANNOTATION } from "../../constants.ts";
 import { spiffeId } from "../../identity/spiffe.ts";
-import { isPodUid, quoted } from "../../names.ts";
+import { quoted } from "../../names.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
-import { CONFIG_HASH_ANNOTATION, type Pod } from "../../cluster/objects.ts";
+import type { Pod } from "../../cluster/objects.ts";
+import { staticUidsOf } from "./known_pods.ts";
 import { type PodSettings, settingsOf } from "./settings.ts";
 
 /** A local pod that is to be enrolled. */
@@ -17,9 +18,9 @@ export interface WantedEnrolment {
   /** Canonical text; empty until the pod has one, and the enrolment waits so long. */
   readonly addresses: readonly string[];
   /**
-   * The UIDs by which the pod's cgroup may be named, best first. Candidates only: a static pod's comes from
-   * an annotation that a user can write, so a cgroup and its network namespace count as the pod's only
-   * when the namespace holds the pod's address.
+   * The UIDs by which the pod's cgroup may be named, best first. Candidates only: a static pod's comes from an
+   * annotation, so a cgroup and its network namespace count as the pod's only when the namespace holds the pod's
+   * address.
    */
   readonly cgroupUids: readonly string[];
   readonly settings: PodSettings;
@@ -51,7 +52,7 @@ export function desiredState(
 ): Desired {
   const enrolments = new Map<string, WantedEnrolment>();
   const refused: RefusedPod[] = [];
-  const uids = new Set(objects.pods.map((pod) => pod.uid));
+  const staticUids = staticUidsOf(objects.pods);
   for (const pod of objects.pods) {
     if (pod.nodeName !== nodeName || hasEnded(pod)) continue;
     // A pod's own word wins over its namespace's.
@@ -65,7 +66,6 @@ export function desiredState(
       continue;
     }
     const identity = spiffeId(trustDomain, namespace, serviceAccount);
-    const cgroupUids = cgroupUidsOf(pod, uids);
     enrolments.set(uid, {
       uid,
       namespace,
@@ -73,7 +73,7 @@ export function desiredState(
       serviceAccount,
       identity,
       addresses,
-      cgroupUids,
+      cgroupUids: [uid, staticUids.get(uid) ?? []].flat(),
       settings: settingsOf(pod.annotations),
     });
   }
@@ -96,12 +96,4 @@ function refusal(pod: Pod, wish: string, isNamespaces: boolean): string | undefi
     if (special !== undefined) return `its address ${address} is ${special}`;
   }
   return undefined;
-}
-
-/** A static pod's cgroup has the UID that kubelet derived from the manifest, not the mirror pod's. */
-function cgroupUidsOf(pod: Pod, uids: Set<string>): string[] {
-  const hash = pod.annotations[CONFIG_HASH_ANNOTATION];
-  // Naming another pod's UID there would be asking for that pod's cgroup.
-  if (hash === undefined || !isPodUid(hash) || uids.has(hash)) return [pod.uid];
-  return [pod.uid, hash];
 }

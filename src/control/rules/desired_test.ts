@@ -90,7 +90,11 @@ Deno.test("who is enrolled, who is left alone, who is refused", () => {
 Deno.test("a static pod's cgroup is looked for by its hash, never by another pod's UID", () => {
   const withHash = (hash: string) => ({
     ...A,
-    annotations: { ...A.annotations, "kubernetes.io/config.hash": hash },
+    annotations: {
+      ...A.annotations,
+      "kubernetes.io/config.hash": hash,
+      "kubernetes.io/config.mirror": hash,
+    },
   });
   const uids = (pod: Pod) => desired(objects([pod, B])).enrolments.get("uid-a")?.cgroupUids;
   deepStrictEqual(uids(withHash("0123456789abcdef")), ["uid-a", "0123456789abcdef"]);

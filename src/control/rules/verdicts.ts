@@ -26,12 +26,20 @@ export function verdictsOf(
       ? ofEnrolment(pod, enrolment, isPublished(pod.uid))
       : desired.enrolments.has(pod.uid) || pod.secured === undefined
       ? undefined
-      : notEnrolled(pod, 'the annotation kube-gateway.io is not "true"');
+      : notEnrolled(pod, NOT_ANNOTATED);
     return verdict === undefined || isSaid(verdict) ? [] : [verdict];
   });
 }
 
-type Told = "wanted" | "state" | "reason" | "isNew" | "addresses" | "settings";
+type Told =
+  | "wanted"
+  | "isWanted"
+  | "state"
+  | "reason"
+  | "flaws"
+  | "isNew"
+  | "addresses"
+  | "settings";
 
 /** For a pod that goes back to plain connections. */
 export function notEnrolled(pod: Pod, why: string): Verdict {
@@ -40,19 +48,22 @@ export function notEnrolled(pod: Pod, why: string): Verdict {
 
 function ofEnrolment(
   pod: Pod,
-  { wanted, state, reason, isNew, addresses, settings }: Pick<Enrolment, Told>,
+  { wanted, isWanted, state, reason, flaws, isNew, addresses, settings }: Pick<Enrolment, Told>,
   isPublished: boolean,
 ): Verdict | undefined {
+  if (!isWanted) {
+    return pod.secured === undefined ? undefined : notEnrolled(pod, NOT_ANNOTATED);
+  }
+  if (flaws.length > 0) return verdictOf(pod, "False", "Repairing", flaws.join("; "));
   if (state === "active" && isPublished) {
     const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
       "TCP connections with other enrolled pods are mutual TLS 1.3";
     return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems].join("; "));
   }
-  const isGoing = state === "leaving" || state === "gone";
   // One that was secured is not while it waits, however short that is: the next look will tell.
-  if (isGoing || (isNew && pod.secured?.status !== "True")) return undefined;
+  if (isNew && pod.secured?.status !== "True") return undefined;
   const message = state === "active"
-    ? "the registry does not name it yet, so other pods connect to it in clear"
+    ? "not every node's registry may name it yet, so other pods may connect to it in clear"
     : `connections to peers are refused: ${reason ?? "enrolling"}`;
   return verdictOf(pod, "False", "Waiting", message);
 }
@@ -69,3 +80,5 @@ function verdictOf(
 function isSaid({ pod: { secured }, status, reason, message }: Verdict): boolean {
   return secured?.status === status && secured.reason === reason && secured.message === message;
 }
+
+const NOT_ANNOTATED = 'the annotation kube-gateway.io is not "true"';

@@ -28,6 +28,8 @@ const WANTED: WantedEnrolment = {
 };
 const ACTIVE = {
   wanted: WANTED,
+  isWanted: true,
+  flaws: [] as string[],
   state: "active",
   reason: undefined,
   isNew: false,
@@ -41,11 +43,15 @@ const said = (status: "True" | "False", reason = "Enrolled", message = "") => ({
   secured: { status, reason, message, since: "" },
 });
 const isPublished = () => true;
+const NOT_ANNOTATED =
+  'its connections are not encrypted: the annotation kube-gateway.io is not "true"';
 const short = (verdicts: ReturnType<typeof verdictsOf>) =>
   verdicts.map(({ status, reason }) => `${status} ${reason}`);
 
 Deno.test("what is said of a pod", () => {
   const waiting = { ...ACTIVE, state: "waiting", reason: "no namespace" } as const;
+  const leaving = { ...ACTIVE, state: "leaving", isWanted: false } as const;
+  const flawed = { ...ACTIVE, flaws: ["its programs were detached"] };
   const refused: Desired = {
     enrolments: new Map(),
     refused: [{ uid: "u", namespace: "shop", name: "web", reason: "hostNetwork" }],
@@ -57,7 +63,17 @@ Deno.test("what is said of a pod", () => {
       ["waits", POD, wanted, [waiting], ["False Waiting"]],
       ["has only begun", POD, wanted, [{ ...waiting, isNew: true }], []],
       ["had been secured", said("True"), wanted, [{ ...waiting, isNew: true }], ["False Waiting"]],
-      ["is leaving", said("True"), nobody, [{ ...ACTIVE, state: "leaving" as const }], []],
+      ["is leaving", said("True"), nobody, [leaving], ["False NotEnrolled"]],
+      ["is leaving, and known to be", said("False", "NotEnrolled", NOT_ANNOTATED), nobody, [
+        leaving,
+      ], []],
+      ["leaves though it is wanted", said("True"), wanted, [{ ...leaving, isWanted: true }], [
+        "False Waiting",
+      ]],
+      ["is wrong somewhere", said("True"), wanted, [flawed], ["False Repairing"]],
+      ["is new, and wrong somewhere", POD, wanted, [{ ...flawed, isNew: true }], [
+        "False Repairing",
+      ]],
       ["has left", said("True"), nobody, [], ["False NotEnrolled"]],
       ["is to be enrolled, nothing yet", said("False", "NotEnrolled"), wanted, [], []],
       ["refused", POD, refused, [], ["False Refused"]],

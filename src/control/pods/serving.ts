@@ -1,0 +1,126 @@
+import { parseAddress } from "../../addresses.ts";
+import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
+import type { Redirector } from "../../kernel/redirector.ts";
+import { isIpv4 } from "../../native/socket_address.ts";
+import type { RelayCredentials, RelaySettings } from "../../relay/messages.ts";
+import type { RelayWorkers } from "../../relay/workers.ts";
+import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
+import type { PodNamespace } from "./namespace.ts";
+import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
+import type { WantedEnrolment } from "../rules/desired.ts";
+
+/**
+ * What is open for a pod in one of its network namespaces: the listeners, the entry in the `pods` map that sends the
+ * pod's connections to them, and what the workers have. A pod that gets a new sandbox gets another one.
+ */
+export class Serving {
+  readonly #redirector: Redirector;
+  readonly #workers: RelayWorkers;
+  readonly #listeners: PodListeners;
+  /** The workers have it under this name; undefined before they do. */
+  #relay: number | undefined;
+  #closed = false;
+
+  /** Opens the listeners and lets the pod's connections through to them, where they wait for {@link serve}. */
+  constructor(
+    readonly wanted: WantedEnrolment,
+    readonly found: PodNamespace,
+    { redirector, workers }: { readonly redirector: Redirector; readonly workers: RelayWorkers },
+  ) {
+    this.#redirector = redirector;
+    this.#workers = workers;
+    this.#listeners = openListeners(found.namespace, found.held, workers.count);
+    try {
+      this.letThrough();
+    } catch (error) {
+      closeListeners(this.#listeners);
+      throw error;
+    }
+  }
+
+  /** The pod's connections to peers go to the listeners from now on. Throws a SystemError. */
+  letThrough(): void {
+    const { cookie } = this.#listeners;
+    this.#redirector.pods.set(encodeId(cookie), this.#entry());
+  }
+
+  /** Whether the kernel's map says so. */
+  get isLetThrough(): boolean {
+    const entry = this.#redirector.pods.get(encodeId(this.#listeners.cookie));
+    const wanted = this.#entry();
+    return entry !== undefined && entry.every((byte, index) => byte === wanted[index]);
+  }
+
+  /** The workers answer from now on. Rejects when one cannot, and nothing of the pod is left with them then. */
+  async serve(credentials: PodCredentials, settings: RelaySettings): Promise<void> {
+    const { uid, namespace, name, identity } = this.wanted;
+    const { cookie, outboundPort, sets } = this.#listeners;
+    this.#relay = this.#workers.newRelay();
+    await this.#workers.enrol({
+      pod: {
+        relay: this.#relay,
+        uid,
+        name: `${namespace}/${name}`,
+        addresses: this.found.held,
+        cookie,
+        namespace: this.found.namespace.descriptor,
+        outboundPort,
+        identity,
+        settings,
+      },
+      sockets: sets.map(({ outbound, inbound }) => ({
+        outbound: outbound.map(({ descriptor }) => descriptor),
+        inbound: inbound.map(({ descriptor }) => descriptor),
+      })),
+    }, relayCredentials(credentials));
+  }
+
+  /** Shows the workers each new certificate, and the trust bundle's changes. */
+  follow(certificate: PodCertificate): void {
+    certificate.keepFresh((fresh) => {
+      if (this.#relay !== undefined) this.#workers.renew(this.#relay, relayCredentials(fresh));
+    });
+  }
+
+  adjust(settings: RelaySettings): void {
+    if (this.#relay !== undefined) this.#workers.adjust(this.#relay, settings);
+  }
+
+  /**
+   * Closes the listeners at once, and what goes through them after `drainMilliseconds` at most. New connections of the
+   * pod to peers are refused then, unless its programs are detached, or another one lets them through.
+   */
+  async close(drainMilliseconds: number): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const { cookie } = this.#listeners;
+    if (this.isLetThrough) this.#redirector.pods.delete(encodeId(cookie));
+    if (this.#relay !== undefined) await this.#workers.withdraw(this.#relay, drainMilliseconds);
+    else closeListeners(this.#listeners);
+    // Another one may let the namespace's connections through by now.
+    if (!this.#redirector.pods.has(encodeId(cookie))) this.#forgetFlows(cookie);
+    // The namespace was lent to the workers until now.
+    this.found.namespace[Symbol.dispose]();
+  }
+
+  #entry(): Uint8Array<ArrayBuffer> {
+    const addresses = this.found.addresses.map(parseAddress);
+    return encodePod({
+      ipv4: addresses.find(isIpv4),
+      ipv6: addresses.find((address) => !isIpv4(address)),
+      outboundPort: this.#listeners.outboundPort,
+    });
+  }
+
+  /** Notes of connections that nobody has accepted: without listeners nobody will. */
+  #forgetFlows(cookie: bigint): void {
+    const { flows } = this.#redirector;
+    for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
+  }
+}
+
+function relayCredentials(
+  { chain, privateKey, roots, certificate }: PodCredentials,
+): RelayCredentials {
+  return { chain, privateKey, roots, notAfter: certificate.notAfter.getTime() };
+}
