@@ -6,6 +6,7 @@ import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { Enrolments } from "./pods/enrolments.ts";
+import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
@@ -68,14 +69,16 @@ export class NodeControl {
     );
     this.frontends = new Frontends(services.redirector);
     this.#strictEgress = new StrictEgress(services.redirector.egressRules, options);
-    this.enrolments = new Enrolments(options.cgroupRoot, {
-      ...services,
-      procRoot: options.procRoot,
+    const { redirector, issuer } = services;
+    this.enrolments = new Enrolments(options.cgroupRoot, redirector.hold, {
+      kernel: openPodKernel({ ...services, procRoot: options.procRoot }),
+      issuer,
       seen: (uid) => ({
         registered: this.#registered.has(uid),
         secured: this.#podOf(uid)?.secured?.status === "True",
       }),
       changed: () => this.#tellSoon(),
+      now: () => performance.now(),
     });
   }
 

@@ -15,20 +15,14 @@
  * held, its connections to peers are refused. Leaving: users are told, the programs are detached, and the listeners stay
  * until no registry sends peers to them.
  */
-import { parseAddress } from "../../addresses.ts";
 import type { Issuer } from "../../identity/issuer.ts";
-import type { Redirector } from "../../kernel/redirector.ts";
 import { logger } from "../../log.ts";
-import { cgroupId } from "../../native/file_system.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
-import type { RelayWorkers } from "../../relay/workers.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
-import { findNamespace, heldOf, stillInUse } from "./namespace.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
-import { processesOf } from "./processes.ts";
-import { Serving } from "./serving.ts";
+import { NotThereYet, type PodKernel, type PodServing } from "./pod_kernel.ts";
 
 const log = logger("enrolment");
 
@@ -51,14 +45,14 @@ export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "g
 
 /** What all enrolments of a node share. */
 export interface EnrolmentServices {
-  readonly redirector: Redirector;
-  readonly workers: RelayWorkers;
+  readonly kernel: PodKernel;
   readonly issuer: Issuer;
-  readonly procRoot: string;
   /** What others can read of a pod at this moment, as the watches show it. */
   readonly seen: (uid: string) => { readonly registered: boolean; readonly secured: boolean };
   /** An enrolment's state or reason has changed: the registry and users may have to be told. */
   readonly changed: () => void;
+  /** The monotonic clock, in milliseconds. */
+  readonly now: () => number;
 }
 
 export class Enrolment {
@@ -69,14 +63,14 @@ export class Enrolment {
   #last: WantedEnrolment;
   /** The pod's namespace was found at the last attempt, so what it waits for is ours to bring. */
   isPresent = false;
-  readonly #created = performance.now();
+  readonly #created: number;
   #logged: string | undefined;
   /** The state and the reason that {@link EnrolmentServices.changed} was called for. */
   #told: string | undefined;
   #cgroup: string | undefined;
   /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
   #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
-  #serving: Serving | undefined;
+  #serving: PodServing | undefined;
   /** For the identity and the addresses that the pod has now. */
   #certificate: { readonly key: string; readonly of: PodCertificate } | undefined;
   #settings: PodSettings;
@@ -88,6 +82,7 @@ export class Enrolment {
   constructor(wanted: WantedEnrolment, readonly services: EnrolmentServices) {
     this.#wish = this.#last = wanted;
     this.#settings = wanted.settings;
+    this.#created = services.now();
   }
 
   /** What is wanted, or was last. */
@@ -130,7 +125,7 @@ export class Enrolment {
 
   /** Whether it is young enough for its missing parts to appear at any moment. */
   get isNew(): boolean {
-    return performance.now() - this.#created < PATIENCE_MILLISECONDS;
+    return this.services.now() - this.#created < PATIENCE_MILLISECONDS;
   }
 
   /** Whether nothing is to be done before something changes. */
@@ -182,7 +177,7 @@ export class Enrolment {
     this.#wish = undefined;
     this.#become("leaving", undefined);
     this.#certificate?.of.end();
-    this.services.redirector.detach(this.#last.uid);
+    this.services.kernel.detach(this.#last.uid);
     await this.#serving?.close(0);
     this.#become("gone", undefined);
     log.info("un-enrolled {pod}", { pod: this.name });
@@ -217,25 +212,20 @@ export class Enrolment {
   }
 
   async #enter(cgroup: string | undefined): Promise<void> {
-    const { services } = this;
     this.isPresent = false;
     if (cgroup === undefined) throw new Error("its cgroup has not been found yet");
     try {
-      const found = findNamespace(processesOf(cgroup), this.#last.addresses, services.procRoot);
-      if ("missing" in found) throw new Error(found.missing);
+      this.#serving = this.services.kernel.open(this.#last, cgroup);
       this.isPresent = true;
-      try {
-        this.#serving = new Serving(this.#last, found, services);
-      } catch (error) {
-        found.namespace[Symbol.dispose]();
-        throw error;
-      }
+    } catch (error) {
+      this.isPresent = !(error instanceof NotThereYet);
+      throw error;
     } finally {
       // A static pod's cgroup is its own only when the namespace has proved it.
       if (this.isPresent || this.#isNamed(cgroup)) this.#attach(cgroup);
     }
     const serving = this.#serving;
-    this.#setStrictInbound(serving);
+    serving.setStrictInbound(this.#settings.strictInbound);
     const certificate = this.#certificateFor(serving.found.addresses);
     await serving.serve(await certificate.first(), this.#relaySettings());
     serving.follow(certificate);
@@ -248,9 +238,9 @@ export class Enrolment {
 
   #attach(cgroup: string): void {
     const { strictEgress: strict } = this.#settings;
-    const id = cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
+    const id = this.services.kernel.cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
     if (this.#attached?.id === id && this.#attached.strict === strict) return;
-    this.services.redirector.attach(this.#last.uid, cgroup, strict);
+    this.services.kernel.attach(this.#last.uid, cgroup, strict);
     this.#cgroup = cgroup;
     this.#attached = { id, strict };
   }
@@ -288,8 +278,7 @@ export class Enrolment {
   /** What has changed since it was enrolled; undefined when nothing has, or when that cannot be told. */
   #outdated(): string | undefined {
     const serving = this.#serving;
-    const cgroup = this.#cgroup;
-    if (serving === undefined || cgroup === undefined) return "it has no listeners";
+    if (serving === undefined) return "it has no listeners";
     const { identity, addresses } = this.#last;
     const { found } = serving;
     if (identity !== serving.wanted.identity) return "its service account has changed";
@@ -298,8 +287,7 @@ export class Enrolment {
       return "its addresses have changed";
     }
     try {
-      const pids = () => processesOf(cgroup);
-      if (stillInUse(found, pids, this.services.procRoot)) return undefined;
+      if (serving.isInUse()) return undefined;
       return "its processes are in another network namespace, or have gone";
     } catch (error) {
       // A node that is out of descriptors cannot tell, which is no reason to take a pod's encryption away.
@@ -314,8 +302,7 @@ export class Enrolment {
    */
   inspect(): readonly { readonly kind: string; readonly what: string }[] {
     const serving = this.#serving;
-    const attached = this.#attached;
-    if (this.#state !== "active" || serving === undefined || attached === undefined) return [];
+    if (this.#state !== "active" || serving === undefined) return [];
     const found: { kind: string; what: string }[] = [];
     const repair = (kind: string, what: string, mend: () => void) => {
       found.push({ kind, what });
@@ -325,8 +312,7 @@ export class Enrolment {
       if (!serving.isLetThrough) {
         repair("pods_entry", "its entry in the map of pods was wrong", () => serving.letThrough());
       }
-      const added = heldOf(serving.found.namespace, serving.found.addresses)
-        .filter((address) => !serving.found.held.includes(address));
+      const added = serving.unserved();
       if (added.length > 0) {
         repair("listener", `nobody listened on ${added.join(" and ")}`, () => {
           void this.#stopServing();
@@ -353,7 +339,7 @@ export class Enrolment {
     this.#settings = settings;
     try {
       if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);
-      if (this.#serving !== undefined) this.#setStrictInbound(this.#serving);
+      this.#serving?.setStrictInbound(settings.strictInbound);
     } catch (error) {
       // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
       const { strictEgress, strictInbound } = before;
@@ -372,12 +358,6 @@ export class Enrolment {
     return { policy, strictEgress };
   }
 
-  #setStrictInbound({ found }: Serving): void {
-    const { uid } = this.#last;
-    const { strictInbound } = this.#settings;
-    this.services.redirector.setStrictInbound(uid, found.namespace.descriptor, strictInbound);
-  }
-
   async #stopServing(drainMilliseconds = 0): Promise<void> {
     const serving = this.#serving;
     this.#serving = undefined;
@@ -388,7 +368,7 @@ export class Enrolment {
   // ---- leaving --------------------------------------------------------------------------------------
 
   #leave(): void {
-    const now = performance.now();
+    const now = this.services.now();
     this.#leaving = { since: now, registered: now };
     this.#become("leaving", undefined);
     this.#goOn();
@@ -396,7 +376,7 @@ export class Enrolment {
 
   /** Told first, then detached; the listeners go when no peer can be sent to them any more. */
   #goOn(): void {
-    const now = performance.now();
+    const now = this.services.now();
     const { since } = this.#leaving;
     const { registered, secured } = this.services.seen(this.#last.uid);
     if (registered) this.#leaving.registered = now;
@@ -404,7 +384,7 @@ export class Enrolment {
     const hasGone = this.#serving !== undefined && !isServed;
     if (this.#attached !== undefined) {
       if (!hasGone && secured && now - since < TELLING_MILLISECONDS) return;
-      this.services.redirector.detach(this.#last.uid); // throws: tried again by the next step
+      this.services.kernel.detach(this.#last.uid); // throws: tried again by the next step
       this.#attached = undefined;
     }
     const isOver = now - this.#leaving.registered >= LINGER_MILLISECONDS ||
@@ -427,7 +407,7 @@ export class Enrolment {
       return this.#become("waiting", "wanted again");
     }
     this.#attach(cgroup); // throws: tried again by the next step
-    this.#setStrictInbound(this.#serving);
+    this.#serving.setStrictInbound(this.#settings.strictInbound);
     this.#become("active", undefined);
     log.info("{pod} stays enrolled", { pod: this.name });
   }

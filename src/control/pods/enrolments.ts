@@ -1,3 +1,4 @@
+import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
@@ -31,9 +32,9 @@ export class Enrolments {
   /** Pods are held, see {@link want}. */
   #holding = false;
 
-  constructor(cgroupRoot: string, readonly services: EnrolmentServices) {
+  constructor(cgroupRoot: string, hold: Hold, readonly services: EnrolmentServices) {
     this.#cgroups = new PodCgroups(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup));
-    this.#holds = new Holds(cgroupRoot, services.redirector.hold);
+    this.#holds = new Holds(cgroupRoot, hold);
   }
 
   /** Every enrolment, also those that wait or leave. */

@@ -5,17 +5,27 @@ import { isIpv4 } from "../../native/socket_address.ts";
 import type { RelayCredentials, RelaySettings } from "../../relay/messages.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
-import type { PodNamespace } from "./namespace.ts";
+import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
+import { processesOf } from "./processes.ts";
+import type { PodServing } from "./pod_kernel.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
+
+export interface ServingServices {
+  readonly redirector: Redirector;
+  readonly workers: RelayWorkers;
+  readonly procRoot: string;
+}
 
 /**
  * What is open for a pod in one of its network namespaces: the listeners, the entry in the `pods` map that sends the
  * pod's connections to them, and what the workers have. A pod that gets a new sandbox gets another one.
  */
-export class Serving {
+export class Serving implements PodServing {
+  readonly #cgroup: string;
   readonly #redirector: Redirector;
   readonly #workers: RelayWorkers;
+  readonly #procRoot: string;
   readonly #listeners: PodListeners;
   /** The workers have it under this name; undefined before they do. */
   #relay: number | undefined;
@@ -24,9 +34,12 @@ export class Serving {
   /** Opens the listeners and lets the pod's connections through to them, where they wait for {@link serve}. */
   constructor(
     readonly wanted: WantedEnrolment,
+    cgroup: string,
     readonly found: PodNamespace,
-    { redirector, workers }: { readonly redirector: Redirector; readonly workers: RelayWorkers },
+    { redirector, workers, procRoot }: ServingServices,
   ) {
+    this.#cgroup = cgroup;
+    this.#procRoot = procRoot;
     this.#redirector = redirector;
     this.#workers = workers;
     this.#listeners = openListeners(found.namespace, found.held, workers.count);
@@ -80,6 +93,21 @@ export class Serving {
     certificate.keepFresh((fresh) => {
       if (this.#relay !== undefined) this.#workers.renew(this.#relay, relayCredentials(fresh));
     });
+  }
+
+  /** From now on plain connections to the pod are refused, or taken again. Throws a SystemError. */
+  setStrictInbound(strict: boolean): void {
+    const { descriptor } = this.found.namespace;
+    this.#redirector.setStrictInbound(this.wanted.uid, descriptor, strict);
+  }
+
+  isInUse(): boolean {
+    return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
+  }
+
+  unserved(): string[] {
+    const { namespace, addresses, held } = this.found;
+    return heldOf(namespace, addresses).filter((address) => !held.includes(address));
   }
 
   adjust(settings: RelaySettings): void {

@@ -1,0 +1,368 @@
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { IssuingError } from "../../identity/issuer.ts";
+import type { WantedEnrolment } from "../rules/desired.ts";
+import { settingsOf } from "../rules/settings.ts";
+import { Enrolment } from "./enrolment.ts";
+import { NotThereYet, type PodServing } from "./pod_kernel.ts";
+
+const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
+const CGROUP = `/kubepods/pod${UID}`;
+const WANTED: WantedEnrolment = {
+  uid: UID,
+  namespace: "shop",
+  name: "web",
+  serviceAccount: "web",
+  identity: "spiffe://td/ns/shop/sa/web",
+  addresses: ["10.0.0.1"],
+  cgroupUids: [UID],
+  settings: settingsOf({}),
+};
+const EGRESS_STRICT = settingsOf({ "kube-gateway.io/egress": "strict" });
+const INBOUND_STRICT = settingsOf({ "kube-gateway.io/inbound": "strict" });
+
+/** A node whose kernel, signer, registry and clock do as the test says. `done` is what the enrolment did, in order. */
+class Node {
+  readonly done: string[] = [];
+  time = 0;
+  cgroup: string | undefined = CGROUP;
+  cgroupId = 1n;
+  inUse: boolean | Error = true;
+  held = ["10.0.0.1"];
+  unserved: string[] = [];
+  letThrough = true;
+  registered = false;
+  secured = false;
+  /** What fails the next time, and every time until it is taken away. */
+  readonly failing = new Map<string, Error>();
+  certificate: () => Promise<void> = () => Promise.resolve();
+  readonly enrolment: Enrolment;
+
+  constructor(wanted = WANTED) {
+    this.enrolment = new Enrolment(wanted, {
+      kernel: {
+        cgroupId: () => this.cgroupId,
+        attach: (_uid, _cgroup, strict) => this.do(strict ? "attach strict" : "attach"),
+        detach: () => this.do("detach"),
+        open: (wanted) => {
+          this.do("open");
+          return this.#serving(wanted);
+        },
+      },
+      issuer: {
+        issue: async () => {
+          this.do("certificate");
+          await this.certificate();
+          const [notBefore, notAfter] = [new Date(Date.now() - 1e6), new Date(Date.now() + 1e6)];
+          return { chain: [], serial: "1", notBefore, notAfter };
+        },
+        trustBundle: () => Promise.resolve([]),
+      },
+      seen: () => ({ registered: this.registered, secured: this.secured }),
+      changed: () => void this.done.push("changed"),
+      now: () => this.time,
+    });
+  }
+
+  /** Takes a step, and says what was done. What the step has failed with is thrown. */
+  async step(): Promise<string[]> {
+    this.done.length = 0;
+    await this.enrolment.step(() => this.cgroup);
+    return this.take();
+  }
+
+  get state(): string {
+    return this.enrolment.state;
+  }
+
+  take(): string[] {
+    return this.done.splice(0).filter((each) => each !== "changed");
+  }
+
+  do(what: string): void {
+    this.done.push(what);
+    const error = this.failing.get(what);
+    if (error !== undefined) throw error;
+  }
+
+  #serving(wanted: WantedEnrolment): PodServing {
+    const node = this;
+    const addresses = wanted.addresses.length > 0 ? wanted.addresses : this.held;
+    return {
+      wanted,
+      found: { addresses, held: this.held },
+      letThrough: () => {
+        node.do("let through");
+        node.letThrough = true;
+      },
+      get isLetThrough() {
+        return node.letThrough;
+      },
+      serve: () => new Promise((resolve) => resolve(node.do("serve"))),
+      follow: () => {},
+      adjust: () => node.do("adjust"),
+      setStrictInbound: (strict) => strict && node.do("strict inbound"),
+      isInUse: () => {
+        if (node.inUse instanceof Error) throw node.inUse;
+        return node.inUse;
+      },
+      unserved: () => node.unserved,
+      close: (drain) => Promise.resolve(node.do(drain > 0 ? "drain" : "close")),
+    };
+  }
+}
+
+async function enrolled(wanted = WANTED): Promise<Node> {
+  const node = new Node(wanted);
+  await node.step();
+  strictEqual(node.state, "active", node.enrolment.reason);
+  return node;
+}
+
+async function leaving(): Promise<Node> {
+  const node = await enrolled();
+  node.registered = true;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), ["detach"]);
+  strictEqual(node.state, "leaving");
+  return node;
+}
+
+Deno.test("a running pod's listeners are open before its programs send connections there", async () => {
+  const node = new Node();
+  deepStrictEqual(await node.step(), ["open", "attach", "certificate", "serve"]);
+  strictEqual(node.state, "active");
+  strictEqual(node.enrolment.isSettled, true);
+});
+
+Deno.test("what is missing yet is the reason, and is tried again", async () => {
+  const node = new Node();
+  node.cgroup = undefined;
+  deepStrictEqual(await node.step(), []);
+  match(node.enrolment.reason ?? "", /cgroup/);
+  node.cgroup = CGROUP;
+  node.failing.set("open", new NotThereYet("no process yet"));
+  deepStrictEqual(
+    await node.step(),
+    ["open", "attach"],
+    "it is held while its namespace is awaited",
+  );
+  strictEqual(node.enrolment.reason, "no process yet");
+  strictEqual(node.enrolment.isPresent, false);
+  node.failing.clear();
+  deepStrictEqual(await node.step(), ["open", "certificate", "serve"]);
+  strictEqual(node.state, "active");
+});
+
+Deno.test("a pod whose port is taken is held, and waits", async () => {
+  const node = new Node();
+  node.failing.set("open", new Error("bind: EADDRINUSE"));
+  deepStrictEqual(await node.step(), ["open", "attach"]);
+  strictEqual(node.state, "waiting");
+  strictEqual(node.enrolment.isPresent, true);
+  match(node.enrolment.reason ?? "", /EADDRINUSE/);
+});
+
+Deno.test("whatever fails on the way in is undone but for the programs", async () => {
+  for (const what of ["attach", "strict inbound", "certificate", "serve"]) {
+    const node = new Node({ ...WANTED, settings: INBOUND_STRICT });
+    node.failing.set(what, new IssuingError("unavailable", `${what} failed`));
+    const done = await node.step();
+    strictEqual(done.at(-1), "close", what);
+    strictEqual(done.includes("detach"), false, what);
+    strictEqual(node.state, "waiting");
+    match(node.enrolment.reason ?? "", new RegExp(`${what} failed`));
+    node.failing.clear();
+    for (let i = 0; i < 100 && !node.enrolment.isSettled; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await node.step();
+    }
+    strictEqual(node.state, "active", what);
+  }
+});
+
+Deno.test("a static pod's cgroup gets the programs only when its namespace has proved it", async () => {
+  const node = new Node();
+  node.cgroup = "/kubepods/pod0123456789abcdef";
+  node.failing.set("open", new NotThereYet("no namespace of the pod holds 10.0.0.1 yet"));
+  deepStrictEqual(await node.step(), ["open"]);
+  node.failing.clear();
+  deepStrictEqual(await node.step(), ["open", "attach", "certificate", "serve"]);
+});
+
+Deno.test("a pod that is born is held at once, if the cgroup is named by it", () => {
+  const node = new Node();
+  node.enrolment.born("/kubepods/pod0123456789abcdef");
+  deepStrictEqual(node.take(), []);
+  node.failing.set("attach", new Error("gone"));
+  node.enrolment.born(CGROUP);
+  node.failing.clear();
+  node.enrolment.born(CGROUP);
+  deepStrictEqual(node.take(), ["attach", "attach"]);
+});
+
+Deno.test("another sandbox, address or account sends it back to waiting, with its programs", async () => {
+  const moved = { ...WANTED, addresses: ["10.0.0.2"] };
+  for (
+    const change of [
+      (node: Node) => void (node.inUse = false),
+      (node: Node) => node.enrolment.want(moved),
+      (node: Node) => node.enrolment.want({ ...WANTED, identity: "spiffe://td/ns/shop/sa/db" }),
+    ]
+  ) {
+    const node = await enrolled();
+    change(node);
+    deepStrictEqual(await node.step(), ["close"]);
+    strictEqual(node.state, "waiting");
+    node.inUse = true;
+    strictEqual((await node.step()).includes("open"), true);
+    strictEqual(node.state, "active");
+  }
+});
+
+Deno.test("an object that names no address, and a node that cannot tell, say nothing against it", async () => {
+  const node = await enrolled();
+  node.enrolment.want({ ...WANTED, addresses: [] });
+  node.inUse = new Error("EMFILE");
+  deepStrictEqual(await node.step(), []);
+  strictEqual(node.state, "active");
+});
+
+Deno.test("a cgroup that was made anew under its name gets the programs", async () => {
+  const node = await enrolled();
+  node.inUse = false;
+  node.cgroupId = 2n;
+  await node.step();
+  node.inUse = true;
+  deepStrictEqual(await node.step(), ["open", "attach", "serve"]);
+});
+
+Deno.test("the settings are in force at once; those that fail stay as they were", async () => {
+  const node = await enrolled();
+  node.enrolment.want({ ...WANTED, settings: EGRESS_STRICT });
+  deepStrictEqual(node.take(), ["attach strict", "adjust"]);
+  node.enrolment.want({ ...WANTED, settings: EGRESS_STRICT });
+  deepStrictEqual(node.take(), [], "nothing has changed");
+  node.failing.set("attach", new Error("ENOMEM"));
+  node.enrolment.want(WANTED);
+  strictEqual(node.enrolment.settings.strictEgress, true);
+  node.failing.clear();
+  node.enrolment.want(WANTED);
+  strictEqual(node.enrolment.settings.strictEgress, false);
+});
+
+Deno.test("it leaves when users can read it, or after 3 s, and its listeners when peers can", async () => {
+  const node = await enrolled();
+  node.registered = node.secured = true;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), [], "its status still says that it is secured");
+  node.time += 2_999;
+  deepStrictEqual(await node.step(), []);
+  node.secured = false;
+  deepStrictEqual(await node.step(), ["detach"]);
+  node.time += 10_000;
+  deepStrictEqual(await node.step(), [], "the registry still names it");
+  node.registered = false;
+  node.time += 1_999;
+  deepStrictEqual(await node.step(), []);
+  node.time += 1;
+  deepStrictEqual(await node.step(), ["drain"]);
+  strictEqual(node.state, "gone");
+
+  const unheard = await enrolled();
+  unheard.registered = unheard.secured = true;
+  unheard.enrolment.want(undefined);
+  await unheard.step();
+  unheard.time += 3_000;
+  deepStrictEqual(await unheard.step(), ["detach"], "users cannot be told");
+  unheard.time += 57_000;
+  deepStrictEqual(await unheard.step(), ["drain"], "the registry cannot be written");
+});
+
+Deno.test("a pod that has gone leaves at once", async () => {
+  const node = await enrolled();
+  node.registered = node.secured = true;
+  node.inUse = false;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), ["detach", "close"]);
+  strictEqual(node.state, "gone");
+});
+
+Deno.test("a pod that was never enrolled leaves when its status does not say that it is secured", async () => {
+  const node = new Node();
+  node.failing.set("open", new NotThereYet("no process yet"));
+  await node.step();
+  node.secured = true;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), []);
+  node.secured = false;
+  deepStrictEqual(await node.step(), ["detach"]);
+  strictEqual(node.state, "gone");
+});
+
+Deno.test("a detaching that fails is tried again", async () => {
+  const node = await enrolled();
+  node.failing.set("detach", new Error("EBUSY"));
+  node.enrolment.want(undefined);
+  for (let i = 0; i < 2; i++) {
+    await node.step().then(
+      () => Promise.reject(new Error("no error")),
+      ({ message }) => strictEqual(message, "EBUSY"),
+    );
+    strictEqual(node.state, "leaving");
+  }
+  node.failing.clear();
+  deepStrictEqual(await node.step(), ["detach"]);
+});
+
+Deno.test("wanted again while it leaves, it is active again; an attaching that fails is tried again", async () => {
+  const node = await leaving();
+  node.enrolment.want(WANTED);
+  node.failing.set("attach", new Error("ENOMEM"));
+  await node.step().catch(() => {});
+  strictEqual(node.state, "leaving");
+  node.failing.clear();
+  deepStrictEqual(await node.step(), ["attach"]);
+  strictEqual(node.state, "active");
+});
+
+Deno.test("wanted again when nothing of it is open, it waits", async () => {
+  const node = new Node();
+  node.cgroup = undefined;
+  await node.step();
+  node.enrolment.want(undefined);
+  node.secured = true;
+  node.enrolment.want(WANTED);
+  await node.step();
+  strictEqual(node.state, "waiting");
+});
+
+Deno.test("what an inspection finds is mended, and is a flaw until the next one finds nothing", async () => {
+  const node = await enrolled();
+  deepStrictEqual(node.enrolment.inspect(), []);
+  node.letThrough = false;
+  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["pods_entry"]);
+  strictEqual(node.enrolment.flaws.length, 1);
+  strictEqual(node.enrolment.isSettled, false);
+  deepStrictEqual(node.enrolment.inspect(), []);
+  strictEqual(node.enrolment.flaws.length, 0);
+
+  node.failing.set("let through", new Error("ENOMEM"));
+  node.letThrough = false;
+  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["pods_entry", "unknown"]);
+  match(node.enrolment.flaws.join(), /ENOMEM/);
+});
+
+Deno.test("an address that the pod got later is listened on", async () => {
+  const both = { ...WANTED, addresses: ["10.0.0.1", "fd00::1"] };
+  const node = await enrolled(both);
+  node.unserved = ["fd00::1"];
+  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["listener"]);
+  strictEqual(node.state, "waiting");
+});
+
+Deno.test("the agent's end takes everything away at once", async () => {
+  const node = await enrolled();
+  await node.enrolment.leaveNow();
+  deepStrictEqual(node.take(), ["detach", "close"]);
+  strictEqual(node.state, "gone");
+});

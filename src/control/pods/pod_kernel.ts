@@ -1,0 +1,42 @@
+/** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
+import type { RelaySettings } from "../../relay/messages.ts";
+import type { WantedEnrolment } from "../rules/desired.ts";
+import type { PodNamespace } from "./namespace.ts";
+import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
+
+/** What is open for a pod in one of its network namespaces, see `serving.ts`. */
+export interface PodServing {
+  readonly wanted: WantedEnrolment;
+  readonly found: Pick<PodNamespace, "addresses" | "held">;
+  letThrough(): void;
+  readonly isLetThrough: boolean;
+  serve(credentials: PodCredentials, settings: RelaySettings): Promise<void>;
+  follow(certificate: PodCertificate): void;
+  adjust(settings: RelaySettings): void;
+  setStrictInbound(strict: boolean): void;
+  /** Whether processes of the pod still stand in its namespace. Throws when that cannot be told. */
+  isInUse(): boolean;
+  /** The pod's addresses that its namespace holds, and nobody listens on. */
+  unserved(): string[];
+  close(drainMilliseconds: number): Promise<void>;
+}
+
+/** Where a pod is on this node: its cgroup, its namespace, its programs. */
+export interface PodKernel {
+  /** The kernel's name of a cgroup: one that was made anew has the path of the old one. Throws when it is gone. */
+  cgroupId(cgroup: string): bigint;
+  /** Attaches the pod's programs, or replaces them. Throws a SystemError. */
+  attach(uid: string, cgroup: string, strictEgress: boolean): void;
+  detach(uid: string): void;
+  /**
+   * Finds the pod's namespace, and opens its listeners there.
+   *
+   * @throws {NotThereYet} while kubelet and the runtime have not made it, or another Error.
+   */
+  open(wanted: WantedEnrolment, cgroup: string): PodServing;
+}
+
+/** What others than the agent have to bring: a process of the pod, its namespace, its address. */
+export class NotThereYet extends Error {
+  override readonly name = "NotThereYet";
+}
