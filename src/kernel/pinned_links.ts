@@ -68,18 +68,18 @@ export class PinnedLinks implements Disposable {
    * was attached stays then.
    */
   attach(name: string, program: Program, target: Target): void {
+    const { descriptor, attachType } = program;
     const held = this.#held.get(name);
-    if (held === undefined || !standsAt(held, program.attachType, target)) {
-      const link = BpfLink.attach(
-        program.descriptor,
-        target.descriptor,
-        program.attachType,
-        target.about,
-      );
+    if (held !== undefined && standsAt(held, attachType, target)) {
+      replaceUnlessSame(held, program, target);
+    } else {
+      // An agent that has only just ended may have attached it after this one had begun.
+      const pinned = this.#pinnedAt(name, attachType, target);
+      const link = pinned ??
+        BpfLink.attach(descriptor, target.descriptor, attachType, target.about);
       this.#held.set(name, link);
       if (held !== undefined) end(held, target.about);
-    } else if (held.info().programId !== program.id) {
-      held.replace(program.descriptor, target.about);
+      replaceUnlessSame(link, program, target);
     }
     this.#pin(name);
   }
@@ -132,6 +132,13 @@ export class PinnedLinks implements Disposable {
     this.#held.clear();
   }
 
+  #pinnedAt(name: string, attachType: number, target: Target): BpfLink | undefined {
+    const pinned = BpfLink.open(this.#path(name));
+    if (pinned === undefined || standsAt(pinned, attachType, target)) return pinned;
+    pinned[Symbol.dispose]();
+    return undefined;
+  }
+
   #pin(name: string): void {
     const held = this.#held.get(name);
     if (held === undefined || this.#isPinned(name, held)) return;
@@ -169,6 +176,10 @@ export function namesIn(directory: string): string[] {
 function standsAt(link: BpfLink, attachType: number, target: Target): boolean {
   const info = link.info();
   return info.attachType === attachType && info.target === target.id;
+}
+
+function replaceUnlessSame(link: BpfLink, { descriptor, id }: Program, { about }: Target): void {
+  if (link.info().programId !== id) link.replace(descriptor, about);
 }
 
 function end(link: BpfLink, about: string): void {

@@ -209,6 +209,18 @@ Deno.test("what is pinned outlives the agent, and what was held by the next one,
     })
   ));
 
+Deno.test("what an agent attaches while the next one stands by, that one takes over", () =>
+  withMaps((first) =>
+    withCgroup(async (cgroup) => {
+      using next = new Redirector(OBJECT, first.stateDirectory);
+      first.attach(UID, cgroup, false);
+      const programs = await attachedPrograms(cgroup);
+      next.attach(UID, cgroup, false);
+      assert.deepEqual(await attachedPrograms(cgroup), programs, "nothing is attached twice");
+      assert.deepEqual(next.inspect(UID, cgroup, false), []);
+    })
+  ));
+
 Deno.test("strict inbound is seen to be gone, or in another namespace, and is put back", () =>
   withMaps((redirector) =>
     withNamespaces(async (one, other) => {
