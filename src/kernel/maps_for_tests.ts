@@ -1,7 +1,7 @@
 import { Redirector, removeState } from "./redirector.ts";
 import { mountBpfFileSystem, unmount } from "../native/file_system.ts";
 
-const OBJECT = new URL("../../build/redirect.bpf.o", import.meta.url).pathname;
+export const OBJECT = new URL("../../build/redirect.bpf.o", import.meta.url).pathname;
 
 /** Runs a test with the kernel's own maps, empty, on a bpffs of their own (root). */
 export async function withMaps(

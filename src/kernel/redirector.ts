@@ -1,15 +1,17 @@
 /**
  * What the kernel holds of ours: the programs and maps, loaded once per node, and the links that attach the
  * programs to a pod's cgroup. All of it is pinned below the state directory, so it outlives a crash of the
- * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it.
+ * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it. The agent holds
+ * it open as well, so that it outlives its pins; what is really there, the inspect methods ask the kernel.
  */
-import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
-import { BpfLink, BpfObject } from "../native/bpf_object.ts";
+import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
+import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
-import { Hold, HOLD_PROGRAMS } from "./hold.ts";
+import type { Fault } from "./fault.ts";
+import { Hold, HOLD_PROGRAMS, removeHolds } from "./hold.ts";
 import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
-import { attachPinned } from "./pinned_link.ts";
+import { namesIn, namespaceTarget, openCgroup, PinnedLinks, type Program } from "./pinned_links.ts";
 
 const log = logger("kernel");
 
@@ -42,7 +44,13 @@ const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
 /** The link of `strict_inbound`, which belongs to a network namespace. */
 const INBOUND_LINK = "strict_inbound";
 
-const LINK_NAMES = new Set([...LINKS.map(([link]) => link), INBOUND_LINK]);
+/** Every link that a pod may have, and its attach type. */
+const LINK_TYPES = new Map<string, number>([
+  ...LINKS.map(([link, program]) => [link, PROGRAMS[program]] as const),
+  [INBOUND_LINK, PROGRAMS[INBOUND_LINK]],
+]);
+
+const MAP_NAMES: readonly string[] = [...Object.keys(MAPS), SOCKET_STORAGE];
 
 export class Redirector implements Disposable {
   readonly peers: BpfMap;
@@ -57,6 +65,9 @@ export class Redirector implements Disposable {
   readonly egressRules: BpfMap;
   readonly nodeAddresses: BpfMap;
   readonly #object: BpfObject;
+  readonly #programs = new Map<ProgramName, Program>();
+  /** By the pod's UID. */
+  readonly #links = new Map<string, PinnedLinks>();
 
   /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over if they fit. */
   constructor(objectFile: string, readonly stateDirectory: string) {
@@ -64,7 +75,7 @@ export class Redirector implements Disposable {
     mkdirSync(podsDirectory(stateDirectory), { recursive: true, mode: 0o700 });
     this.#object = new BpfObject(
       objectFile,
-      [...Object.keys(MAPS), SOCKET_STORAGE],
+      MAP_NAMES,
       mapsDirectory(stateDirectory),
     );
     const { misfits } = this.#object;
@@ -88,29 +99,26 @@ export class Redirector implements Disposable {
     this.hold = new Hold(
       holdsDirectory(stateDirectory),
       open("decided"),
-      (name) => this.#object.program(name),
+      (name) => this.#program(name),
     );
+    for (const uid of this.attached()) this.#linksOf(uid);
   }
 
   /**
    * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
-   * agent, and detaches what another version has attached beside them. `strictEgress` refuses plain connections
-   * inside the cluster from now on, whether there is an agent or not. Throws a SystemError: a pod that had no
-   * programs has none then, one that had some keeps them, since without them it would send in clear.
+   * agent, and detaches what another version has attached beside them; mends what {@link inspect} names. `strictEgress`
+   * refuses plain connections inside the cluster from now on, whether there is an agent or not. Throws a SystemError: a
+   * pod that had no programs has none then, one that had some keeps them, since without them it would send in clear.
    */
   attach(uid: string, cgroup: string, strictEgress: boolean): void {
-    const directory = `${podsDirectory(this.stateDirectory)}/${uid}`;
-    const isNew = !existsSync(directory);
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const links = this.#linksOf(uid);
+    const isNew = links.size === 0;
     try {
+      using target = openCgroup(cgroup);
       for (const [link, usual, strict] of LINKS) {
-        const name = strictEgress ? strict : usual;
-        const program = this.#object.program(name);
-        attachPinned(program, PROGRAMS[name], cgroup, `${directory}/${link}`);
+        links.attach(link, this.#program(strictEgress ? strict : usual), target);
       }
-      for (const link of readdirSync(directory)) {
-        if (!LINK_NAMES.has(link)) rmSync(`${directory}/${link}`);
-      }
+      for (const link of links.strangers()) links.remove(link);
       this.hold.letGo(cgroup); // its own programs decide from now on
     } catch (error) {
       if (isNew) this.detach(uid);
@@ -119,27 +127,70 @@ export class Redirector implements Disposable {
   }
 
   /**
-   * From now on the pod's network namespace, an open descriptor, refuses new connections that are neither its tunnel's nor
-   * its own nor its node's; or it takes all again. Throws a SystemError.
+   * What is not attached to the pod's cgroup, as the kernel says now, and what would not be without this process. A cgroup
+   * that was made anew under the same path has nothing attached. Throws a SystemError when the cgroup is gone.
    */
-  setStrictInbound(uid: string, namespace: number, strict: boolean): void {
-    const path = `${podsDirectory(this.stateDirectory)}/${uid}/${INBOUND_LINK}`;
-    if (!strict) return rmSync(path, { force: true });
-    // An earlier one may belong to an earlier sandbox's namespace. The new one is in force before that goes.
-    const program = this.#object.program("strict_inbound");
-    using link = BpfLink.attach(program, namespace, PROGRAMS.strict_inbound, `${uid}'s namespace`);
-    rmSync(path, { force: true });
-    link.pin(path);
+  inspect(uid: string, cgroup: string, strictEgress: boolean): Fault[] {
+    const links = this.#linksOf(uid);
+    using target = openCgroup(cgroup);
+    return [
+      ...LINKS.flatMap(([link, usual, strict]) =>
+        links.inspect(link, this.#program(strictEgress ? strict : usual), target, "link")
+      ),
+      ...links.strangers().map((name): Fault => ({
+        kind: "pin",
+        what: `${links.directory}/${name} is not this version's`,
+      })),
+    ];
   }
 
-  /** Detaches a pod's programs: its next connection is plain TCP. */
+  /**
+   * From now on the pod's network namespace, an open descriptor, refuses new connections that are neither its tunnel's nor
+   * its own nor its node's; or it takes all again. Mends what {@link inspectStrictInbound} names. Throws a SystemError.
+   */
+  setStrictInbound(uid: string, namespace: number, strict: boolean): void {
+    const links = this.#linksOf(uid);
+    if (!strict) return links.remove(INBOUND_LINK);
+    // An earlier one may belong to an earlier sandbox's namespace. The new one is in force before that goes.
+    const target = namespaceTarget(namespace, `${uid}'s network namespace`);
+    links.attach(INBOUND_LINK, this.#program(INBOUND_LINK), target);
+  }
+
+  /** Whether the pod's network namespace, an open descriptor, refuses what {@link setStrictInbound} was told last. */
+  inspectStrictInbound(uid: string, namespace: number, strict: boolean): Fault[] {
+    const links = this.#linksOf(uid);
+    const target = namespaceTarget(namespace, `${uid}'s network namespace`);
+    if (strict) {
+      return links.inspect(INBOUND_LINK, this.#program(INBOUND_LINK), target, INBOUND_LINK);
+    }
+    if (!links.has(INBOUND_LINK)) return [];
+    return [{ kind: INBOUND_LINK, what: `${target.about} refuses connections it should take` }];
+  }
+
+  /** Detaches a pod's programs at once, whoever holds them open: its next connection is plain TCP. */
   detach(uid: string): void {
-    rmSync(`${podsDirectory(this.stateDirectory)}/${uid}`, { recursive: true, force: true });
+    const links = this.#linksOf(uid);
+    this.#links.delete(uid);
+    links.end();
   }
 
   /** The pods that have programs attached, also by an earlier agent. */
   attached(): string[] {
-    return readdirSync(podsDirectory(this.stateDirectory));
+    return namesIn(podsDirectory(this.stateDirectory));
+  }
+
+  /** Which maps the next agent would not find, or find another in the place of */
+  inspectMaps(): Fault[] {
+    return MAP_NAMES.filter((name) => !this.#object.isMapPinned(name)).map((name) => ({
+      kind: "pin",
+      what: `${mapsDirectory(this.stateDirectory)}/${name} is missing or something else`,
+    }));
+  }
+
+  /** Mends what {@link inspectMaps} names. Throws a SystemError. */
+  pinMaps(): void {
+    mkdirSync(mapsDirectory(this.stateDirectory), { recursive: true, mode: 0o700 });
+    for (const name of MAP_NAMES) this.#object.pinMap(name);
   }
 
   /** Of the maps that the relay workers use. Lent. */
@@ -157,7 +208,30 @@ export class Redirector implements Disposable {
 
   /** Gives up the descriptors; what is pinned stays in force. */
   [Symbol.dispose](): void {
+    for (const links of this.#links.values()) links[Symbol.dispose]();
+    this.hold[Symbol.dispose]();
     this.#object[Symbol.dispose]();
+  }
+
+  #program(name: ProgramName): Program {
+    const known = this.#programs.get(name);
+    if (known !== undefined) return known;
+    const program = {
+      name,
+      descriptor: this.#object.program(name),
+      id: this.#object.programId(name),
+      attachType: PROGRAMS[name],
+    };
+    this.#programs.set(name, program);
+    return program;
+  }
+
+  #linksOf(uid: string): PinnedLinks {
+    const known = this.#links.get(uid);
+    if (known !== undefined) return known;
+    const links = new PinnedLinks(`${podsDirectory(this.stateDirectory)}/${uid}`, LINK_TYPES);
+    this.#links.set(uid, links);
+    return links;
   }
 }
 
@@ -165,8 +239,11 @@ export class Redirector implements Disposable {
 export function removeState(stateDirectory: string): number {
   const pods = readdirSync(podsDirectory(stateDirectory));
   // Links first: a program without its maps' entries would refuse connections.
+  for (const uid of pods) {
+    new PinnedLinks(`${podsDirectory(stateDirectory)}/${uid}`, LINK_TYPES).end();
+  }
   rmSync(podsDirectory(stateDirectory), { recursive: true });
-  rmSync(holdsDirectory(stateDirectory), { recursive: true, force: true });
+  removeHolds(holdsDirectory(stateDirectory));
   rmSync(mapsDirectory(stateDirectory), { recursive: true });
   try {
     rmdirSync(stateDirectory);

@@ -1,9 +1,22 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmdirSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from "node:fs";
 import { attachedPrograms, mapKeys } from "../../tests/lab/kernel.ts";
 import { cgroup2Mount } from "../cgroup_mount.ts";
 import { SystemError } from "../native/errno.ts";
-import { withMaps } from "./maps_for_tests.ts";
+import { cgroupId } from "../native/file_system.ts";
+import { NetworkNamespace } from "../native/namespace.ts";
+import type { Fault } from "./fault.ts";
+import { OBJECT, withMaps } from "./maps_for_tests.ts";
+import { Redirector } from "./redirector.ts";
 
 const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
 
@@ -18,6 +31,32 @@ async function withCgroup(use: (cgroup: string) => void | Promise<void>): Promis
   }
 }
 
+/** Two network namespaces without anything in them. */
+async function withNamespaces(
+  use: (one: NetworkNamespace, other: NetworkNamespace) => Promise<void>,
+): Promise<void> {
+  const names = ["a", "b"].map((letter) => `kgw-test-${Deno.pid}-${letter}`);
+  try {
+    for (const name of names) await run("ip", "netns", "add", name);
+    using one = NetworkNamespace.open(`/run/netns/${names[0]}`);
+    using other = NetworkNamespace.open(`/run/netns/${names[1]}`);
+    await use(one, other);
+  } finally {
+    for (const name of names) await run("ip", "netns", "delete", name);
+  }
+}
+
+function kinds(faults: readonly Fault[]): string[] {
+  return faults.map(({ kind }) => kind);
+}
+
+const bpftool = (...args: string[]) => run("bpftool", ...args);
+
+async function run(command: string, ...args: string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(command, { args }).output();
+  assert.equal(success, true, `${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+}
+
 /** The links that are pinned for the pod. */
 function links(stateDirectory: string): string[] {
   return [...Deno.readDirSync(`${stateDirectory}/pods/${UID}`)].map(({ name }) => name).sort();
@@ -29,20 +68,232 @@ Deno.test("a pod that cannot be attached to has nothing attached", () =>
     assert.deepEqual(redirector.attached(), []);
   }));
 
-Deno.test("a pod keeps its programs when one of them cannot be replaced", () =>
+Deno.test("a pod keeps its programs when it cannot be attached to another place", () =>
+  withMaps((redirector) =>
+    withCgroup(async (cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      const before = links(redirector.stateDirectory);
+      const programs = await attachedPrograms(cgroup);
+      assert.equal(before.length, programs.length);
+
+      assert.throws(() => redirector.attach(UID, "/tmp", true), /bpf_link_create/);
+      assert.deepEqual(links(redirector.stateDirectory), before);
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+    })
+  ));
+
+Deno.test("pins that are removed, or another's, detach nothing, are noticed and are mended", () =>
+  withMaps((redirector) =>
+    withCgroup(async (cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+      const directory = `${redirector.stateDirectory}/pods/${UID}`;
+      const pins = links(redirector.stateDirectory);
+      const programs = await attachedPrograms(cgroup);
+
+      rmSync(directory, { recursive: true });
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+      assert.deepEqual(
+        redirector.inspect(UID, cgroup, false).map(({ kind, what }) => `${kind}: ${what}`).sort(),
+        pins.map((name) => `pin: ${directory}/${name} is missing or something else`),
+      );
+      redirector.attach(UID, cgroup, false);
+      assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+      assert.deepEqual(links(redirector.stateDirectory), pins);
+      assert.deepEqual(await attachedPrograms(cgroup), programs, "nothing is attached twice");
+
+      // A map, another of our links, and a name that no version of ours has.
+      rmSync(`${directory}/connect4`);
+      await bpftool(
+        "map",
+        "pin",
+        "pinned",
+        `${redirector.stateDirectory}/maps/peers`,
+        `${directory}/connect4`,
+      );
+      rmSync(`${directory}/connect6`);
+      renameSync(`${directory}/note_flow`, `${directory}/connect6`);
+      await bpftool(
+        "map",
+        "pin",
+        "pinned",
+        `${redirector.stateDirectory}/maps/peers`,
+        `${directory}/stranger`,
+      );
+      assert.deepEqual(kinds(redirector.inspect(UID, cgroup, false)), ["pin", "pin", "pin", "pin"]);
+      redirector.attach(UID, cgroup, false);
+      assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+    })
+  ));
+
+Deno.test("a link that somebody detaches is noticed and is attached again", () =>
+  withMaps((redirector) =>
+    withCgroup(async (cgroup) => {
+      redirector.attach(UID, cgroup, true);
+      const programs = await attachedPrograms(cgroup);
+      await bpftool(
+        "link",
+        "detach",
+        "pinned",
+        `${redirector.stateDirectory}/pods/${UID}/connect6`,
+      );
+      assert.deepEqual(redirector.inspect(UID, cgroup, true), [
+        { kind: "link", what: `connect6_strict is not attached to ${cgroup}` },
+      ]);
+      redirector.attach(UID, cgroup, true);
+      assert.deepEqual(redirector.inspect(UID, cgroup, true), []);
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+    })
+  ));
+
+Deno.test("the programs of the other kind of egress are not the wanted ones", () =>
   withMaps((redirector) =>
     withCgroup((cgroup) => {
       redirector.attach(UID, cgroup, false);
-      const before = links(redirector.stateDirectory);
-      assert.equal(before.length, 7);
-
-      // A link of another type, whose program the kernel will not replace.
-      const pin = (name: string) => `${redirector.stateDirectory}/pods/${UID}/${name}`;
-      renameSync(pin("note_flow"), pin("getsockname6"));
-      assert.throws(() => redirector.attach(UID, cgroup, true), /bpf_link_update/);
-      assert.deepEqual(links(redirector.stateDirectory), before);
+      assert.deepEqual(redirector.inspect(UID, cgroup, true).map(({ what }) => what), [
+        `connect4_strict is not attached to ${cgroup}`,
+        `connect6_strict is not attached to ${cgroup}`,
+      ]);
     })
   ));
+
+Deno.test("a cgroup that was made anew under the old name is seen to have nothing attached", () =>
+  withMaps((redirector) =>
+    withCgroup((cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      rmdirSync(cgroup);
+      assert.throws(() => redirector.inspect(UID, cgroup, false), /ENOENT/);
+      mkdirSync(cgroup);
+      assert.equal(
+        redirector.inspect(UID, cgroup, false).filter(({ kind }) => kind === "link").length,
+        links(redirector.stateDirectory).length,
+      );
+      redirector.attach(UID, cgroup, false);
+      assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+    })
+  ));
+
+Deno.test("detaching detaches, also what another process holds open", () =>
+  withMaps((redirector) =>
+    withCgroup(async (cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      // Takes hold of everything that is pinned, as an agent that starts does.
+      using other = new Redirector(OBJECT, redirector.stateDirectory);
+      assert.deepEqual(other.attached(), [UID]);
+      redirector.detach(UID);
+      assert.deepEqual(await attachedPrograms(cgroup), []);
+      assert.deepEqual(redirector.attached(), []);
+      assert.equal(
+        other.inspect(UID, cgroup, false).some(({ kind }) => kind === "link"),
+        true,
+        "the other sees it",
+      );
+    })
+  ));
+
+Deno.test("what is pinned outlives the agent, and what was held by the next one, its pins", () =>
+  withMaps(({ stateDirectory }) =>
+    withCgroup(async (cgroup) => {
+      const first = new Redirector(OBJECT, stateDirectory);
+      first.attach(UID, cgroup, false);
+      const programs = await attachedPrograms(cgroup);
+      first[Symbol.dispose]();
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+      using second = new Redirector(OBJECT, stateDirectory);
+      rmSync(`${stateDirectory}/pods/${UID}`, { recursive: true });
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+      second.attach(UID, cgroup, false);
+      assert.deepEqual(second.inspect(UID, cgroup, false), []);
+      assert.deepEqual(await attachedPrograms(cgroup), programs);
+    })
+  ));
+
+Deno.test("what an agent attaches while the next one stands by, that one takes over", () =>
+  withMaps((first) =>
+    withCgroup(async (cgroup) => {
+      using next = new Redirector(OBJECT, first.stateDirectory);
+      first.attach(UID, cgroup, false);
+      const programs = await attachedPrograms(cgroup);
+      next.attach(UID, cgroup, false);
+      assert.deepEqual(await attachedPrograms(cgroup), programs, "nothing is attached twice");
+      assert.deepEqual(next.inspect(UID, cgroup, false), []);
+    })
+  ));
+
+Deno.test("strict inbound is seen to be gone, or in another namespace, and is put back", () =>
+  withMaps((redirector) =>
+    withNamespaces(async (one, other) => {
+      const pin = `${redirector.stateDirectory}/pods/${UID}/strict_inbound`;
+      const inspect = (namespace: NetworkNamespace, strict = true) =>
+        kinds(redirector.inspectStrictInbound(UID, namespace.descriptor, strict));
+      const set = (namespace: NetworkNamespace, strict = true) =>
+        redirector.setStrictInbound(UID, namespace.descriptor, strict);
+
+      assert.deepEqual(inspect(one), ["strict_inbound"]);
+      assert.deepEqual(inspect(one, false), []);
+      set(one);
+      assert.deepEqual(inspect(one), []);
+      assert.deepEqual(inspect(one, false), ["strict_inbound"]);
+      assert.deepEqual(inspect(other), ["strict_inbound"]);
+
+      rmSync(pin);
+      assert.deepEqual(inspect(one), ["pin"]);
+      set(one);
+      assert.deepEqual(inspect(one), []);
+      await bpftool("link", "detach", "pinned", pin);
+      assert.deepEqual(inspect(one), ["strict_inbound"]);
+      set(one);
+      assert.deepEqual(inspect(one), []);
+
+      set(other); // a new sandbox
+      assert.deepEqual(inspect(other), []);
+      assert.deepEqual(inspect(one), ["strict_inbound"]);
+      set(other, false);
+      assert.deepEqual(inspect(other), ["strict_inbound"]);
+      assert.deepEqual(inspect(other, false), []);
+      assert.equal(existsSync(pin), false);
+    })
+  ));
+
+Deno.test("descriptors are given back when pods and cgroups go", () =>
+  withMaps((redirector) =>
+    withCgroup((cgroup) => {
+      const open = () => readdirSync("/proc/self/fd").length;
+      redirector.attach(UID, cgroup, false);
+      redirector.hold.below([cgroup]);
+      redirector.detach(UID);
+      redirector.hold.below([]);
+      const before = open();
+      for (let round = 0; round < 20; round++) {
+        redirector.hold.below([cgroup]);
+        redirector.attach(UID, cgroup, round % 2 === 0);
+        redirector.attach(UID, cgroup, round % 3 === 0);
+        redirector.inspect(UID, cgroup, false);
+        redirector.hold.inspect([cgroup]);
+        redirector.detach(UID);
+        redirector.hold.below([]);
+      }
+      assert.equal(open(), before);
+    })
+  ));
+
+Deno.test("maps whose pins are removed, or another's, are noticed and are pinned again", () =>
+  withMaps(async (redirector) => {
+    const pins = `${redirector.stateDirectory}/maps`;
+    const names = readdirSync(pins).sort();
+    assert.deepEqual(redirector.inspectMaps(), []);
+    rmSync(`${pins}/peers`);
+    await bpftool("map", "pin", "pinned", `${pins}/pods`, `${pins}/peers`);
+    assert.deepEqual(redirector.inspectMaps(), [
+      { kind: "pin", what: `${pins}/peers is missing or something else` },
+    ]);
+    rmSync(pins, { recursive: true });
+    assert.equal(redirector.inspectMaps().length, names.length);
+    redirector.pinMaps();
+    assert.deepEqual(redirector.inspectMaps(), []);
+    assert.deepEqual(readdirSync(pins).sort(), names);
+  }));
 
 Deno.test("what another version has attached goes when this one's programs are there", () =>
   withMaps((redirector) =>
@@ -78,6 +329,7 @@ Deno.test("pods are held below the cgroups that are named last", () =>
         hold.below([first, second]); // adopts what is there
         assert.deepEqual(await attachedPrograms(first), ["hold4", "hold6"]);
         assert.deepEqual(await attachedPrograms(second), ["hold4", "hold6"]);
+        assert.deepEqual(hold.inspect([first, second]), []);
         hold.below([second]);
         assert.deepEqual(await attachedPrograms(first), []);
         assert.deepEqual(await attachedPrograms(second), ["hold4", "hold6"]);
@@ -85,6 +337,27 @@ Deno.test("pods are held below the cgroups that are named last", () =>
         assert.deepEqual(await attachedPrograms(second), []);
       })
     )
+  ));
+
+Deno.test("what holds no more, or would not outlive the agent, is noticed and is mended", () =>
+  withMaps(({ hold, stateDirectory }) =>
+    withCgroup(async (cgroup) => {
+      assert.deepEqual(kinds(hold.inspect([cgroup])), ["hold", "hold"]);
+      hold.below([cgroup]);
+      assert.deepEqual(hold.inspect([cgroup]), []);
+      const pins = `${stateDirectory}/holds/${cgroupId(cgroup)}`;
+      await bpftool("link", "detach", "pinned", `${pins}/hold4`);
+      assert.deepEqual(hold.inspect([cgroup]), [
+        { kind: "hold", what: `hold4 is not attached to ${cgroup}` },
+      ]);
+      hold.below([cgroup]);
+      rmSync(`${stateDirectory}/holds`, { recursive: true });
+      assert.deepEqual(await attachedPrograms(cgroup), ["hold4", "hold6"]);
+      assert.deepEqual(kinds(hold.inspect([cgroup])), ["pin", "pin"]);
+      hold.below([cgroup]);
+      assert.deepEqual(hold.inspect([cgroup]), []);
+      assert.deepEqual(await attachedPrograms(cgroup), ["hold4", "hold6"]);
+    })
   ));
 
 Deno.test("who was let go is forgotten when the cgroup is gone", () =>

@@ -1,4 +1,5 @@
 import { rmSync } from "node:fs";
+import { idOf, infoOf } from "./bpf_info.ts";
 import { errno, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 import { cString, libc } from "./libc.ts";
@@ -8,6 +9,7 @@ export class BpfObject implements Disposable {
   readonly #pointer: Deno.PointerObject;
   /** The maps that were pinned with another layout. Then all were made anew. */
   readonly misfits: readonly string[];
+  readonly #pinDirectory: string;
 
   /**
    * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when all that exist fit;
@@ -29,12 +31,33 @@ export class BpfObject implements Disposable {
     }
     this.#pointer = loaded.object;
     this.misfits = loaded.misfits;
+    this.#pinDirectory = pinDirectory;
   }
 
   /** The descriptor of a map, valid until the object is disposed of. */
   map(name: string): number {
     const map = libbpf.bpf_object__find_map_by_name(this.#pointer, cString(name));
     return found(map === null ? -errno() : libbpf.bpf_map__fd(map), `map ${name}`, this.file);
+  }
+
+  /** Whether this very map is pinned in its place now. */
+  isMapPinned(name: string): boolean {
+    const descriptor = libbpf.bpf_obj_get(cString(this.#pin(name)));
+    if (descriptor < 0) return false;
+    try {
+      return identityOf(descriptor, name) === identityOf(this.map(name), name);
+    } finally {
+      libc.close(descriptor);
+    }
+  }
+
+  /** Pins a map in its place, in that of anything else that lies there. Throws a SystemError. */
+  pinMap(name: string): void {
+    if (this.isMapPinned(name)) return;
+    const path = this.#pin(name);
+    rmSync(path, { recursive: true, force: true });
+    const result = libbpf.bpf_obj_pin(this.map(name), cString(path));
+    if (result < 0) throw new SystemError("bpf_obj_pin", -result, path);
   }
 
   /** The descriptor of a program, valid until the object is disposed of. */
@@ -44,9 +67,23 @@ export class BpfObject implements Disposable {
     return found(descriptor, `program ${name}`, this.file);
   }
 
+  /** The kernel's number of a program, as links and queries name it. */
+  programId(name: string): number {
+    return idOf(this.program(name), name);
+  }
+
+  #pin(map: string): string {
+    return `${this.#pinDirectory}/${map}`;
+  }
+
   [Symbol.dispose](): void {
     libbpf.bpf_object__close(this.#pointer);
   }
+}
+
+/** Type, number and sizes: no link or program that has a map's number has all of them. */
+function identityOf(map: number, about: string): string {
+  return infoOf(map, new Uint32Array(6), about).join();
 }
 
 interface Loaded {
@@ -106,65 +143,10 @@ function pinnedLayout(path: string): string | undefined {
   }
 }
 
-/** Fills `info` with what the kernel says of a map or a link. */
-function infoOf(
-  descriptor: number,
-  info: Uint32Array<ArrayBuffer>,
-  about: string,
-): Uint32Array<ArrayBuffer> {
-  const size = Uint32Array.of(info.byteLength);
-  const result = libbpf.bpf_obj_get_info_by_fd(descriptor, info, size);
-  if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, about);
-  return info;
-}
-
 function found(descriptor: number, what: string, file: string): number {
   if (descriptor < 0) throw new SystemError("bpf_object__find", -descriptor, `${what} in ${file}`);
   return descriptor;
 }
-
-/** An attached program: gone with its last descriptor and its pin. */
-export class BpfLink implements Disposable {
-  private constructor(readonly descriptor: number) {}
-
-  /** Attaches a program to an open cgroup or network namespace. */
-  static attach(program: number, target: number, attachType: number, about: string): BpfLink {
-    const descriptor = libbpf.bpf_link_create(program, target, attachType, null);
-    if (descriptor < 0) throw new SystemError("bpf_link_create", -descriptor, about);
-    return new BpfLink(descriptor);
-  }
-
-  /** Opens a pinned link, or undefined when there is none. */
-  static open(path: string): BpfLink | undefined {
-    const descriptor = libbpf.bpf_obj_get(cString(path));
-    return descriptor < 0 ? undefined : new BpfLink(descriptor);
-  }
-
-  /** The ID of the cgroup that it is attached to; 0 when that is gone, or when it is attached to something else. */
-  cgroup(): bigint {
-    // struct bpf_link_info: type, id, prog_id, then at 16 cgroup_id and attach_type (linux/bpf.h).
-    const info = new BigUint64Array(5);
-    const [type] = infoOf(this.descriptor, new Uint32Array(info.buffer), "a link");
-    return type === BPF_LINK_TYPE_CGROUP ? info[2] ?? 0n : 0n;
-  }
-
-  pin(path: string): void {
-    const result = libbpf.bpf_obj_pin(this.descriptor, cString(path));
-    if (result < 0) throw new SystemError("bpf_obj_pin", -result, path);
-  }
-
-  /** Puts another program in the attached one's place, with no moment between the two. */
-  replace(program: number, about: string): void {
-    const result = libbpf.bpf_link_update(this.descriptor, program, null);
-    if (result < 0) throw new SystemError("bpf_link_update", -result, about);
-  }
-
-  [Symbol.dispose](): void {
-    libc.close(this.descriptor);
-  }
-}
-
-const BPF_LINK_TYPE_CGROUP = 3; // enum bpf_link_type, linux/bpf.h
 
 /** libbpf's own printer; it is silent but for failures, whose lines would break a JSON log. */
 const printToStderr = libbpf.libbpf_set_print(null);

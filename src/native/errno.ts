@@ -50,6 +50,7 @@ export const ENFILE = constants.errno.ENFILE;
 export const ENOBUFS = constants.errno.ENOBUFS;
 export const ENOENT = constants.errno.ENOENT;
 export const ENOMEM = constants.errno.ENOMEM;
+export const ENOSPC = constants.errno.ENOSPC;
 export const EPERM = constants.errno.EPERM;
 export const EPIPE = constants.errno.EPIPE;
 export const ETIMEDOUT = constants.errno.ETIMEDOUT;

@@ -49,6 +49,13 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   bpf_link_create: { parameters: ["i32", "i32", "u32", "pointer"], result: "i32" },
   // int bpf_link_update(int link_fd, int new_prog_fd, const struct bpf_link_update_opts *opts);
   bpf_link_update: { parameters: ["i32", "i32", "pointer"], result: "i32" },
+  // int bpf_link_detach(int link_fd);
+  bpf_link_detach: { parameters: ["i32"], result: "i32" },
+  // int bpf_prog_query(int target_fd, enum bpf_attach_type type, __u32 query_flags, __u32 *attach_flags, __u32 *prog_ids, __u32 *prog_cnt);
+  bpf_prog_query: {
+    parameters: ["i32", "u32", "u32", "pointer", "buffer", "buffer"],
+    result: "i32",
+  },
   // int bpf_obj_pin(int fd, const char *pathname);
   bpf_obj_pin: { parameters: ["i32", "buffer"], result: "i32" },
   // int bpf_obj_get(const char *pathname);

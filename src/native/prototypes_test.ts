@@ -146,6 +146,7 @@ Deno.test("a prototype that differs from the header does not compile", async () 
 const OUR_NAMES: Record<string, string | undefined> = {
   GRAIN: undefined,
   MAX_LEAVES: undefined,
+  MAX_PROGRAMS: undefined,
   MAX_SECONDS: undefined,
   BATCH: undefined,
   INCOMING_SIZE: undefined,
@@ -201,7 +202,18 @@ const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }>
   "struct bpf_map_info": {
     fields: { type: 0, id: 4, key_size: 8, value_size: 12, max_entries: 16, map_flags: 20 },
   },
-  "struct bpf_link_info": { fields: { type: 0, "cgroup.cgroup_id": 16 } },
+  "struct bpf_prog_info": { fields: { type: 0, id: 4 } },
+  "struct bpf_link_info": {
+    fields: {
+      type: 0,
+      id: 4,
+      prog_id: 8,
+      "cgroup.cgroup_id": 16,
+      "cgroup.attach_type": 24,
+      "netns.netns_ino": 16,
+      "netns.attach_type": 20,
+    },
+  },
   "struct epoll_event": { size: EPOLL_EVENT.size, fields: { events: 0, data: EPOLL_EVENT.data } },
   "struct tcp_info": {
     fields: {
