@@ -8,7 +8,7 @@ import { kindCgroup } from "./kind_cgroup.ts";
 
 const REPOSITORY = new URL("..", import.meta.url).pathname;
 const [cluster = "kind"] = Deno.args;
-const RIGHTS = ["00-namespace", "10-agent-rbac", "20-signer-rbac", "30-policies"];
+const RIGHTS = ["00-namespace", "20-signer-rbac", "30-policies", "60-agent-rbac"];
 
 if (Deno.uid() !== 0) fail("needs root (eBPF, network namespaces): try sudo deno task dev");
 const directory = await Deno.makeTempDir({ prefix: "kube-gateway-dev-" });

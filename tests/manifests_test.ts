@@ -36,12 +36,19 @@ Deno.test("every field of every manifest is one of Kubernetes' own types", async
   ]);
 });
 
-Deno.test("what a manifest needs comes before it", () => {
+Deno.test("what a manifest needs is there, and what an agent speaks by is deleted last", () => {
   const seen = new Set<string>();
   for (const { kind, metadata: { name, namespace } } of all) {
     if (namespace !== undefined) assert(seen.has(`Namespace ${namespace}`), `${kind} ${name}`);
     seen.add(`${kind} ${name}`);
   }
+  // `kubectl delete -f` goes in the same order: the namespace's end is seen first, the account goes last.
+  assert.equal(all[0]?.kind, "Namespace");
+  assert.deepEqual(
+    all.slice(-3).map(({ kind, metadata: { name } }) => `${kind} ${name}`),
+    ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
+      .map((kind) => `${kind} kube-gateway-agent`),
+  );
   for (const { roleRef, subjects } of ofKind<Binding>("ClusterRoleBinding", "RoleBinding")) {
     assert(seen.has(`${roleRef.kind} ${roleRef.name}`));
     for (const { name } of subjects) assert(seen.has(`ServiceAccount ${name}`));
@@ -106,15 +113,49 @@ Deno.test("each account has the rights that its part of the program uses, and no
   ]);
 });
 
+Deno.test("nobody but metrics' collectors reaches the namespace's pods", () => {
+  const [everybody, metrics] = ofKind<NetworkPolicy>("NetworkPolicy");
+  assert.deepEqual(everybody?.spec, { podSelector: {}, policyTypes: ["Ingress"] });
+  const [daemonSet] = ofKind<Workload>("DaemonSet");
+  assert.deepEqual(metrics?.spec.podSelector.matchLabels, daemonSet?.spec.selector.matchLabels);
+  const [container] = daemonSet?.spec.template.spec.containers ?? [];
+  const ports = metrics?.spec.ingress?.flatMap(({ ports }) => ports.map(({ port }) => port));
+  assert.deepEqual(ports, container?.ports.map(({ name }) => name));
+});
+
 Deno.test("an agent writes its own node's slices only", () => {
-  const own = { metadata: { name: "s", labels: { [REGISTRY_LABEL]: "node-a" } } };
-  const other = { metadata: { name: "s", labels: { [REGISTRY_LABEL]: "node-b" } } };
-  const bare = { metadata: { name: "s" } };
+  const named = (name: string) => ({ metadata: { ...own.metadata, name } });
+  const own = sliceOf("node-a");
+  const other = sliceOf("node-b");
+  const bare = { metadata: { name: "registry-node-a-ipv4-0" } };
+  const endpoint = { addresses: ["10.0.0.1"], nodeName: "node-a" };
+  const full = (...endpoints: object[]) => ({ object: { ...own, endpoints }, oldObject: own });
   for (
     const [name, change, refused] of [
       ["creates its own", { operation: "CREATE", object: own }, undefined],
       ["creates another's", { operation: "CREATE", object: other }, /labelled with its own node/],
       ["creates one without label", { operation: "CREATE", object: bare }, /own node/],
+      [
+        "with a suffix",
+        { operation: "CREATE", object: named("registry-node-a-ipv6-12-abcde") },
+        undefined,
+      ],
+      [
+        "another's name",
+        { operation: "CREATE", object: named("registry-node-b-ipv4-0") },
+        /named after/,
+      ],
+      [
+        "a name that begins like its own",
+        { operation: "CREATE", object: named("registry-node-a-ipv4-0-ipv4-0") },
+        /named after/,
+      ],
+      ["any name", { operation: "CREATE", object: named("web-x7k2p") }, /named after/],
+      ["pods of its own node", full(...Array(100).fill(endpoint)), undefined],
+      ["too many", full(...Array(101).fill(endpoint)), /at most 100/],
+      ["another node's pod", full(endpoint, { ...endpoint, nodeName: "node-b" }), /own node only/],
+      ["a pod of no node", full({ addresses: ["10.0.0.1"] }), /own node only/],
+      ["two addresses", full({ ...endpoint, addresses: ["10.0.0.1", "10.0.0.2"] }), /one address/],
       ["changes its own", { object: own, oldObject: own }, undefined],
       ["takes another's", { object: own, oldObject: other }, /changes only/],
       ["gives its own away", { object: other, oldObject: own }, /writes only/],
@@ -136,7 +177,10 @@ Deno.test("of a pod's status an agent writes its own condition only, and of its 
   const pod = (status: object = {}, metadata: object = {}, nodeName = "node-a") => ({
     metadata: { name: "web", labels: { app: "web" }, ...metadata },
     spec: { nodeName },
-    status: { phase: "Running", podIPs: [{ ip: "10.0.0.1" }], conditions: [ready], ...status },
+    // As JSON: what is undefined is not there.
+    status: JSON.parse(JSON.stringify({
+      ...{ phase: "Running", podIPs: [{ ip: "10.0.0.1" }], conditions: [ready], ...status },
+    })),
   });
   const said = pod({ conditions: [ready, secured] });
   for (
@@ -152,6 +196,11 @@ Deno.test("of a pod's status an agent writes its own condition only, and of its 
       ["addresses", { object: pod({ podIPs: [{ ip: "10.0.0.2" }] }) }, /nothing of a pod/],
       ["its first address", { object: pod({ podIP: "10.0.0.2" }) }, /nothing of a pod/],
       ["the phase", { object: pod({ phase: "Failed" }) }, /nothing of a pod/],
+      ["the reason", { object: pod({ reason: "Evicted" }) }, /nothing of a pod/],
+      ["the start", { object: pod({ startTime: "2026-01-01T00:00:00Z" }) }, /nothing of a pod/],
+      ["containers", { object: pod({ initContainerStatuses: [{}] }) }, /nothing of a pod/],
+      ["takes the phase away", { object: pod({ phase: undefined }) }, /nothing of a pod/],
+      ["a first status", { object: said, oldObject: pod({ conditions: [] }) }, /no condition/],
       ["labels", { object: pod({}, { labels: { app: "db" } }) }, /labels/],
       ["annotations", { object: pod({}, { annotations: { a: "b" } }) }, /annotations/],
       ["finalizers", { object: pod({}, { finalizers: ["a/b"] }) }, /finalizers/],
@@ -168,6 +217,11 @@ Deno.test("of a pod's status an agent writes its own condition only, and of its 
   }
 });
 
+function sliceOf(node: string) {
+  const metadata = { name: `registry-${node}-ipv4-0`, labels: { [REGISTRY_LABEL]: node } };
+  return { metadata, endpoints: [{ addresses: ["10.0.0.1"], nodeName: node }] };
+}
+
 interface Binding extends Manifest {
   roleRef: { kind: string; name: string };
   subjects: { kind: string; name: string; namespace: string }[];
@@ -175,6 +229,13 @@ interface Binding extends Manifest {
 
 interface Role extends Manifest {
   rules: { apiGroups: string[]; resources: string[]; resourceNames?: string[]; verbs: string[] }[];
+}
+
+interface NetworkPolicy extends Manifest {
+  spec: {
+    podSelector: { matchLabels?: Record<string, string> };
+    ingress?: { ports: { port: string }[] }[];
+  };
 }
 
 interface Probe {
@@ -190,7 +251,7 @@ interface Workload extends Manifest {
         serviceAccountName: string;
         containers: {
           args: string[];
-          ports: { containerPort: number }[];
+          ports: { name: string; containerPort: number }[];
           livenessProbe: Probe;
           readinessProbe: Probe;
         }[];

@@ -45,7 +45,9 @@ export interface Cluster {
 
   /**
    * Makes `entries`, all of this node, this node's whole registry. Idempotent; writes only on change.
-   * Calls may overlap: the last one's entries stay.
+   * Calls may overlap: the last one's entries stay. Resolves when they are written, or others are wanted, or
+   * this was closed. Nobody needs to wait for that: it is tried for ever, `problems` says why it is not done,
+   * and what the registry says is what `onChange` shows.
    */
   publish(entries: readonly RegistryEntry[]): Promise<void>;
 

@@ -1,88 +1,195 @@
 import { SECURED_CONDITION } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText, isOutage } from "../kubernetes/errors.ts";
+import { errorText } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
+import type { SecuredCondition } from "./objects.ts";
 import type { Verdict } from "./verdict.ts";
 
 const log = logger("cluster");
 
+/** How long a writer waits for what, in milliseconds. */
+export interface WriterDelays {
+  /** Until what was said is said again, when the pod's object does not show it; then twice as long, and so on. */
+  readonly again: number;
+  /** As long at most. */
+  readonly longest: number;
+  /** When nothing had to be said again for so long, what was before counts no more. */
+  readonly calm: number;
+}
+
+/** What has been done about one pod, by its UID. */
+interface Told {
+  /** The last condition that was written or tried, and when. */
+  said: { readonly text: string; readonly at: number } | undefined;
+  /** How often the same had to be said again. */
+  times: number;
+  /** `status reason` of the last Event. */
+  reported: string | undefined;
+  /** What is still to be told by an Event. */
+  event: Verdict | undefined;
+  isBusy: boolean;
+  /** The last failure, which is logged once. */
+  failure: string | undefined;
+}
+
 /**
  * Tells users about their pods where they look: a condition in the pod's status, for `kubectl wait`, and an
- * Event when it changes. What was said is remembered until the pod's object shows it, so nothing is said
- * twice; what could not be said is said at the next look.
+ * Event when it changes. What the pod's object shows is what has been said, nothing else: as long as it shows
+ * something else, it is said again, more and more rarely. Conditions go before Events, since others decide by them.
  */
 export class ConditionWriter {
-  readonly #api: KubernetesApi;
+  readonly #api: Pick<KubernetesApi, "request">;
   readonly #nodeName: string;
-  /** What was said last, by UID, with the object's own condition of that time. */
-  readonly #said = new Map<string, Said>();
-  readonly #stop = new AbortController();
+  readonly #delays: WriterDelays;
+  readonly #told = new Map<string, Told>();
   #wanted: readonly Verdict[] = [];
-  /** What could not be said because the API server is away, by UID. */
-  readonly #unsaid = new Set<string>();
-  #running: Promise<void> | undefined;
-  #again: ReturnType<typeof setTimeout> | undefined;
+  #busy = 0;
+  /** Resolved when all that is due was tried. */
+  #idle: PromiseWithResolvers<void> | undefined;
+  #next: ReturnType<typeof setTimeout> | undefined;
+  readonly #stop = new AbortController();
 
-  constructor(api: KubernetesApi, nodeName: string) {
+  constructor(
+    api: Pick<KubernetesApi, "request">,
+    nodeName: string,
+    delays: WriterDelays = DELAYS,
+  ) {
     this.#api = api;
     this.#nodeName = nodeName;
+    this.#delays = delays;
   }
 
-  /** Says `verdicts`, all that are to be said now; resolves when it was tried. */
+  /**
+   * Says `verdicts`, all that are to be said now, each with its pod as the API server last showed it; resolves when
+   * it was tried.
+   */
   tell(verdicts: readonly Verdict[]): Promise<void> {
     this.#wanted = verdicts;
     const uids = new Set(verdicts.map(({ pod }) => pod.uid));
-    for (const uid of this.#said.keys()) if (!uids.has(uid)) this.#said.delete(uid);
-    return this.#running ??= this.#run().finally(() => this.#running = undefined);
+    const now = performance.now();
+    for (const [uid, { said, event, isBusy }] of this.#told) {
+      // What the object shows may be undone: that it was said lately is remembered.
+      const isOver = now - (said?.at ?? -Infinity) > this.#delays.calm;
+      if (!uids.has(uid) && isOver && event === undefined && !isBusy) this.#told.delete(uid);
+    }
+    this.#idle ??= Promise.withResolvers();
+    const idle = this.#idle.promise;
+    this.#go();
+    return idle;
   }
 
   async close(): Promise<void> {
-    clearTimeout(this.#again);
+    clearTimeout(this.#next);
     this.#stop.abort();
-    await this.#running;
+    if (this.#busy > 0) this.#idle ??= Promise.withResolvers();
+    await this.#idle?.promise;
   }
 
-  async #run(): Promise<void> {
-    for (let round: Verdict[]; (round = this.#open()).length > 0;) {
-      for (let i = 0; i < round.length; i += AT_ONCE) {
-        await Promise.all(round.slice(i, i + AT_ONCE).map((verdict) => this.#say(verdict)));
-      }
+  /** Begins what is due, as much as may be under way at once. */
+  #go(): void {
+    clearTimeout(this.#next);
+    const jobs = this.#stop.signal.aborted ? [] : [...this.#conditionsDue(), ...this.#eventsDue()];
+    for (const job of jobs.slice(0, AT_ONCE - this.#busy)) {
+      this.#busy++;
+      void job().finally(() => {
+        this.#busy--;
+        this.#go();
+      });
     }
-    if (this.#unsaid.size === 0 || this.#stop.signal.aborted) return;
-    this.#unsaid.clear();
-    clearTimeout(this.#again);
-    this.#again = setTimeout(() => void this.tell(this.#wanted), AGAIN_MILLISECONDS);
+    if (this.#busy > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+    this.#sleep();
   }
 
-  #open(): Verdict[] {
-    if (this.#stop.signal.aborted) return [];
-    return this.#wanted.filter((verdict) => {
-      const { uid } = verdict.pod;
-      return !this.#unsaid.has(uid) && this.#said.get(uid)?.text !== textOf(verdict);
+  /** Until the next thing has to be said again. */
+  #sleep(): void {
+    if (this.#stop.signal.aborted) return;
+    const open = this.#wanted.filter((verdict) => !isShown(verdict));
+    const due = open.map(({ pod }) => this.#dueAt(this.#of(pod.uid)));
+    if (due.length === 0) return;
+    const wait = Math.max(0, Math.min(...due) - performance.now());
+    this.#next = setTimeout(() => this.#go(), wait);
+  }
+
+  #conditionsDue(): (() => Promise<void>)[] {
+    const now = performance.now();
+    const due = this.#wanted.filter((verdict) => {
+      const told = this.#of(verdict.pod.uid);
+      if (told.isBusy || isShown(verdict)) return false;
+      return told.said?.text !== textOf(verdict) || now >= this.#dueAt(told);
+    });
+    // What is not secured any more first: somebody may rely on it.
+    return [...due.filter(isFalse), ...due.filter((verdict) => !isFalse(verdict))]
+      .map((verdict) => () => this.#say(verdict, this.#of(verdict.pod.uid)));
+  }
+
+  #eventsDue(): (() => Promise<void>)[] {
+    return [...this.#told.values()].flatMap((told) => {
+      const { event, isBusy } = told;
+      return event === undefined || isBusy ? [] : [() => this.#report(event, told)];
     });
   }
 
-  async #say(verdict: Verdict): Promise<void> {
-    const { pod, status, reason } = verdict;
-    const before = this.#said.get(pod.uid)?.verdict ?? pod.secured;
-    this.#said.set(pod.uid, { verdict, text: textOf(verdict) });
+  #dueAt({ said, times }: Told): number {
+    const { again, longest } = this.#delays;
+    return (said?.at ?? -Infinity) + Math.min(again * 2 ** times, longest);
+  }
+
+  #of(uid: string): Told {
+    const known = this.#told.get(uid);
+    if (known !== undefined) return known;
+    const told = {
+      said: undefined,
+      times: 0,
+      reported: undefined,
+      event: undefined,
+      isBusy: false,
+      failure: undefined,
+    };
+    this.#told.set(uid, told);
+    return told;
+  }
+
+  async #say(verdict: Verdict, told: Told): Promise<void> {
+    const { pod } = verdict;
+    const text = textOf(verdict);
+    const now = performance.now();
+    const isAgain = told.said?.text === text && now - told.said.at < this.#delays.calm;
+    told.times = isAgain ? told.times + 1 : 0;
+    told.said = { text, at: now };
+    told.reported ??= keyOf(pod.secured);
+    const isTaken = await this.#try(verdict, told, () => this.#setCondition(verdict));
+    told.said = { text, at: performance.now() };
+    if (isTaken && told.reported !== keyOf(verdict)) told.event = verdict;
+  }
+
+  /** Once: an Event that was refused would be refused again. */
+  async #report(verdict: Verdict, told: Told): Promise<void> {
+    told.event = undefined;
+    told.reported = keyOf(verdict);
+    await this.#try(verdict, told, () => this.#postEvent(verdict));
+  }
+
+  async #try({ pod, reason }: Verdict, told: Told, request: () => Promise<void>): Promise<boolean> {
+    told.isBusy = true;
     try {
-      await this.#setCondition(verdict);
-      if (before?.status !== status || before.reason !== reason) await this.#report(verdict);
+      await request();
+      told.failure = undefined;
+      return true;
     } catch (error) {
-      if (this.#stop.signal.aborted) return;
-      const isGone = error instanceof ApiError && (error.status === 404 || error.status === 409);
-      if (isGone) return; // with its UID went whoever would read it
-      // What was refused is not tried again before there is something else to say.
-      if (isOutage(error)) {
-        this.#said.delete(pod.uid);
-        this.#unsaid.add(pod.uid);
+      const message = errorText(error);
+      if (!this.#stop.signal.aborted && message !== told.failure) {
+        log.warn("cannot tell in Kubernetes that {pod} is {reason}: {error}", {
+          pod: `${pod.namespace}/${pod.name}`,
+          reason,
+          error: message,
+        });
       }
-      log.warn("cannot tell in Kubernetes that {pod} is {reason}: {error}", {
-        pod: `${pod.namespace}/${pod.name}`,
-        reason,
-        error: errorText(error),
-      });
+      told.failure = message;
+      return false;
+    } finally {
+      told.isBusy = false;
     }
   }
 
@@ -102,7 +209,7 @@ export class ConditionWriter {
               type: SECURED_CONDITION,
               status,
               reason,
-              message: message.slice(0, 1024),
+              message: message.slice(0, MAX_MESSAGE),
               lastTransitionTime: since.replace(/\.\d+Z$/, "Z"), // meta/v1 Time has whole seconds
             }],
           },
@@ -112,19 +219,19 @@ export class ConditionWriter {
   }
 
   /** events.k8s.io/v1 */
-  async #report({ pod, status, reason, message }: Verdict): Promise<void> {
+  async #postEvent({ pod, status, reason, message }: Verdict): Promise<void> {
     const { namespace, name, uid } = pod;
     await this.#api.request("POST", `/apis/events.k8s.io/v1/namespaces/${namespace}/events`, {
       signal: this.#stop.signal,
       body: {
         apiVersion: "events.k8s.io/v1",
         kind: "Event",
-        metadata: { generateName: `${name.slice(0, 200)}.`, namespace },
+        metadata: { name: eventName(name), namespace },
         eventTime: new Date().toISOString().replace("Z", "000Z"),
         type: status === "True" || reason === "NotEnrolled" ? "Normal" : "Warning",
         reason,
         action: "Secure",
-        note: message.slice(0, 1000),
+        note: cut(message, MAX_NOTE_BYTES),
         regarding: { apiVersion: "v1", kind: "Pod", namespace, name, uid },
         reportingController: "kube-gateway.io/agent",
         reportingInstance: this.#nodeName,
@@ -133,14 +240,42 @@ export class ConditionWriter {
   }
 }
 
-interface Said {
-  readonly verdict: Pick<Verdict, "status" | "reason">;
-  readonly text: string;
+/** As client-go names Events: the object's name and the time in nanoseconds (here their last digits are random). */
+export function eventName(name: string): string {
+  const [random = 0] = crypto.getRandomValues(new Uint32Array(1));
+  const nanoseconds = BigInt(Date.now()) * 1_000_000n + BigInt(random % 1_000_000);
+  // At most 253 characters, and no "-" or "." may stand before the ".".
+  return `${name.slice(0, 230).replace(/[-.]+$/, "")}.${nanoseconds.toString(16)}`;
+}
+
+/** The text, or as much of its beginning as UTF-8 needs at most so many bytes for. */
+export function cut(text: string, bytes: number): string {
+  const buffer = new Uint8Array(bytes);
+  return text.slice(0, new TextEncoder().encodeInto(text, buffer).read);
+}
+
+function isFalse({ status }: Verdict): boolean {
+  return status === "False";
+}
+
+function isShown({ pod: { secured }, status, reason, message }: Verdict): boolean {
+  return secured?.status === status && secured.reason === reason &&
+    secured.message === message.slice(0, MAX_MESSAGE);
 }
 
 function textOf({ status, reason, message }: Verdict): string {
   return `${status} ${reason} ${message}`;
 }
 
-const AT_ONCE = 4;
-const AGAIN_MILLISECONDS = 5_000;
+function keyOf(said: Pick<SecuredCondition, "status" | "reason"> | undefined): string {
+  return said === undefined ? "" : `${said.status} ${said.reason}`;
+}
+
+/** Of an API server's; its connections are fewer, so that whoever waits for one does so in our own process. */
+const AT_ONCE = 16;
+
+const MAX_MESSAGE = 1024;
+/** core/validation/events.go, NoteLengthLimit: bytes. */
+const MAX_NOTE_BYTES = 1024;
+
+const DELAYS: WriterDelays = { again: 2_000, longest: 60_000, calm: 120_000 };

@@ -56,6 +56,8 @@ class KubernetesCluster implements Cluster {
   #slices: ReadonlyMap<string, Slice> = new Map();
   #services: ReadonlyMap<string, Service> = new Map();
   #endpoints: ReadonlyMap<string, ServiceEndpoints> = new Map();
+  /** This node's slices, as the watch shows them. */
+  #own: ReadonlyMap<string, unknown> | undefined;
   #zone: string | undefined;
   readonly #ended = new AbortController();
   #zoneTimer: ReturnType<typeof setTimeout> | undefined;
@@ -83,7 +85,10 @@ class KubernetesCluster implements Cluster {
         name: "namespaces",
         path: "/api/v1/namespaces",
         read: (value) => readNamespace(value),
-      }, (namespaces) => this.#namespaces = namespaces),
+      }, (namespaces) => {
+        this.#namespaces = namespaces;
+        if (this.#isBeingTakenAway()) void this.#sayLastWords();
+      }),
       this.#watch({
         name: "registry",
         path: `${DISCOVERY}/namespaces/${GATEWAY_NAMESPACE}/endpointslices`,
@@ -112,7 +117,10 @@ class KubernetesCluster implements Cluster {
         path: `/apis/apps/v1/namespaces/${GATEWAY_NAMESPACE}/daemonsets`,
         query: { fieldSelector: `metadata.name=${daemonSet}` },
         read: readDeletion,
-      }, (daemonSets) => this.#daemonSets = daemonSets);
+      }, (daemonSets) => {
+        this.#daemonSets = daemonSets;
+        if (this.#isBeingTakenAway()) void this.#sayLastWords();
+      });
     }
 
     await Promise.all([...synced, this.#readZone()]);
@@ -125,13 +133,15 @@ class KubernetesCluster implements Cluster {
   }
 
   tell(verdicts: readonly Verdict[]): Promise<void> {
-    return this.#conditions.tell(verdicts);
+    // Its last words have been said: nothing is secured in a cluster that it is being taken away from.
+    return this.#isBeingTakenAway() ? this.#sayLastWords() : this.#conditions.tell(verdicts);
   }
 
   problems(): readonly ClusterProblem[] {
-    return this.#watches.flatMap((watch) =>
+    const unreadable = this.#watches.flatMap((watch) =>
       [...watch.problems()].map(([file, message]) => ({ file, message }))
     );
+    return [...unreadable, ...this.#publisher.problems()];
   }
 
   get silence(): number {
@@ -139,10 +149,8 @@ class KubernetesCluster implements Cluster {
   }
 
   isBeingUninstalled(): boolean {
-    if (this.#options.daemonSet === undefined) return true; // nobody would come after us
-    if (this.#namespaces.get(GATEWAY_NAMESPACE)?.deleting) return true;
-    const [daemonSet] = this.#daemonSets?.values() ?? [{ deleting: false }]; // unknown yet: it is there
-    return daemonSet === undefined || daemonSet.deleting;
+    // Without a DaemonSet nobody would come after us.
+    return this.#options.daemonSet === undefined || this.#isBeingTakenAway();
   }
 
   async close(): Promise<void> {
@@ -155,6 +163,28 @@ class KubernetesCluster implements Cluster {
       this.#conditions.close(),
       ...this.#watches.map((watch) => watch.close()),
     ]);
+  }
+
+  /** Whether the namespace or the DaemonSet that this agent belongs to is seen to be going or gone. */
+  #isBeingTakenAway(): boolean {
+    if (this.#options.daemonSet === undefined) return false;
+    if (this.#namespaces.get(GATEWAY_NAMESPACE)?.deleting) return true;
+    const [daemonSet] = this.#daemonSets?.values() ?? [{ deleting: false }]; // unknown yet: it is there
+    return daemonSet === undefined || daemonSet.deleting;
+  }
+
+  /**
+   * Takes back what the pods' status says, before this agent is told to end: whoever takes it away also takes the
+   * account that it speaks by, within a moment.
+   */
+  #sayLastWords(): Promise<void> {
+    const secured = [...this.#pods.values()].filter(({ secured }) => secured?.status === "True");
+    return this.#conditions.tell(secured.map((pod) => ({
+      pod,
+      status: "False",
+      reason: "NotEnrolled",
+      message: LAST_WORDS,
+    })));
   }
 
   /** Resolves when it has been listed whole. */
@@ -223,11 +253,16 @@ class KubernetesCluster implements Cluster {
     this.#zoneTimer = setTimeout(() => this.#readZone(), ZONE_MILLISECONDS);
   }
 
+  /** Tells the publisher when there is something new of our own: other nodes' slices change all the time. */
   #observeOwn(): void {
     const own = new Map<string, unknown>();
     for (const { name, own: object } of this.#slices.values()) {
       if (object !== undefined) own.set(name, object);
     }
+    const isSame = own.size === this.#own?.size &&
+      [...own].every(([name, object]) => this.#own?.get(name) === object);
+    if (isSame) return;
+    this.#own = own;
     this.#publisher.observed(own);
   }
 }
@@ -257,6 +292,9 @@ function readDeletion(value: unknown): { deleting: boolean } {
 const DeletionSchema = v.object({
   metadata: v.object({ deletionTimestamp: v.optional(v.string()) }),
 });
+
+const LAST_WORDS =
+  "its connections are not encrypted: kube-gateway is being removed from the cluster";
 
 const DISCOVERY = "/apis/discovery.k8s.io/v1";
 

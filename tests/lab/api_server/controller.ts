@@ -105,8 +105,18 @@ export class ApiServer implements AsyncDisposable {
     more: Partial<TokenEntry> = {},
   ): Promise<Account> {
     const extra = pod === undefined ? {} : { extra: podClaims(pod) };
+    // As the TokenRequest API, but for accounts that a test has not made: their tokens are good for ever.
+    const accounts = await this.list("serviceaccounts", namespace);
+    const uid = accounts.find(({ metadata }) => metadata.name === name)?.metadata.uid;
+    const requireAccount = uid === undefined ? {} : { requireAccount: uid };
     const username = `system:serviceaccount:${namespace}:${name}`;
-    return await this.accounts.add({ username, groups: [], ...extra, ...more });
+    return await this.accounts.add({
+      username,
+      groups: [],
+      ...extra,
+      ...requireAccount,
+      ...more,
+    });
   }
 
   // --- objects, as a cluster administrator, past all misbehaviour ---

@@ -1,4 +1,5 @@
 import { type Admission, admit } from "./admission.ts";
+import { asCoreEvent } from "./event_rules.ts";
 import { collectDependents, collectWhenOwnerless } from "./garbage.ts";
 import {
   contentOf,
@@ -13,8 +14,9 @@ import {
 import { fieldsAt, type KubeObject, same, textAt, timestamp } from "./objects.ts";
 import { applyPatch } from "./patch.ts";
 import { findResource, type Resource, resourceOfKind } from "./resources.ts";
+import { generatedNameBase } from "./metadata_rules.ts";
 import { rulesOf, validateMetadata, type Write } from "./rules.ts";
-import { alreadyExists, badRequest, conflict, notFound } from "./status.ts";
+import { alreadyExists, badRequest, conflict, forbidden, notFound } from "./status.ts";
 import type { Store, Stored } from "./store.ts";
 import type { UserInfo } from "./users.ts";
 
@@ -50,10 +52,10 @@ export class Operations {
       throw badRequest("resourceVersion should not be set on objects to be created");
     }
     if (metadata.name === "" && metadata.generateName) {
-      metadata.name = metadata.generateName + randomSuffix();
+      metadata.name = generatedNameBase(metadata.generateName) + randomSuffix();
     }
     const write = { ...target, name: metadata.name };
-    if (resource.namespaced) this.#requireNamespace(target.namespace);
+    if (resource.namespaced) this.#requireNamespace(write);
     if (this.store.get(resource, target.namespace, metadata.name)) {
       throw alreadyExists(resource, metadata.name);
     }
@@ -108,6 +110,7 @@ export class Operations {
       throw conflict(resource, name);
     }
     admit(this.admission, "DELETE", target, undefined, object);
+    if (resource.plural === "namespaces") return this.#terminate(target, object);
     const grace = gracePeriod(resource, object, options);
     if (grace === 0 && (metadata.finalizers ?? []).length === 0) {
       return { stored: this.#remove(target, object, options), isGone: true };
@@ -159,7 +162,7 @@ export class Operations {
     operation: "CREATE" | "UPDATE",
   ): Stored {
     const { resource } = write;
-    validateMetadata(resource, object);
+    validateMetadata(resource, object, old);
     rulesOf(resource).validate?.(object, { ...write, user });
     admit(this.admission, operation, write, object, old);
     if (old !== undefined && same(object, old)) return this.get(write); // Nothing new, no event.
@@ -168,29 +171,71 @@ export class Operations {
       return this.#remove(write, object, {}); // Its last finalizer is done.
     }
     const stored = this.store.put(resource, object);
+    if (resource.group === "events.k8s.io") this.#showAsCoreEvent(stored.object);
     collectWhenOwnerless(this.store, resource, stored.object);
     return stored;
   }
 
-  #remove({ resource, user }: Target, object: KubeObject, options: DeleteOptions): Stored {
+  /** A real server keeps one object for both of its APIs; `kubectl describe` asks the old one. */
+  #showAsCoreEvent(event: KubeObject): void {
+    this.store.put(findResource("", "v1", "events"), asCoreEvent(event));
+  }
+
+  #remove({ resource }: Target, object: KubeObject, options: DeleteOptions): Stored {
     const removed = this.store.remove(resource, object);
-    if (resource.plural === "namespaces") this.#empty(object.metadata.name, user);
     collectDependents(this.store, object, options.propagationPolicy === "Orphan");
+    if (object.metadata.namespace !== undefined) this.#finishSoon(object.metadata.namespace);
     return removed;
   }
 
+  /** A namespace that is deleted takes nothing new, and goes when nothing is left in it. */
+  #terminate(target: Target, object: KubeObject): { stored: Stored; isGone: boolean } {
+    const { name, deletionTimestamp } = object.metadata;
+    if (deletionTimestamp === undefined) {
+      const marked = structuredClone(object);
+      marked.metadata.deletionTimestamp = timestamp();
+      marked.status = { ...fieldsAt(marked, "status"), phase: "Terminating" };
+      this.store.put(target.resource, marked);
+      setTimeout(() => this.#empty(name, target.user), CONTROLLER_MILLISECONDS);
+    }
+    return { stored: this.get(target), isGone: false };
+  }
+
+  /** The namespace controller deletes all that is in it at once; pods then take the time that they are given. */
   #empty(namespace: string, user: UserInfo): void {
-    const all = [...this.store.all()];
-    for (const { stored: { object } } of all) {
+    for (const { stored: { object } } of [...this.store.all()]) {
       if (object.metadata.namespace !== namespace) continue;
       const resource = resourceOfKind(object.apiVersion, object.kind);
       const target = { resource, namespace, name: object.metadata.name, subresource: "", user };
-      if (this.store.get(resource, namespace, target.name)) this.#remove(target, object, {});
+      if (!this.store.get(resource, namespace, target.name)) continue; // gone with its owner
+      this.delete(target, {});
     }
+    this.#finishSoon(namespace);
   }
 
-  #requireNamespace(namespace: string): void {
+  #finishSoon(name: string): void {
+    const resource = findResource("", "v1", "namespaces");
+    setTimeout(() => {
+      const namespace = this.store.get(resource, "", name)?.object;
+      if (namespace?.metadata.deletionTimestamp === undefined) return;
+      const isLeft = ({ stored }: { stored: Stored }) => stored.object.metadata.namespace === name;
+      if ([...this.store.all()].some(isLeft)) return;
+      this.store.remove(resource, namespace);
+      collectDependents(this.store, namespace, false);
+    }, CONTROLLER_MILLISECONDS);
+  }
+
+  /** @throws {StatusError} 404, or 403 (NamespaceLifecycle) for one that is being deleted. */
+  #requireNamespace({ resource, namespace, name }: Target): void {
     const namespaces = findResource("", "v1", "namespaces");
-    if (!this.store.get(namespaces, "", namespace)) throw notFound(namespaces, namespace);
+    const found = this.store.get(namespaces, "", namespace);
+    if (!found) throw notFound(namespaces, namespace);
+    if (found.object.metadata.deletionTimestamp === undefined) return;
+    const why =
+      `unable to create new content in namespace ${namespace} because it is being terminated`;
+    throw forbidden(resource, name, why);
   }
 }
+
+/** A controller sees what has happened by a watch, then acts. */
+const CONTROLLER_MILLISECONDS = 5;

@@ -1,8 +1,20 @@
 /** What the API server does to objects of single resources: defaults, immutable fields, refusals. */
 import { certificateRules } from "./certificate_requests.ts";
-import { type Fields, fieldsAt, type KubeObject, listAt, same, textAt } from "./objects.ts";
+import { eventViolations, legacyViolations } from "./event_rules.ts";
+import { metadataViolations, type Violation } from "./metadata_rules.ts";
+import {
+  fieldAt,
+  type Fields,
+  fieldsAt,
+  type KubeObject,
+  listAt,
+  same,
+  textAt,
+} from "./objects.ts";
+import { podStatusViolations } from "./pod_status_rules.ts";
 import { type Resource, resourceKey } from "./resources.ts";
-import { badRequest, invalid } from "./status.ts";
+import { sliceViolations } from "./slice_rules.ts";
+import { invalid } from "./status.ts";
 import type { UserInfo } from "./users.ts";
 
 /** One write, after authorization. `subresource` is "" for the object itself. */
@@ -24,32 +36,29 @@ export function rulesOf(resource: Resource): Rules {
   return RULES[resourceKey(resource)] ?? {};
 }
 
-/** @throws {StatusError} 422 for a name or label that no API server takes. */
-export function validateMetadata(resource: Resource, { metadata }: KubeObject): void {
-  const { name, labels = {} } = metadata;
-  const isName = resource.group === "rbac.authorization.k8s.io"
-    ? /^[^/%]+$/.test(name) && name !== "." && name !== ".."
-    : name.length <= 253 && DNS_SUBDOMAIN.test(name);
-  if (!isName) throw invalid(resource, name, "metadata.name", `Invalid value: "${name}"`);
-  for (const [key, value] of Object.entries(labels)) {
-    const [last = "", prefix] = key.split("/").reverse();
-    if (!LABEL.test(last) || last === "" || last.length > 63 || prefix === "") {
-      throw invalid(resource, name, "metadata.labels", `Invalid value: "${key}"`);
-    }
-    if (typeof value !== "string") throw badRequest(`json: cannot unmarshal into label ${key}`);
-    if (!LABEL.test(value) || value.length > 63) {
-      throw invalid(resource, name, "metadata.labels", `Invalid value: "${value}"`);
-    }
-  }
-  for (const [key, value] of Object.entries(metadata.annotations ?? {})) {
-    if (typeof value !== "string") {
-      throw badRequest(`json: cannot unmarshal into annotation ${key}`);
-    }
-  }
+/** @throws {StatusError} 422 for metadata that no API server takes. */
+export function validateMetadata(
+  resource: Resource,
+  { metadata }: KubeObject,
+  old: KubeObject | undefined,
+): void {
+  refuse(resource, metadata.name, metadataViolations(resource, metadata, old?.metadata));
 }
 
-const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
-const LABEL = /^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/;
+/** @throws {StatusError} 422 with the first violation. */
+function refuse(resource: Resource, name: string, [first]: Violation[]): void {
+  if (first !== undefined) throw invalid(resource, name, first.field, first.why);
+}
+
+function refuseChange(
+  resource: Resource,
+  object: KubeObject,
+  old: KubeObject,
+  field: string,
+): void {
+  if (same(fieldAt(object, field), fieldAt(old, field))) return;
+  throw invalid(resource, object.metadata.name, field, "Invalid value: field is immutable");
+}
 
 /** Adds what the client left out, below one field of the object. */
 function fill(object: KubeObject, field: "spec" | "status", defaults: Fields): void {
@@ -59,7 +68,8 @@ function fill(object: KubeObject, field: "spec" | "status", defaults: Fields): v
 const RULES: Record<string, Rules> = {
   "/namespaces": {
     create(object) {
-      fill(object, "status", { phase: "Active" });
+      object.status = { phase: "Active" };
+      object.spec = { finalizers: ["kubernetes"] };
       const { name, labels } = object.metadata;
       object.metadata.labels = { ...labels, "kubernetes.io/metadata.name": name };
     },
@@ -79,6 +89,7 @@ const RULES: Record<string, Rules> = {
       object.status = { phase: "Pending", qosClass: qosOf(object) };
     },
     update(object, old, { resource, subresource }) {
+      refuse(resource, object.metadata.name, podStatusViolations(object, old));
       if (subresource !== "" || same(fixed(object), fixed(old))) return;
       const why = "Forbidden: pod updates may not change fields other than " +
         "`spec.containers[*].image`,`spec.initContainers[*].image`," +
@@ -118,16 +129,12 @@ const RULES: Record<string, Rules> = {
   },
   "/events": {
     validate(object, { resource }) {
-      const { namespace = "", name } = object.metadata;
-      const involved = textAt(object, "involvedObject.namespace");
-      // An event about a cluster's object, such as a node, belongs in "default".
-      if (involved === namespace || (involved === "" && namespace === "default")) return;
-      throw invalid(
-        resource,
-        name,
-        "involvedObject.namespace",
-        `Invalid value: "${involved}": does not match event.namespace`,
-      );
+      refuse(resource, object.metadata.name, legacyViolations(object));
+    },
+  },
+  "events.k8s.io/events": {
+    create(object, { resource }) {
+      refuse(resource, object.metadata.name, eventViolations(object));
     },
   },
   "/secrets": {
@@ -156,24 +163,31 @@ const RULES: Record<string, Rules> = {
   },
   "discovery.k8s.io/endpointslices": {
     update(object, old, { resource }) {
-      if (object.addressType === old.addressType) return;
-      throw invalid(resource, object.metadata.name, "addressType", "field is immutable");
+      refuseChange(resource, object, old, "addressType");
     },
     validate(object, { resource }) {
-      const { name } = object.metadata;
-      const endpoints = listAt(object, "endpoints");
-      object.endpoints = endpoints;
-      if (!["IPv4", "IPv6", "FQDN"].includes(String(object.addressType))) {
-        throw invalid(resource, name, "addressType", `Unsupported value: "${object.addressType}"`);
-      }
-      if (endpoints.length > 1000) {
-        throw invalid(resource, name, "endpoints", "Too many: must have at most 1000 items");
-      }
-      endpoints.forEach((endpoint, index) => {
-        const { length } = listAt(endpoint, "addresses");
-        if (length >= 1 && length <= 100) return;
-        throw invalid(resource, name, `endpoints[${index}].addresses`, "must have 1 to 100 items");
-      });
+      object.endpoints = listAt(object, "endpoints");
+      refuse(resource, object.metadata.name, sliceViolations(object));
+    },
+  },
+  "rbac.authorization.k8s.io/rolebindings": {
+    update(object, old, { resource }) {
+      refuseChange(resource, object, old, "roleRef");
+    },
+  },
+  "rbac.authorization.k8s.io/clusterrolebindings": {
+    update(object, old, { resource }) {
+      refuseChange(resource, object, old, "roleRef");
+    },
+  },
+  "apps/daemonsets": {
+    update(object, old, { resource }) {
+      refuseChange(resource, object, old, "spec.selector");
+    },
+  },
+  "apps/deployments": {
+    update(object, old, { resource }) {
+      refuseChange(resource, object, old, "spec.selector");
     },
   },
   "coordination.k8s.io/leases": {

@@ -16,6 +16,8 @@ export interface TokenEntry extends UserInfo {
   expires?: string;
   /** Whether the token is of no use when the pod of its claims is gone, as a pod-bound one. */
   requirePod?: boolean;
+  /** Whether the token is of no use when its service account is gone: the account's UID. */
+  requireAccount?: string;
 }
 
 export const NODE_NAME_CLAIM = "authentication.kubernetes.io/node-name";
@@ -35,7 +37,7 @@ export class Tokens {
 
   constructor(private readonly file: string, private readonly store: Store) {}
 
-  /** @throws {StatusError} 401 for a token that is unknown, expired or bound to a pod that is gone. */
+  /** @throws {StatusError} 401 for a token that is unknown or expired, or whose account or pod is gone. */
   authenticate(header: string | null): UserInfo {
     if (header === null) return ANONYMOUS;
     const [, token = ""] = /^Bearer (.+)$/.exec(header) ?? [];
@@ -55,8 +57,14 @@ export class Tokens {
     };
   }
 
-  #isOver({ username, expires, requirePod, extra }: TokenEntry): boolean {
+  #isOver({ username, expires, requirePod, requireAccount, extra }: TokenEntry): boolean {
     if (expires !== undefined && Date.parse(expires) <= Date.now()) return true;
+    if (requireAccount !== undefined) {
+      const [, , namespace = "", name = ""] = username.split(":");
+      const accounts = findResource("", "v1", "serviceaccounts");
+      const account = this.store.get(accounts, namespace, name)?.object;
+      if (account?.metadata.uid !== requireAccount) return true;
+    }
     if (!requirePod) return false;
     const [name = ""] = extra?.[POD_NAME_CLAIM] ?? [];
     const pod = this.store.get(findResource("", "v1", "pods"), username.split(":")[2] ?? "", name);

@@ -1,0 +1,232 @@
+import assert from "node:assert/strict";
+import type { RequestOptions } from "../kubernetes/api.ts";
+import { ApiError, NoAnswer } from "../kubernetes/errors.ts";
+import { isDnsSubdomain } from "../names.ts";
+import { ConditionWriter, cut, eventName } from "./condition_writer.ts";
+import { type Pod, readPod } from "./objects.ts";
+import type { Verdict } from "./verdict.ts";
+
+Deno.test("a condition is written once, and an Event says that it has changed", async () => {
+  const { api, writer } = open();
+  const pod = api.addPod("web");
+  await writer.tell([enrolled(pod())]);
+  await writer.tell([enrolled(pod())]);
+  await settled();
+  assert.deepEqual(api.conditions, ["web True Enrolled"]);
+  assert.deepEqual(api.events, ["web Enrolled"]);
+  await writer.tell([waiting(pod())]);
+  assert.deepEqual(api.events, ["web Enrolled", "web Waiting"]);
+  await writer.close();
+});
+
+Deno.test("what the object does not show is said again, more and more rarely", async () => {
+  const { api, writer } = open();
+  const pod = api.addPod("web");
+  await writer.tell([enrolled(pod())]);
+  const undone: number[] = [];
+  const end = performance.now() + 1_000;
+  while (performance.now() < end) {
+    if (pod().secured !== undefined) {
+      undone.push(performance.now());
+      api.forget("web");
+    }
+    await writer.tell([enrolled(pod())]);
+    await tick();
+  }
+  // Each 10 ms it would be a hundred: 10, 20, 40, 80, then every 160 ms.
+  assert(undone.length >= 5 && undone.length <= 11, `${undone.length} times`);
+  await until(async () => {
+    await writer.tell([enrolled(pod())]);
+    return pod().secured?.status === "True";
+  });
+  assert.deepEqual(api.events, ["web Enrolled"], "there is nothing new to tell");
+  await writer.close();
+});
+
+Deno.test("what could not be said is said later, whatever the server answered, and then its Event", async () => {
+  for (const error of [503, 403, 422, 409, 404, 0]) {
+    const { api, writer } = open();
+    const pod = api.addPod("web");
+    api.failures.push(...Array(3).fill(error));
+    await writer.tell([enrolled(pod())]);
+    assert.equal(pod().secured, undefined);
+    await until(() => pod().secured?.status === "True");
+    await until(() => api.events.join() === "web Enrolled");
+    await writer.close();
+  }
+});
+
+Deno.test("a pod whose request hangs keeps no other from being told, nor what comes after it", async () => {
+  const { api, writer } = open();
+  const [web, db] = [api.addPod("web"), api.addPod("db")];
+  const release = api.hang("web");
+  writer.tell([enrolled(web()), enrolled(db())]);
+  await until(() => db().secured?.status === "True");
+  writer.tell([waiting(web()), waiting(db())]);
+  await until(() => db().secured?.status === "False");
+  release();
+  await until(() => web().secured?.status === "False");
+  const ofWeb = api.conditions.filter((line) => line.startsWith("web"));
+  assert.deepEqual(ofWeb.slice(0, 2), ["web True Enrolled", "web False Waiting"]);
+  assert.equal(ofWeb.lastIndexOf("web True Enrolled"), 0);
+  await writer.close();
+});
+
+Deno.test("what is not secured any more is said first, and conditions before Events", async () => {
+  const { api, writer } = open();
+  const pods = Array.from({ length: 60 }, (_, index) => api.addPod(`pod-${index}`));
+  await writer.tell(pods.map((pod, index) => index < 40 ? enrolled(pod()) : waiting(pod())));
+  const [first, ...others] = [
+    api.lines.findIndex((line) => line.includes(" True ")),
+    api.lines.findLastIndex((line) => line.includes(" False ")),
+    api.lines.findIndex((line) => line.startsWith("event")),
+  ];
+  assert(first >= 20 - 16 && api.lines.slice(0, 4).every((line) => line.includes(" False ")));
+  assert((others[1] ?? 0) >= 60 - 16, `${others}`);
+  assert.equal(api.events.length, 60);
+  await writer.close();
+});
+
+Deno.test("an Event is told although the object shows the condition before its turn has come", async () => {
+  const { api, writer } = open();
+  const pod = api.addPod("web");
+  const told = writer.tell([enrolled(pod())]);
+  await until(() => pod().secured !== undefined);
+  writer.tell([]);
+  await told;
+  await until(() => api.events.join() === "web Enrolled");
+  await writer.close();
+});
+
+Deno.test("a pod that was made again under its name is told of anew, and never with the old one's words", async () => {
+  const { api, writer } = open();
+  const pod = api.addPod("web");
+  const before = pod();
+  const after = api.addPod("web", "uid-2")();
+  await writer.tell([enrolled(before)]);
+  assert.equal(pod().secured, undefined, "the words were another's");
+  await writer.tell([waiting(after)]);
+  assert.equal(pod().secured?.status, "False");
+  await writer.close();
+});
+
+Deno.test("its end waits for nobody", async () => {
+  const { api, writer } = open();
+  const pod = api.addPod("web");
+  api.hang("web");
+  const told = writer.tell([enrolled(pod())]);
+  await tick();
+  await writer.close();
+  await told;
+});
+
+Deno.test("an Event has a name that an API server takes", () => {
+  for (
+    const name of ["web", "a.b-c", "x".repeat(253), `${"x".repeat(229)}-y`, `${"x".repeat(228)}.-`]
+  ) {
+    const made = eventName(name);
+    assert(isDnsSubdomain(made) && made.length <= 253, made);
+    assert.notEqual(made, eventName(name));
+  }
+});
+
+Deno.test("a note is cut at so many bytes, and never within a character", () => {
+  assert.equal(cut("abc", 1024), "abc");
+  assert.equal(cut("aé", 2), "a");
+  assert.equal(cut("é".repeat(600), 1024), "é".repeat(512));
+  assert.equal(cut("🙂🙂", 7), "🙂");
+});
+
+/** What of an API server a writer needs: pods in memory, and failures that a test decides on. */
+class TestApi {
+  readonly #pods = new Map<string, { uid: string; conditions: Record<string, unknown>[] }>();
+  readonly #hanging = new Map<string, Promise<void>>();
+  /** HTTP statuses, 0 for no answer: what the next writes of conditions end with. */
+  readonly failures: number[] = [];
+  readonly conditions: string[] = [];
+  readonly events: string[] = [];
+  readonly lines: string[] = [];
+
+  /** @returns the pod as a watch would show it now. */
+  addPod(name: string, uid = `uid-${name}`): () => Pod {
+    this.#pods.set(name, { uid, conditions: [] });
+    return () => {
+      const { uid, conditions } = this.#pods.get(name) ?? { uid: "", conditions: [] };
+      return readPod({ kind: "Pod", metadata: { name, uid }, status: { conditions } });
+    };
+  }
+
+  forget(name: string): void {
+    this.#pods.get(name)?.conditions.splice(0);
+  }
+
+  /** @returns what ends it. */
+  hang(name: string): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#hanging.set(name, promise);
+    return () => {
+      this.#hanging.delete(name);
+      resolve();
+    };
+  }
+
+  async request(method: string, path: string, { body, signal }: RequestOptions): Promise<unknown> {
+    await tick();
+    if (method === "POST") {
+      const { regarding, reason } = body as { regarding: { name: string }; reason: string };
+      this.events.push(`${regarding.name} ${reason}`);
+      this.lines.push(`event ${regarding.name}`);
+      return {};
+    }
+    const name = path.split("/").at(-2) ?? "";
+    const ended = new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(signal.reason));
+    });
+    await Promise.race([this.#hanging.get(name), ended]);
+    const failure = this.failures.shift();
+    if (failure === 0) throw new NoAnswer("no answer");
+    if (failure !== undefined) throw new ApiError(failure, "", "not now");
+    const { metadata, status } = body as {
+      metadata: { uid: string };
+      status: { conditions: [{ status: string; reason: string }] };
+    };
+    const pod = this.#pods.get(name);
+    if (pod?.uid !== metadata.uid) throw new ApiError(409, "Conflict", "another pod");
+    const [condition] = status.conditions;
+    pod.conditions.splice(0, 1, condition);
+    this.conditions.push(`${name} ${condition.status} ${condition.reason}`);
+    this.lines.push(`${name} ${condition.status} ${condition.reason}`);
+    return {};
+  }
+}
+
+function open(): { api: TestApi; writer: ConditionWriter } {
+  const api = new TestApi();
+  const delays = { again: 10, longest: 160, calm: 1_000 };
+  return { api, writer: new ConditionWriter(api, "n1", delays) };
+}
+
+function enrolled(pod: Pod): Verdict {
+  return { pod, status: "True", reason: "Enrolled", message: "all is well" };
+}
+
+function waiting(pod: Pod): Verdict {
+  return { pod, status: "False", reason: "Waiting", message: "not yet" };
+}
+
+function tick(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** Longer than it takes to say something again. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 50));
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + 10_000;
+  while (!await condition()) {
+    assert(performance.now() < end, `not within 10 s: ${condition}`);
+    await tick();
+  }
+}

@@ -1,0 +1,310 @@
+import assert from "node:assert/strict";
+import { ApiError, NoAnswer } from "../kubernetes/errors.ts";
+import type { RequestOptions } from "../kubernetes/api.ts";
+import { RegistryPublisher } from "./publisher.ts";
+import type { EndpointSliceObject, RegistryEntry } from "./registry.ts";
+
+const NAME = "registry-n1-ipv4-0";
+const LABEL = "kube-gateway.io/registry-node";
+
+Deno.test("what is wanted is written, once, and the last of a burst counts", async () => {
+  const { api, publisher } = open();
+  await Promise.all(range(20).map((count) => publisher.publish(entries(count + 1))));
+  assert.equal(api.slices.get(NAME)?.endpoints.length, 20);
+  assert(api.writes.length <= 2, `${api.writes}`);
+  await publisher.publish(entries(20));
+  assert(api.writes.length <= 2, "the same again is no write");
+  await publisher.publish([]);
+  assert.equal(api.slices.size, 0);
+  await publisher.close();
+});
+
+Deno.test("what an earlier agent left is changed into what is wanted, not made again", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(3));
+  await publisher.close();
+  const next = new RegistryPublisher(api, "n1", DELAYS);
+  api.writes.length = 0;
+  await next.publish(entries(3));
+  assert.deepEqual(api.writes, []);
+  await next.publish(entries(2));
+  assert.deepEqual(api.writes, [`PATCH ${NAME}`]);
+  await next.close();
+});
+
+Deno.test("a server that refuses is asked again for ever, and the problem says why", async () => {
+  const { api, publisher } = open();
+  api.answer = () => Promise.reject(new ApiError(403, "Forbidden", "no rights here"));
+  let written = false;
+  publisher.publish(entries(1)).then(() => written = true);
+  await until(() => /no rights here/.test(messages(publisher)));
+  const before = api.requests;
+  await until(() => api.requests > before + 5);
+  assert.equal(written, false);
+  api.answer = undefined;
+  await until(() => written);
+  assert.equal(messages(publisher), "");
+  assert.equal(api.slices.get(NAME)?.endpoints.length, 1);
+  await publisher.close();
+});
+
+Deno.test("a server that never answers is a problem, and nobody has to wait for it", async () => {
+  const { api, publisher } = open();
+  api.answer = (signal) =>
+    new Promise((_, reject) => {
+      const end = () => reject(new NoAnswer("no answer to it in 10 s"));
+      signal.addEventListener("abort", end);
+    });
+  const superseded = publisher.publish(entries(1));
+  await until(() => /no answer for/.test(messages(publisher)));
+  const waiting = publisher.publish(entries(2));
+  await superseded;
+  await publisher.close();
+  await waiting;
+  assert.equal(
+    await publisher.publish(entries(3)),
+    undefined,
+    "after its end nothing is waited for",
+  );
+});
+
+Deno.test("an answer that came too late has been written all the same: that is no error", async () => {
+  const { api, publisher } = open();
+  let lost = 1;
+  api.after = (method) => {
+    if (method === "POST" && lost-- > 0) throw new NoAnswer("no answer");
+  };
+  await publisher.publish(entries(1));
+  assert.deepEqual(api.writes, [`POST ${NAME}`]);
+  await publisher.close();
+});
+
+Deno.test("slices that vanish or change are put right, more and more rarely, which is a problem", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(2));
+  publisher.observed(api.slices);
+  api.writes.length = 0;
+  const undone: number[] = [];
+  const end = performance.now() + 1_000;
+  while (performance.now() < end) {
+    if (api.slices.size > 0) {
+      api.slices.clear();
+      undone.push(performance.now());
+      publisher.observed(api.slices);
+    }
+    await tick();
+  }
+  // Every 10 ms it would be a hundred: 10, 20, 40, 80, then every 160 ms.
+  assert(undone.length >= 5 && undone.length <= 10, `${undone.length} times`);
+  assert.match(messages(publisher), /changed or deleted .* times in a row/);
+  await until(() => api.slices.get(NAME)?.endpoints.length === 2);
+  const [slice] = api.slices.values();
+  api.slices.set(NAME, { ...slice, endpoints: [] } as unknown as Kept);
+  publisher.observed(new Map(api.slices));
+  await until(() => api.slices.get(NAME)?.endpoints.length === 2);
+  await until(() => {
+    publisher.observed(new Map(api.slices));
+    return messages(publisher) === "";
+  });
+  await publisher.close();
+});
+
+Deno.test("a change of others is seen however often the watch tells of something", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  api.slices.clear();
+  for (let count = 0; count < 100 && api.writes.length < 2; count++) {
+    publisher.observed(new Map(api.slices));
+    await tick();
+  }
+  assert.equal(api.writes.length, 2, "what is missing is made again");
+  await publisher.close();
+});
+
+Deno.test("the owner is the Node that is there now; without one there is no owner", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  assert.deepEqual(api.owners(), ["uid-1"]);
+  // The Node goes, and with it, by the garbage collector, the slices.
+  api.nodeUid = undefined;
+  api.slices.clear();
+  publisher.observed(api.slices);
+  await until(() => api.slices.size === 1);
+  assert.deepEqual(api.owners(), []);
+  api.nodeUid = "uid-2";
+  await until(() => api.owners().join() === "uid-2");
+  await publisher.close();
+});
+
+Deno.test("a Node that must not be read keeps no registry from being written", async () => {
+  const { api, publisher } = open();
+  api.nodeUid = 403;
+  await publisher.publish(entries(1));
+  assert.deepEqual(api.owners(), []);
+  await publisher.close();
+});
+
+Deno.test("somebody else's object under our name: another name, a problem, and back when it is gone", async () => {
+  const { api, publisher } = open();
+  const foreign = { metadata: { name: NAME, labels: { [LABEL]: "n2" } }, endpoints: [] };
+  api.slices.set(NAME, foreign as unknown as Kept);
+  await publisher.publish(entries(1));
+  const [, other = ""] = [...api.slices.keys()];
+  assert.match(other, /^registry-n1-ipv4-0-[a-z]{5}$/);
+  assert.match(messages(publisher), /registry-n1-ipv4-0 is not labelled as this node's/);
+  await publisher.publish(entries(2));
+  assert.equal(api.slices.get(other)?.endpoints.length, 2, "the other name stays");
+  assert.equal(api.slices.get(NAME), foreign);
+  api.slices.delete(NAME);
+  publisher.observed(api.own());
+  await until(() => api.slices.has(NAME) && api.slices.size === 1);
+  await until(() => messages(publisher) === "");
+  await publisher.close();
+});
+
+Deno.test("one slice that is refused keeps no other from being written", async () => {
+  const { api, publisher } = open();
+  api.before = (method, name) => {
+    if (method === "POST" && name === NAME) throw new ApiError(422, "Invalid", "not this one");
+  };
+  publisher.publish([{ ...entry(0), addresses: ["10.0.0.1", "fd00::1"] }]);
+  await until(() => api.slices.has("registry-n1-ipv6-0"));
+  assert.match(messages(publisher), /not this one/);
+  await publisher.close();
+});
+
+Deno.test("an entry that moves to another slice is never in none", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(250));
+  const missing: string[] = [];
+  api.after = () => {
+    const there = new Set(
+      [...api.slices.values()].flatMap(({ endpoints }) =>
+        endpoints.map((one) => one.targetRef.uid)
+      ),
+    );
+    missing.push(...stay.map(({ uid }) => uid).filter((uid) => !there.has(uid)));
+  };
+  let stay = entries(250).slice(1);
+  await publisher.publish(stay); // all move forward
+  await publisher.publish(entries(250)); // all move back
+  stay = entries(250).filter((_, index) => index !== 120);
+  await publisher.publish(stay.filter((_, index) => index !== 3).concat(entry(999)));
+  stay = stay.filter((_, index) => index !== 3);
+  assert.deepEqual(missing.filter((uid) => stay.some((one) => one.uid === uid)), []);
+  await publisher.close();
+});
+
+Deno.test("another node's entry is the caller's mistake", () => {
+  const { publisher } = open();
+  assert.throws(() => publisher.publish([{ ...entry(0), node: "n2" }]), TypeError);
+});
+
+type Kept = EndpointSliceObject & { metadata: { ownerReferences?: { uid: string }[] } };
+
+/** What of an API server a publisher needs: the slices in memory, and answers that a test decides on. */
+class TestApi {
+  readonly slices = new Map<string, Kept>();
+  nodeUid: string | number | undefined = "uid-1";
+  readonly writes: string[] = [];
+  requests = 0;
+  /** Instead of anything else. */
+  answer: ((signal: AbortSignal) => Promise<unknown>) | undefined;
+  before: (method: string, name: string) => void = () => {};
+  after: (method: string) => void = () => {};
+
+  async request(method: string, path: string, options: RequestOptions = {}): Promise<unknown> {
+    this.requests++;
+    await tick();
+    options.signal?.throwIfAborted();
+    if (this.answer !== undefined) return await this.answer(options.signal as AbortSignal);
+    if (path.startsWith("/api/v1/nodes/")) return this.#node();
+    const body = options.body as Kept | undefined;
+    const last = path.split("/").at(-1) ?? "";
+    const name = method === "POST" ? body?.metadata.name ?? "" : last;
+    this.before(method, name);
+    const now = this.slices.get(name);
+    if (method === "GET") {
+      assert.deepEqual(options.query, { labelSelector: `${LABEL}=n1` });
+      return { items: [...this.own().values()] };
+    }
+    if (method === "POST" && now !== undefined) throw new ApiError(409, "AlreadyExists", name);
+    if (method !== "POST" && now === undefined) throw new ApiError(404, "NotFound", name);
+    this.writes.push(`${method} ${name}`);
+    if (method === "DELETE") this.slices.delete(name);
+    else this.slices.set(name, structuredClone({ ...now, ...body }) as Kept);
+    this.after(method);
+    return {};
+  }
+
+  own(): Map<string, Kept> {
+    return new Map(
+      [...this.slices].filter(([, { metadata }]) => metadata.labels?.[LABEL] === "n1"),
+    );
+  }
+
+  owners(): string[] {
+    return [...this.slices.values()].flatMap(({ metadata }) =>
+      (metadata.ownerReferences ?? []).map(({ uid }) => uid)
+    );
+  }
+
+  #node(): unknown {
+    if (this.nodeUid === undefined) throw new ApiError(404, "NotFound", "no such node");
+    if (typeof this.nodeUid === "number") throw new ApiError(this.nodeUid, "", "not allowed");
+    return { metadata: { uid: this.nodeUid } };
+  }
+}
+
+/** A hundredth of the real ones. */
+const DELAYS = {
+  settle: 10,
+  longestSettle: 160,
+  retry: 2,
+  longestRetry: 20,
+  patience: 30,
+  ownerless: 30,
+  recheck: 400,
+  calm: 500,
+};
+
+function open(): { api: TestApi; publisher: RegistryPublisher } {
+  const api = new TestApi();
+  return { api, publisher: new RegistryPublisher(api, "n1", DELAYS) };
+}
+
+function entry(index: number): RegistryEntry {
+  return {
+    uid: `uid-${String(index).padStart(4, "0")}`,
+    namespace: "default",
+    name: `pod-${index}`,
+    identity: "spiffe://cluster.local/ns/default/sa/default",
+    node: "n1",
+    addresses: [`10.1.${index >> 8}.${index & 255}`],
+    ready: true,
+  };
+}
+
+function entries(count: number): RegistryEntry[] {
+  return range(count).map(entry);
+}
+
+function range(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index);
+}
+
+function messages(publisher: RegistryPublisher): string {
+  return publisher.problems().map(({ message }) => message).join("\n");
+}
+
+function tick(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const end = performance.now() + 10_000;
+  while (!condition()) {
+    assert(performance.now() < end, `not within 10 s: ${condition}`);
+    await tick();
+  }
+}
