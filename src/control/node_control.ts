@@ -5,6 +5,7 @@ import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
+import { Audit, type Audited } from "./audit/audit.ts";
 import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
@@ -44,6 +45,7 @@ export class NodeControl {
   readonly frontends: Frontends;
   readonly #strictEgress: StrictEgress;
   readonly enrolments: Enrolments;
+  readonly audit = new Audit(() => this.#audited());
   /** The last state of the cluster, and what follows from it. */
   objects: ClusterObjects | undefined;
   desired: Desired | undefined;
@@ -89,6 +91,7 @@ export class NodeControl {
 
   begin(): void {
     this.#begun = true;
+    this.audit.start();
     if (this.objects !== undefined) this.#reconcile(this.objects);
   }
 
@@ -109,6 +112,7 @@ export class NodeControl {
   /** Leaves with every pod, or leaves them held. */
   async end(isLast: boolean): Promise<void> {
     clearTimeout(this.#telling);
+    this.audit.stop();
     if (!isLast) return this.enrolments.pause();
     const { cluster } = this.#services;
     await within(LAST_WORDS_MILLISECONDS, this.#takeBack());
@@ -238,6 +242,23 @@ export class NodeControl {
     await this.#services.cluster.tell(
       pods.map((pod) => notEnrolled(pod, "kube-gateway was removed from its node")),
     );
+  }
+
+  /** Everything that the agent says of itself, and how to look whether it is so. */
+  #audited(): Audited[] {
+    const { redirector } = this.#services;
+    return [
+      ...this.enrolments.list().map((each) => ({ name: each.name, inspect: () => each.inspect() })),
+      { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
+      {
+        name: "pinned maps",
+        inspect: () => {
+          const faults = redirector.inspectMaps();
+          if (faults.length > 0) redirector.pinMaps();
+          return faults;
+        },
+      },
+    ];
   }
 
   #podOf(uid: string) {

@@ -41,6 +41,14 @@ const LINGER_MILLISECONDS = 2_000;
 /** A registry that cannot be written does not keep a pod's listeners open for ever: peers are refused then. */
 const LEAVING_MILLISECONDS = 60_000;
 
+/** Something that was not as it should be, as it was seen just now. */
+export interface Finding {
+  /** Counted by this: a word of a closed list. */
+  readonly kind: string;
+  /** On what, and what was wrong with it. */
+  readonly what: string;
+}
+
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
 /** What all enrolments of a node share. */
@@ -298,32 +306,51 @@ export class Enrolment {
 
   /**
    * Compares what the kernel has with what should be there, puts right what is not, and says what it was. Until the next
-   * look finds nothing, the pod is not secured.
+   * inspection finds nothing, the pod is not secured.
    */
-  inspect(): readonly { readonly kind: string; readonly what: string }[] {
+  inspect(): Finding[] {
     const serving = this.#serving;
     if (this.#state !== "active" || serving === undefined) return [];
-    const found: { kind: string; what: string }[] = [];
-    const repair = (kind: string, what: string, mend: () => void) => {
-      found.push({ kind, what });
-      mend();
-    };
+    const findings: Finding[] = [];
     try {
-      if (!serving.isLetThrough) {
-        repair("pods_entry", "its entry in the map of pods was wrong", () => serving.letThrough());
-      }
-      const added = serving.unserved();
-      if (added.length > 0) {
-        repair("listener", `nobody listened on ${added.join(" and ")}`, () => {
-          void this.#stopServing();
-          this.#become("waiting", `it got ${added.join(" and ")}`);
-        });
-      }
+      if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
+      for (const mend of this.#inspections(serving, findings)) mend();
     } catch (error) {
-      found.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
+      findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
     }
-    this.#setFlaws(found.map(({ what }) => what));
-    return found;
+    this.#setFlaws(findings.map(({ what }) => what));
+    return findings;
+  }
+
+  /** Adds to `findings` what is wrong, and yields how to mend it. */
+  *#inspections(serving: PodServing, findings: Finding[]): Generator<() => void> {
+    const { strictEgress, strictInbound } = this.#settings;
+    const cgroup = this.#cgroup;
+    if (cgroup !== undefined) {
+      const faults = this.services.kernel.inspect(this.#last.uid, cgroup, strictEgress);
+      findings.push(...faults);
+      if (faults.length > 0) {
+        yield () => {
+          this.#attached = undefined;
+          this.#attach(cgroup);
+        };
+      }
+    }
+    const inbound = serving.inspectStrictInbound(strictInbound);
+    findings.push(...inbound);
+    if (inbound.length > 0) yield () => serving.setStrictInbound(strictInbound);
+    if (!serving.isLetThrough()) {
+      findings.push({ kind: "pods_entry", what: "its entry in the map of pods was wrong" });
+      yield () => serving.letThrough();
+    }
+    const added = serving.unserved().join(" and ");
+    if (added !== "") {
+      findings.push({ kind: "listener", what: `nobody listened on ${added}` });
+      yield () => {
+        void this.#stopServing();
+        this.#become("waiting", `nobody listens on ${added} yet`);
+      };
+    }
   }
 
   #setFlaws(flaws: readonly string[]): void {

@@ -1,5 +1,6 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { IssuingError } from "../../identity/issuer.ts";
+import type { Fault } from "../../kernel/fault.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { settingsOf } from "../rules/settings.ts";
 import { Enrolment } from "./enrolment.ts";
@@ -29,6 +30,8 @@ class Node {
   inUse: boolean | Error = true;
   held = ["10.0.0.1"];
   unserved: string[] = [];
+  faults: Fault[] = [];
+  inboundFaults: Fault[] = [];
   letThrough = true;
   registered = false;
   secured = false;
@@ -43,6 +46,7 @@ class Node {
         cgroupId: () => this.cgroupId,
         attach: (_uid, _cgroup, strict) => this.do(strict ? "attach strict" : "attach"),
         detach: () => this.do("detach"),
+        inspect: () => this.faults.splice(0),
         open: (wanted) => {
           this.do("open");
           return this.#serving(wanted);
@@ -85,28 +89,26 @@ class Node {
   }
 
   #serving(wanted: WantedEnrolment): PodServing {
-    const node = this;
     const addresses = wanted.addresses.length > 0 ? wanted.addresses : this.held;
     return {
       wanted,
       found: { addresses, held: this.held },
       letThrough: () => {
-        node.do("let through");
-        node.letThrough = true;
+        this.do("let through");
+        this.letThrough = true;
       },
-      get isLetThrough() {
-        return node.letThrough;
-      },
-      serve: () => new Promise((resolve) => resolve(node.do("serve"))),
+      isLetThrough: () => this.letThrough,
+      serve: () => new Promise((resolve) => resolve(this.do("serve"))),
       follow: () => {},
-      adjust: () => node.do("adjust"),
-      setStrictInbound: (strict) => strict && node.do("strict inbound"),
+      adjust: () => this.do("adjust"),
+      setStrictInbound: (strict) => strict && this.do("strict inbound"),
       isInUse: () => {
-        if (node.inUse instanceof Error) throw node.inUse;
-        return node.inUse;
+        if (this.inUse instanceof Error) throw this.inUse;
+        return this.inUse;
       },
-      unserved: () => node.unserved,
-      close: (drain) => Promise.resolve(node.do(drain > 0 ? "drain" : "close")),
+      inspectStrictInbound: () => this.inboundFaults.splice(0),
+      unserved: () => this.unserved,
+      close: (drain) => Promise.resolve(this.do(drain > 0 ? "drain" : "close")),
     };
   }
 }
@@ -114,7 +116,7 @@ class Node {
 async function enrolled(wanted = WANTED): Promise<Node> {
   const node = new Node(wanted);
   await node.step();
-  strictEqual(node.state, "active", node.enrolment.reason);
+  strictEqual(node.state, "active");
   return node;
 }
 
@@ -345,6 +347,19 @@ Deno.test("what an inspection finds is mended, and is a flaw until the next one 
   strictEqual(node.enrolment.isSettled, false);
   deepStrictEqual(node.enrolment.inspect(), []);
   strictEqual(node.enrolment.flaws.length, 0);
+
+  node.take();
+  node.faults = [{ kind: "link", what: "connect4 was detached" }];
+  deepStrictEqual(node.enrolment.inspect(), [{ kind: "link", what: "connect4 was detached" }]);
+  deepStrictEqual(node.take(), ["attach"]);
+  match(node.enrolment.reason ?? "", /connect4/);
+  node.inboundFaults = [{ kind: "strict_inbound", what: "detached" }];
+  strictEqual(node.enrolment.inspect().length, 1);
+  strictEqual(node.enrolment.inspect().length, 0);
+  node.inUse = false;
+  node.letThrough = false;
+  deepStrictEqual(node.enrolment.inspect(), [], "a pod that is going has nothing to be mended");
+  node.inUse = true;
 
   node.failing.set("let through", new Error("ENOMEM"));
   node.letThrough = false;

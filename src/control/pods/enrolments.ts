@@ -1,7 +1,7 @@
 import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
-import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
+import { Enrolment, type EnrolmentServices, type Finding } from "./enrolment.ts";
 import { Holds } from "./holds.ts";
 import { PodCgroups } from "./pod_cgroups.ts";
 
@@ -51,6 +51,11 @@ export class Enrolments {
     const { problem } = this.#holds;
     return [...(problem === undefined ? [] : [problem]), ...this.#cgroups.problems]
       .map((message) => ({ where: this.#cgroups.root, message }));
+  }
+
+  /** Compares what is above all pods with what should be there, and puts it right. Throws when that fails. */
+  inspectHolds(): Finding[] {
+    return this.#holding ? this.#holds.inspect() : [];
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Fault } from "../../kernel/fault.ts";
 import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
 
@@ -55,6 +56,13 @@ export class Holds {
     this.#free.clear();
     this.hold.forgetAllBut(cgroups);
     if (this.problem !== undefined || tops.join() !== this.#below.join()) this.begin(tops);
+  }
+
+  /** What does not hold as {@link begin} has said, now that it is mended. Throws a SystemError. */
+  inspect(): Fault[] {
+    const faults = this.hold.inspect(this.#below);
+    if (faults.length > 0) this.hold.below(this.#below);
+    return faults;
   }
 
   end(): void {

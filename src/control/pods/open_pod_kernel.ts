@@ -12,6 +12,7 @@ export function openPodKernel(
     cgroupId,
     attach: (uid, cgroup, strictEgress) => redirector.attach(uid, cgroup, strictEgress),
     detach: (uid) => redirector.detach(uid),
+    inspect: (uid, cgroup, strictEgress) => redirector.inspect(uid, cgroup, strictEgress),
     open(wanted, cgroup) {
       const found = findNamespace(processesOf(cgroup), wanted.addresses, procRoot);
       if ("missing" in found) throw new NotThereYet(found.missing);

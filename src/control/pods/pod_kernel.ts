@@ -1,4 +1,5 @@
 /** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
+import type { Fault } from "../../kernel/fault.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import type { PodNamespace } from "./namespace.ts";
@@ -9,13 +10,15 @@ export interface PodServing {
   readonly wanted: WantedEnrolment;
   readonly found: Pick<PodNamespace, "addresses" | "held">;
   letThrough(): void;
-  readonly isLetThrough: boolean;
+  isLetThrough(): boolean;
   serve(credentials: PodCredentials, settings: RelaySettings): Promise<void>;
   follow(certificate: PodCertificate): void;
   adjust(settings: RelaySettings): void;
   setStrictInbound(strict: boolean): void;
   /** Whether processes of the pod still stand in its namespace. Throws when that cannot be told. */
   isInUse(): boolean;
+  /** What of the two is not so, as the kernel says now. */
+  inspectStrictInbound(strict: boolean): Fault[];
   /** The pod's addresses that its namespace holds, and nobody listens on. */
   unserved(): string[];
   close(drainMilliseconds: number): Promise<void>;
@@ -28,6 +31,8 @@ export interface PodKernel {
   /** Attaches the pod's programs, or replaces them. Throws a SystemError. */
   attach(uid: string, cgroup: string, strictEgress: boolean): void;
   detach(uid: string): void;
+  /** What of that is not so, as the kernel says now. Throws when the cgroup is gone. */
+  inspect(uid: string, cgroup: string, strictEgress: boolean): Fault[];
   /**
    * Finds the pod's namespace, and opens its listeners there.
    *

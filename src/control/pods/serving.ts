@@ -1,5 +1,6 @@
 import { parseAddress } from "../../addresses.ts";
 import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
+import type { Fault } from "../../kernel/fault.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
 import type { RelayCredentials, RelaySettings } from "../../relay/messages.ts";
@@ -58,7 +59,7 @@ export class Serving implements PodServing {
   }
 
   /** Whether the kernel's map says so. */
-  get isLetThrough(): boolean {
+  isLetThrough(): boolean {
     const entry = this.#redirector.pods.get(encodeId(this.#listeners.cookie));
     const wanted = this.#entry();
     return entry !== undefined && entry.every((byte, index) => byte === wanted[index]);
@@ -101,6 +102,11 @@ export class Serving implements PodServing {
     this.#redirector.setStrictInbound(this.wanted.uid, descriptor, strict);
   }
 
+  inspectStrictInbound(strict: boolean): Fault[] {
+    const { descriptor } = this.found.namespace;
+    return this.#redirector.inspectStrictInbound(this.wanted.uid, descriptor, strict);
+  }
+
   isInUse(): boolean {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
@@ -122,7 +128,7 @@ export class Serving implements PodServing {
     if (this.#closed) return;
     this.#closed = true;
     const { cookie } = this.#listeners;
-    if (this.isLetThrough) this.#redirector.pods.delete(encodeId(cookie));
+    if (this.isLetThrough()) this.#redirector.pods.delete(encodeId(cookie));
     if (this.#relay !== undefined) await this.#workers.withdraw(this.#relay, drainMilliseconds);
     else closeListeners(this.#listeners);
     // Another one may let the namespace's connections through by now.

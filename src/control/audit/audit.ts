@@ -1,0 +1,96 @@
+import { logger } from "../../log.ts";
+import type { Finding } from "../pods/enrolment.ts";
+
+const log = logger("audit");
+
+/** What an audit looks at: each part compares what there is with what should be, and puts it right. */
+export interface Audited {
+  /** What was wrong, and with which pod or part; a part that throws could not be looked at. */
+  readonly name: string;
+  inspect(full: boolean): Finding[] | Promise<Finding[]>;
+}
+
+/** What the last audit has found. */
+export interface AuditReport {
+  /** When it ended, in milliseconds since 1970. */
+  readonly at: number;
+  readonly findings: readonly (Finding & { readonly where: string })[];
+  /** How many parts were looked at. */
+  readonly parts: number;
+}
+
+/**
+ * Holds what the agent says of itself against what there is: every 5 s, a second after something was found, and when it is
+ * asked. What it finds is mended by the part that found it, counted by kind, and said.
+ */
+export class Audit {
+  readonly #parts: () => readonly Audited[];
+  readonly #repairs = new Map<string, number>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #running: Promise<AuditReport> | undefined;
+  #stopped = false;
+  last: AuditReport | undefined;
+
+  /** @param parts are asked for at each audit. */
+  constructor(parts: () => readonly Audited[]) {
+    this.#parts = parts;
+  }
+
+  /** What was mended since the agent started, by kind. */
+  get repairs(): ReadonlyMap<string, number> {
+    return this.#repairs;
+  }
+
+  start(): void {
+    if (this.#stopped) return;
+    const isClean = this.last === undefined || this.last.findings.length === 0;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(
+      () => void this.run(false),
+      isClean ? AUDIT_MILLISECONDS : REPEAT_MILLISECONDS,
+    );
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Audits now; one that is under way is waited for first. `full`: also what is too much for every time. */
+  async run(full: boolean): Promise<AuditReport> {
+    await this.#running;
+    this.#running = this.#run(full);
+    try {
+      return await this.#running;
+    } finally {
+      this.#running = undefined;
+      this.start();
+    }
+  }
+
+  async #run(full: boolean): Promise<AuditReport> {
+    const parts = this.#parts();
+    const findings: (Finding & { where: string })[] = [];
+    for (const part of parts) {
+      for (const finding of await inspected(part, full)) {
+        findings.push({ where: part.name, ...finding });
+        this.#repairs.set(finding.kind, (this.#repairs.get(finding.kind) ?? 0) + 1);
+        log.warn("{where}: {what}", { where: part.name, kind: finding.kind, what: finding.what });
+      }
+      // A node has more to do than this.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    return this.last = { at: Date.now(), findings, parts: parts.length };
+  }
+}
+
+async function inspected(part: Audited, full: boolean): Promise<Finding[]> {
+  try {
+    return await part.inspect(full);
+  } catch (error) {
+    return [{ kind: "unknown", what: `it cannot be looked at: ${error}` }];
+  }
+}
+
+const AUDIT_MILLISECONDS = 5_000;
+const REPEAT_MILLISECONDS = 1_000;
