@@ -105,6 +105,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       silence: cluster.silence,
       problems: cluster.problems(),
       frontends: control.frontends,
+      audit: control.audit,
       report,
     });
   const probes = await openProbes(options.metricsAddress, control, workers, status);

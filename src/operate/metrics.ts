@@ -68,6 +68,12 @@ export class Metrics {
     "reason",
   ]);
 
+  readonly #repairs = this.#counter(
+    "repairs_total",
+    "How often something in the kernel was found wrong and put right, by kind.",
+    ["kind"],
+  );
+
   /** @param report of the same moment as `status`. */
   async text(status: AgentStatus, { pods, past }: RelayReport): Promise<string> {
     const traffic = [...pods.values()].reduce(sumOf, sumOf(past, NO_TRAFFIC));
@@ -95,6 +101,7 @@ export class Metrics {
         this.#handshakes,
         this.#bytes,
         this.#refused,
+        this.#repairs,
       ]
     ) counter.reset();
     this.#streams.inc(traffic.streams);
@@ -108,6 +115,7 @@ export class Metrics {
     for (const [reason, count] of Object.entries(traffic.refused)) {
       this.#refused.inc({ reason }, count);
     }
+    for (const [kind, count] of Object.entries(status.repairs)) this.#repairs.inc({ kind }, count);
     return await this.#registry.metrics();
   }
 

@@ -1,5 +1,6 @@
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
+import type { Audit, AuditReport } from "../control/audit/audit.ts";
 import type { Desired } from "../control/rules/desired.ts";
 import type { Frontends } from "../control/routing/frontends.ts";
 import type { PeerIndex } from "../control/rules/peer_index.ts";
@@ -28,8 +29,22 @@ export interface AgentStatus {
   readonly frontends: number;
   /** Seconds since the API server was last heard of. */
   readonly silentSeconds: number;
-  /** What is wrong with the cluster's objects. */
+  /** What the agent has seen when it last looked whether it is so; absent before the first look. */
+  readonly audit?: AuditStatus;
+  /** How often something was found wrong and put right since the agent started, by kind. */
+  readonly repairs: Readonly<Record<string, number>>;
+  /** What is wrong with the cluster's objects, or in the kernel. */
   readonly problems: readonly { readonly where: string; readonly message: string }[];
+}
+
+/** An audit, as people read it. */
+export interface AuditStatus {
+  /** RFC 3339. */
+  readonly at: string;
+  readonly secondsAgo: number;
+  /** How many pods and maps were looked at. */
+  readonly parts: number;
+  readonly findings: AuditReport["findings"];
 }
 
 export interface EnrolmentStatus {
@@ -65,6 +80,7 @@ export interface StatusSources {
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
   readonly frontends: Frontends;
+  readonly audit: Pick<Audit, "last" | "repairs">;
   readonly report: RelayReport;
 }
 
@@ -96,6 +112,8 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     ),
     frontends: sources.frontends.size,
     silentSeconds: Math.round(sources.silence / 1000),
+    ...(sources.audit.last === undefined ? {} : { audit: auditStatus(sources.audit.last) }),
+    repairs: Object.fromEntries(sources.audit.repairs),
     problems: [
       ...silenceProblem(sources.silence),
       ...sources.problems.map(({ file, line, message }) => ({
@@ -104,6 +122,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       })),
       ...sources.frontends.problems(),
       ...sources.enrolments.problems(),
+      ...(sources.audit.last?.findings ?? []).map(({ where, what }) => ({ where, message: what })),
       ...enrolments.flatMap(({ name, settings }) =>
         settings.problems.map((message) => ({ where: name, message }))
       ),
@@ -119,6 +138,12 @@ export function agentStatus(sources: StatusSources): AgentStatus {
   };
 }
 
+/** An audit's report as `status` and `audit` print it. */
+export function auditStatus({ at, findings, parts }: AuditReport): AuditStatus {
+  const secondsAgo = Math.round((Date.now() - at) / 1000);
+  return { at: new Date(at).toISOString(), secondsAgo, parts, findings };
+}
+
 function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
   const { wanted, certificate, state, reason, settings } = enrolment;
   const report = reports.get(wanted.uid);
@@ -126,7 +151,7 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
     pod: enrolment.name,
     uid: wanted.uid,
     state,
-    ...(reason === undefined || state === "active" ? {} : { reason }),
+    ...(reason === undefined ? {} : { reason }),
     identity: wanted.identity,
     addresses: enrolment.addresses,
     inbound: settings.strictInbound ? "strict" : "permissive",
