@@ -33,6 +33,8 @@ export interface AgentOptions extends StrictEgressOptions {
   readonly stateDirectory: string;
   readonly cgroupRoot: string;
   readonly procRoot: string;
+  /** Handlers of RuntimeClasses that have a guest kernel, beside those that are known to. */
+  readonly guestRuntimes: readonly string[];
   readonly workers: number;
   /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
   readonly tunnelIdleSeconds: number;

@@ -89,6 +89,7 @@ Deno.test("each account has the rights that its part of the program uses, and no
     "* discovery.k8s.io/endpointslices: list watch",
     "* events.k8s.io/events: create",
     "* namespaces: list watch",
+    "* node.k8s.io/runtimeclasses: list watch",
     "* nodes: get",
     "* pods/status: get patch",
     "* pods: list watch",

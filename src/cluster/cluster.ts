@@ -10,6 +10,8 @@ export interface ClusterObjects {
   readonly namespaces: ReadonlyMap<string, Namespace>;
   /** Every pod has its namespace among them: one that is missing has not been seen yet. */
   readonly hasNamespaces: boolean;
+  /** The handlers of the RuntimeClasses that are known, by name. */
+  readonly runtimeHandlers: ReadonlyMap<string, string>;
   /** A part that has not changed is the same object as before. */
   readonly registry: readonly RegistryPart[];
   /** By `namespace/name`; an object that has not changed is the same as before. */

@@ -13,6 +13,7 @@ import {
   type Pod,
   readNamespace,
   readPod,
+  readRuntimeClass,
   readSlice,
   readZone,
 } from "./objects.ts";
@@ -58,6 +59,7 @@ class KubernetesCluster implements Cluster {
   #endpoints: ReadonlyMap<string, ServiceEndpoints> = new Map();
   /** This node's slices, as the watch shows them. */
   #own: ReadonlyMap<string, unknown> | undefined;
+  #runtimeHandlers: ReadonlyMap<string, string> = new Map();
   #zone: string | undefined;
   readonly #ended = new AbortController();
   #zoneTimer: ReturnType<typeof setTimeout> | undefined;
@@ -111,6 +113,12 @@ class KubernetesCluster implements Cluster {
         read: (value) => readServiceEndpoints(value),
       }, (endpoints) => this.#endpoints = endpoints),
     ];
+    // Not waited for: the pods of a class that is not known are guarded.
+    void this.#watch({
+      name: "runtime classes",
+      path: "/apis/node.k8s.io/v1/runtimeclasses",
+      read: (value) => readRuntimeClass(value).handler,
+    }, (handlers) => this.#runtimeHandlers = handlers);
     if (daemonSet !== undefined) {
       this.#watch({
         name: "this agent's DaemonSet",
@@ -228,6 +236,7 @@ class KubernetesCluster implements Cluster {
       pods: [...this.#pods.values()],
       namespaces: this.#namespaces,
       hasNamespaces: true,
+      runtimeHandlers: this.#runtimeHandlers,
       registry: [...this.#slices.values()].map(({ part }) => part),
       services: this.#services,
       endpoints: this.#endpoints,

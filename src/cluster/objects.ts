@@ -17,6 +17,7 @@ import {
   NamedSchema,
   NamespaceSchema,
   PodSchema,
+  RuntimeClassSchema,
   SliceSchema,
 } from "./schemas.ts";
 import {
@@ -40,6 +41,8 @@ export interface Pod {
   /** Canonical text, at most two, empty until the pod has its sandbox. */
   readonly addresses: readonly string[];
   readonly hostNetwork: boolean;
+  /** `spec.runtimeClassName`; absent: the node's usual runtime. */
+  readonly runtimeClass?: string;
   /** `Pending` when the object has no status yet. */
   readonly phase: string;
   /** Has a deletion timestamp; its containers may run on for its grace period. */
@@ -92,6 +95,7 @@ export type KeptObject =
     | { readonly kind: "Pod"; readonly pod: Pod }
     | { readonly kind: "Namespace"; readonly namespace: Namespace }
     | { readonly kind: "Node"; readonly name: string; readonly zone: string | undefined }
+    | { readonly kind: "RuntimeClass"; readonly name: string; readonly handler: string }
     | { readonly kind: "EndpointSlice"; readonly slice: RegistrySlice }
     | { readonly kind: "Service"; readonly key: string; readonly service: Service }
     | { readonly kind: "Endpoints"; readonly key: string; readonly endpoints: ServiceEndpoints }
@@ -99,7 +103,7 @@ export type KeptObject =
 
 /**
  * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a Node, a
- * Service, an EndpointSlice, or a list of such. Other kinds are passed over.
+ * RuntimeClass, a Service, an EndpointSlice, or a list of such. Other kinds are passed over.
  *
  * @throws {ObjectError} for the first object that breaks Kubernetes' rules.
  */
@@ -131,6 +135,7 @@ export function readPod(value: unknown, path: readonly (string | number)[] = [])
     annotations: keepAnnotations(metadata.annotations, isPodAnnotation, MAX_ANNOTATION),
     addresses,
     hostNetwork: spec?.hostNetwork ?? false,
+    ...(spec?.runtimeClassName ? { runtimeClass: spec.runtimeClassName } : {}),
     phase: status?.phase ?? "Pending",
     deleting: metadata.deletionTimestamp !== undefined,
     ...securedOf(status?.conditions ?? []),
@@ -153,6 +158,15 @@ export function readNamespace(
     annotation: annotations[ANNOTATION],
     deleting: metadata.deletionTimestamp !== undefined,
   };
+}
+
+/** A RuntimeClass' name, and its handler's. @throws {ObjectError} when `value` is none. */
+export function readRuntimeClass(
+  value: unknown,
+  path: readonly (string | number)[] = [],
+): { readonly name: string; readonly handler: string } {
+  const { metadata: { name }, handler } = parseObject(RuntimeClassSchema, value, path);
+  return { name, handler };
 }
 
 /** The zone of a Node. @throws {ObjectError} when `value` is none. */
@@ -215,6 +229,8 @@ function collect(
   else if (kind === "Node") {
     const { metadata: { name } } = parseObject(NamedSchema, value, path);
     kept.push({ kind, path, name, zone: readZone(value, path) });
+  } else if (kind === "RuntimeClass") {
+    kept.push({ kind, path, ...readRuntimeClass(value, path) });
   } else if (kind === "EndpointSlice") {
     const slice = readSlice(value, path);
     if (slice !== undefined) return void kept.push({ kind, path, slice });

@@ -64,6 +64,7 @@ export const PodSchema = v.object({
     nodeName: maybe(v.union([v.literal(""), name])),
     serviceAccountName: maybe(v.union([v.literal(""), name])),
     hostNetwork: maybe(v.boolean()),
+    runtimeClassName: maybe(v.union([v.literal(""), name])),
   })),
   status: maybe(v.object({
     phase: maybe(short),
@@ -78,6 +79,9 @@ export const PodSchema = v.object({
     }))),
   })),
 });
+
+/** A node.k8s.io/v1 RuntimeClass; its handler is a DNS label. */
+export const RuntimeClassSchema = v.object({ metadata: v.object({ name }), handler: short });
 
 /** A core/v1 Namespace. */
 export const NamespaceSchema = v.object({

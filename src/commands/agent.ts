@@ -36,6 +36,7 @@ export async function agentCommand(options: Options): Promise<void> {
     accessLogEvery: Number(textOption(options, "access-log")),
     inside: listOption(options, "cluster-cidr", parseCidr),
     exceptions: listOption(options, "egress-allow", parseEgressException),
+    guestRuntimes: listOption(options, "guest-runtimes", (text) => text),
     workers: Number(textOption(options, "workers")),
     metricsAddress: addressOption(options, "metrics-address"),
     adminSocket: textOption(options, "admin-socket"),

@@ -171,6 +171,14 @@ export const COMMANDS = {
         default: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"],
         check: (value) => parseCidr(value) === undefined ? "a range like 10.0.0.0/8" : undefined,
       },
+      "guest-runtimes": {
+        value: "HANDLER",
+        about:
+          "a RuntimeClass' handler whose pods have a kernel of their own and are refused, beside runsc and kata; may end with *",
+        multiple: true,
+        default: [],
+        check: (value) => /^[a-z0-9-]+\*?$/.test(value) ? undefined : "a handler's name",
+      },
       "egress-allow": {
         value: "CIDR[:PORT]",
         about:

@@ -25,6 +25,8 @@ export interface NodeOptions extends StrictEgressOptions {
   readonly trustDomain: string;
   readonly cgroupRoot: string;
   readonly procRoot: string;
+  /** Handlers of RuntimeClasses that have a guest kernel, beside those that are known to. */
+  readonly guestRuntimes: readonly string[];
 }
 
 export interface NodeServices {
@@ -39,6 +41,7 @@ export interface NodeServices {
 export class NodeControl {
   readonly #nodeName: string;
   readonly #trustDomain: string;
+  readonly #guestRuntimes: readonly string[];
   readonly #services: NodeServices;
   readonly #peers: Peers;
   readonly #serviceIndex: ServiceIndex;
@@ -61,6 +64,7 @@ export class NodeControl {
   constructor(options: NodeOptions, services: NodeServices) {
     this.#nodeName = options.nodeName;
     this.#trustDomain = options.trustDomain;
+    this.#guestRuntimes = options.guestRuntimes;
     this.#services = services;
     this.#inherited = services.redirector.attached();
     this.#peers = new Peers(services.redirector, services.workers);
@@ -131,7 +135,7 @@ export class NodeControl {
 
   async #bringAbout(objects: ClusterObjects): Promise<void> {
     const [nodeName, trustDomain] = [this.#nodeName, this.#trustDomain];
-    const desired = desiredState(objects, nodeName, trustDomain);
+    const desired = desiredState(objects, nodeName, trustDomain, this.#guestRuntimes);
     this.desired = desired;
     this.#readRegistry(objects);
     // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
@@ -193,13 +197,18 @@ export class NodeControl {
 
   /** What the registry must say of this node: every pod that is wanted, whatever can be done for it now. */
   #entries(desired: Desired): RegistryEntry[] {
-    return [...desired.enrolments.values()].map((wanted) => {
+    const node = this.#nodeName;
+    const unserved = desired.refused.flatMap(({ uid, namespace, name, registered }) =>
+      registered === undefined ? [] : [{ uid, namespace, name, node, ready: false, ...registered }]
+    );
+    const wanted = [...desired.enrolments.values()].map((wanted) => {
       const enrolment = this.enrolments.get(wanted.uid);
       const { uid, namespace, name, identity } = wanted;
       const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
       const ready = enrolment?.state === "active";
-      return { uid, namespace, name, identity, node: this.#nodeName, addresses, ready };
+      return { uid, namespace, name, identity, node, addresses, ready };
     });
+    return [...wanted, ...unserved];
   }
 
   /** What many pods become at once is told at once: the registry first, users when it has it. */

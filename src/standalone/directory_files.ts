@@ -129,6 +129,7 @@ export class DirectoryFiles {
     const pods = new Map<string, Placed<Pod>>();
     const namespaces = new Map<string, Placed<Namespace>>();
     const slices = new Map<string, Placed<RegistrySlice>>();
+    const handlers = new Map<string, Placed<string>>();
     const zones = new Map<string, Placed<string | undefined>>();
     const services = new Map<string, Placed<Service>>();
     const endpoints = new Map<string, Placed<ServiceEndpoints>>();
@@ -147,6 +148,9 @@ export class DirectoryFiles {
         } else if (kept.kind === "Node") {
           const placed = { object: kept.zone, file, line };
           this.#place(zones, [kept.name], `Node ${kept.name}`, placed);
+        } else if (kept.kind === "RuntimeClass") {
+          const placed = { object: kept.handler, file, line };
+          this.#place(handlers, [kept.name], `RuntimeClass ${kept.name}`, placed);
         } else if (kept.kind === "Service") {
           const placed = { object: kept.service, file, line };
           this.#place(services, [kept.key], `Service ${kept.key}`, placed);
@@ -163,6 +167,7 @@ export class DirectoryFiles {
       pods: [...new Set(pods.values())].map(({ object }) => object),
       namespaces: objectsOf(namespaces),
       hasNamespaces: false,
+      runtimeHandlers: objectsOf(handlers),
       zones: objectsOf(zones),
       services: objectsOf(services),
       endpoints: objectsOf(endpoints),
@@ -207,6 +212,7 @@ const EMPTY: FileObjects = {
   pods: [],
   namespaces: new Map(),
   hasNamespaces: false,
+  runtimeHandlers: new Map(),
   slices: [],
   zones: new Map(),
   services: new Map(),

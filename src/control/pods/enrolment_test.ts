@@ -17,6 +17,7 @@ const WANTED: WantedEnrolment = {
   addresses: ["10.0.0.1"],
   cgroupUids: [UID],
   settings: settingsOf({}),
+  isGuarded: false,
 };
 const EGRESS_STRICT = settingsOf({ "kube-gateway.io/egress": "strict" });
 const INBOUND_STRICT = settingsOf({ "kube-gateway.io/inbound": "strict" });

@@ -5,6 +5,7 @@ import { quoted } from "../../names.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
 import { staticUidsOf } from "./known_pods.ts";
+import { kernelOf } from "./runtime_class.ts";
 import { type PodSettings, settingsOf } from "./settings.ts";
 
 /** A local pod that is to be enrolled. */
@@ -24,6 +25,8 @@ export interface WantedEnrolment {
    */
   readonly cgroupUids: readonly string[];
   readonly settings: PodSettings;
+  /** Its packets are looked at on its device: it may have a kernel of its own, whose connect() nobody sees. */
+  readonly isGuarded: boolean;
 }
 
 /** An annotated local pod that cannot be enrolled. */
@@ -32,6 +35,11 @@ export interface RefusedPod {
   readonly namespace: string;
   readonly name: string;
   readonly reason: string;
+  /**
+   * It must be encrypted all the same, so that peers refuse to connect to it instead of sending in clear: its SPIFFE ID and
+   * its addresses. Undefined for what was never a request: another value, a pod without a network of its own.
+   */
+  readonly registered?: { readonly identity: string; readonly addresses: readonly string[] };
 }
 
 /** What the agent works towards. */
@@ -49,6 +57,7 @@ export function desiredState(
   objects: ClusterObjects,
   nodeName: string,
   trustDomain: string,
+  guestRuntimes: readonly string[] = [],
 ): Desired {
   const enrolments = new Map<string, WantedEnrolment>();
   const refused: RefusedPod[] = [];
@@ -65,7 +74,15 @@ export function desiredState(
       refused.push({ uid, namespace, name, reason });
       continue;
     }
+    const kernel = kernelOf(pod.runtimeClass, objects.runtimeHandlers, guestRuntimes);
     const identity = spiffeId(trustDomain, namespace, serviceAccount);
+    if (kernel === "guest") {
+      const reason =
+        `runtime class ${pod.runtimeClass}: the pod has a kernel of its own, whose connections ` +
+        "cannot be redirected";
+      refused.push({ uid, namespace, name, reason, registered: { identity, addresses } });
+      continue;
+    }
     enrolments.set(uid, {
       uid,
       namespace,
@@ -75,6 +92,7 @@ export function desiredState(
       addresses,
       cgroupUids: [uid, staticUids.get(uid) ?? []].flat(),
       settings: settingsOf(pod.annotations),
+      isGuarded: kernel === "unknown",
     });
   }
   return { enrolments, refused };

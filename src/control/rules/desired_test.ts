@@ -27,6 +27,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     zone: undefined,
     endpoints: new Map(),
     hasNamespaces: false,
+    runtimeHandlers: new Map([["kata", "kata-qemu"], ["odd", "odd"]]),
     complete: true,
   };
 }
@@ -45,6 +46,7 @@ Deno.test("an annotated local pod is to be enrolled", () => {
     addresses: ["10.0.0.1"],
     cgroupUids: ["uid-a"],
     settings: settingsOf({}),
+    isGuarded: false,
   }]]);
 });
 
@@ -85,6 +87,18 @@ Deno.test("who is enrolled, who is left alone, who is refused", () => {
     strictEqual(only.reason.length < 150, true, name);
     deepStrictEqual([only.uid, only.namespace, only.name], ["uid-a", "shop", "a"]);
   }
+});
+
+Deno.test("a pod with a kernel of its own is refused, but its peers must not send it anything in clear", () => {
+  const { enrolments, refused } = desired(objects([{ ...A, runtimeClass: "kata" }]));
+  strictEqual(enrolments.size, 0);
+  match(refused[0]?.reason ?? "", /runtime class kata/);
+  deepStrictEqual(refused[0]?.registered, {
+    identity: "spiffe://td/ns/shop/sa/sa-a",
+    addresses: ["10.0.0.1"],
+  });
+  const guarded = desired(objects([{ ...A, runtimeClass: "odd" }])).enrolments.get("uid-a");
+  strictEqual(guarded?.isGuarded, true, "one of which nobody knows is looked at");
 });
 
 Deno.test("a static pod's cgroup is looked for by its hash, never by another pod's UID", () => {

@@ -34,6 +34,7 @@ function known(
       namespaces.map((name) => [name, { name, annotation: undefined, deleting: false }]),
     ),
     hasNamespaces,
+    runtimeHandlers: new Map(),
     registry: [],
     services: new Map(),
     endpoints: new Map(),

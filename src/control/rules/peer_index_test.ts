@@ -32,6 +32,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     zone: undefined,
     endpoints: new Map(),
     hasNamespaces: false,
+    runtimeHandlers: new Map(),
     complete: true,
   };
 }

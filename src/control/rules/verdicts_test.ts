@@ -25,6 +25,7 @@ const WANTED: WantedEnrolment = {
   addresses: [],
   cgroupUids: ["u"],
   settings: settingsOf({}),
+  isGuarded: false,
 };
 const ACTIVE = {
   wanted: WANTED,

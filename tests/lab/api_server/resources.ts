@@ -34,6 +34,7 @@ apps/v1 ReplicaSet replicasets namespaced status
 apps/v1 StatefulSet statefulsets namespaced status
 policy/v1 PodDisruptionBudget poddisruptionbudgets namespaced status
 networking.k8s.io/v1 NetworkPolicy networkpolicies namespaced
+node.k8s.io/v1 RuntimeClass runtimeclasses cluster
 scheduling.k8s.io/v1 PriorityClass priorityclasses cluster
 admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy validatingadmissionpolicies cluster status
 admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings cluster
