@@ -116,7 +116,7 @@ static __always_inline __u32 read_ports(struct __sk_buff *skb, struct packet *pa
 static __always_inline void count_packet(const struct packet *packet, const struct guard_key *key, __u32 length,
 					 __u32 payload, int dropped)
 {
-	struct guard_key others = { .pod = OTHER_PODS };
+	struct guard_key others = {};
 	struct guard_count *count = bpf_map_lookup_elem(&guard_counts, key);
 
 	if (!count) {
@@ -129,8 +129,10 @@ static __always_inline void count_packet(const struct packet *packet, const stru
 		bpf_map_update_elem(&guard_counts, key, &first, BPF_NOEXIST);
 		count = bpf_map_lookup_elem(&guard_counts, key);
 	}
-	if (!count)
+	if (!count) {
+		others.pod = OTHER_PODS;
 		count = bpf_map_lookup_elem(&guard_counts, &others);
+	}
 	if (!count)
 		return;
 	__sync_fetch_and_add(&count->packets, 1);

@@ -53,10 +53,20 @@ export class GuardCounts {
     });
   }
 
-  /** Begins to count anew for a pod, the cgroup's ID: it is enrolled from now on, or gone. */
+  /** Begins to count anew for a pod, by its cgroup's ID: it is enrolled from now on. */
   forget(pod: bigint): void {
+    this.#forget((known) => known === pod);
+  }
+
+  /** Makes room: these are all the pods that there are, by their cgroups' IDs. */
+  forgetAllBut(pods: ReadonlySet<bigint>): void {
+    this.#forget((known) => !pods.has(known));
+  }
+
+  #forget(isMeant: (pod: bigint) => boolean): void {
     for (const key of this.map.keys()) {
-      if (decodeId(key) === pod && pod !== OTHER_PODS) this.map.delete(key);
+      const pod = decodeId(key);
+      if (pod !== OTHER_PODS && isMeant(pod)) this.map.delete(key);
     }
   }
 }
