@@ -92,6 +92,49 @@ struct egress_rule {
 	__be16 ports[MAX_RULE_PORTS];
 };
 
+/* Why a connect() was refused. src/kernel/refusals.ts has the same numbers. */
+enum refusal_reason {
+	REFUSED_UNDECIDED = 1, /* by hold: the agent has not decided on the pod */
+	REFUSED_NAMESPACE = 2, /* no listener in the process's namespace: the pod is held, or that namespace is not the pod's */
+	REFUSED_SOCKET = 3,    /* what was dialled could not be noted at the socket */
+	REFUSED_EGRESS = 4,    /* strict egress: it would have gone in clear to somewhere inside the cluster */
+	REFUSED_RANGE = 5,     /* there may be a peer that nobody knows */
+};
+
+struct refusal_key {
+	__u64 cgroup; /* the pod's, or the process's own where no pod above it has been decided on */
+	__u32 reason;
+	__u32 padding;
+};
+
+/* How often, and what of the last time. */
+struct refusals {
+	__u64 count;
+	__u64 netns_cookie;
+	__u64 at;		     /* nanoseconds since the machine started */
+	struct endpoint destination; /* as the process wrote it */
+	__u32 process;		     /* its ID, as the node sees it */
+};
+
+/* Who sent to a peer outside the tunnel. */
+struct guard_key {
+	__u64 pod;    /* its cgroup's ID */
+	struct address peer;
+	__u32 protocol; /* TCP or UDP */
+	__u32 device;	/* 1: seen on the pod's device, 0: sent by a process of its cgroup */
+};
+
+struct guard_count {
+	__u64 packets; /* as the kernel hands them on: one may be 64 KiB */
+	__u64 bytes;   /* from the IP header on */
+	__u64 payload; /* bytes behind the TCP or UDP header: none in what opens, acknowledges or ends a connection */
+	__u64 dropped; /* how many of the packets went no further */
+	__u64 first;   /* nanoseconds since the machine started */
+	__u64 last;
+	struct endpoint source; /* of the first */
+	struct endpoint destination;
+};
+
 /* Addresses of every enrolled pod in the cluster. Written by the agent. To connect, being there is the message;
  * the relays read the value. */
 struct {
@@ -220,3 +263,24 @@ struct {
 	__type(key, struct address);
 	__type(value, __u32);
 } node_addresses SEC(".maps");
+
+/* What the programs have refused. Written by connect and hold, read by the agent. LRU: which pods there were is nobody's
+ * concern for ever. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct refusal_key);
+	__type(value, struct refusals);
+} kernel_refusals SEC(".maps");
+
+/* What went to peers outside the tunnel. Written by the guard, read and cleared by the agent. Nothing is evicted: when it
+ * is full, the entry of OTHER_PODS counts what has none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct guard_key);
+	__type(value, struct guard_count);
+} guard_counts SEC(".maps");

@@ -10,6 +10,8 @@
  *   getpeername4/6  either application asks for the other's address: the one it dialled, or the client's own
  *                   (the kernel runs the same hook for accept(), net/ipv4/af_inet.c: inet_getname)
  *
+ *   guard_egress    what the pod's processes send to peers outside the tunnel is counted (guard.h)
+ *
  *   strict_inbound  in the pod's network namespace, for a connection from outside that meets no tunnel
  *
  *   hold4/6         above all pods: refuses a pod's connections to peers until the agent has decided on the pod, so
@@ -27,6 +29,7 @@
 #define SOL_SOCKET 1
 #define SO_BINDTODEVICE 25
 #define TCP 6
+#define UDP 17
 #define MPTCP 262
 
 #define TUNNEL_PORT 18443
@@ -85,6 +88,47 @@ static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct
 	WORD(ctx->user_ip6[3]) = a->words[3];
 }
 
+/* ---- whose process this is ----------------------------------------------------------------------------- */
+
+/* Deeper than any pod's cgroup lies: kind in Docker nests kubelet's tree below three more levels. */
+#define MAX_CGROUP_LEVEL 16
+
+/* The cgroup of the pod that the process belongs to, if the agent knows that; else 0. */
+static __always_inline __u64 decided_pod(void)
+{
+	for (int level = 1; level <= MAX_CGROUP_LEVEL; level++) {
+		__u64 cgroup = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!cgroup)
+			return 0;
+		if (bpf_map_lookup_elem(&decided, &cgroup))
+			return cgroup;
+	}
+	return 0;
+}
+
+/* Counts a refused connect(), by pod and reason. */
+static __noinline void count_refusal(struct bpf_sock_addr *ctx, const struct endpoint *to, __u32 reason)
+{
+	struct refusal_key key = { .cgroup = decided_pod(), .reason = reason };
+	struct refusals now = {
+		.count = 1,
+		.netns_cookie = bpf_get_netns_cookie(ctx),
+		.at = bpf_ktime_get_boot_ns(),
+		.destination = *to,
+		.process = bpf_get_current_pid_tgid() >> 32,
+	};
+	struct refusals *before;
+
+	if (!key.cgroup)
+		key.cgroup = bpf_get_current_cgroup_id();
+	before = bpf_map_lookup_elem(&kernel_refusals, &key);
+	/* Two at a time may both be the first, and one of them be forgotten: the number is for people. */
+	if (before)
+		now.count += before->count;
+	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
+}
+
 /* ---- connect ---------------------------------------------------------------------------------------- */
 
 enum route { PLAIN, REDIRECT, REFUSE };
@@ -118,6 +162,21 @@ static __always_inline int allowed_in_clear(const struct endpoint *to)
 	return 0;
 }
 
+/* Whether it is a peer's relay that is dialled. The pod's own relay does so from another cgroup; what comes here is another
+ * mesh's sidecar that has caught the relay's connection and passes it on. To redirect that would be a circle. Whoever else
+ * dials the port meets a listener that says nothing before a TLS handshake with a pod's certificate. */
+static __always_inline int is_tunnel(const struct endpoint *to)
+{
+	return to->port == bpf_htons(TUNNEL_PORT) && bpf_map_lookup_elem(&peers, &to->address);
+}
+
+static __always_inline enum route refuse(struct bpf_sock_addr *ctx, const struct endpoint *to,
+					 enum refusal_reason reason)
+{
+	count_refusal(ctx, to, reason);
+	return REFUSE;
+}
+
 /* Decides one connect() to `to`; for REDIRECT and REFUSE, `port` is what to dial on loopback instead. */
 static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct address *to, __be16 *port,
 					int strict)
@@ -146,16 +205,20 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 		return PLAIN;
 
 	*port = NO_PORT;
+	if (!known && allowed_in_clear(&now.destination))
+		return PLAIN;
 	if (!known)
-		return allowed_in_clear(&now.destination) ? PLAIN : REFUSE;
+		return refuse(ctx, &now.destination, REFUSED_EGRESS);
 	/* Held, or a process of the pod that stands in a foreign namespace. */
 	if (!pod)
-		return REFUSE;
+		return refuse(ctx, &now.destination, REFUSED_NAMESPACE);
+	if (is_tunnel(&now.destination))
+		return PLAIN;
 	if (!ctx->sk)
-		return REFUSE;
+		return refuse(ctx, &now.destination, REFUSED_SOCKET);
 	kept = bpf_sk_storage_get(&dialled_sockets, ctx->sk, &now, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!kept)
-		return REFUSE;
+		return refuse(ctx, &now.destination, REFUSED_SOCKET);
 	*port = pod->outbound_port;
 	return REDIRECT;
 }
@@ -240,28 +303,14 @@ int connect6_strict(struct bpf_sock_addr *ctx)
 /* Attached to the cgroup that kubelet keeps all pods in. A pod's own programs run before those above it
  * (kernel/bpf/cgroup.c: compute_effective_progs), and what they have redirected is no peer any more. */
 
-/* Deeper than any pod's cgroup lies: kind in Docker nests kubelet's tree below three more levels. */
-#define MAX_CGROUP_LEVEL 16
-
-/* Whether the process that connects belongs to a pod that the agent knows. */
-static __always_inline int is_decided(void)
-{
-	for (int level = 1; level <= MAX_CGROUP_LEVEL; level++) {
-		__u64 cgroup = bpf_get_current_ancestor_cgroup_id(level);
-
-		if (!cgroup)
-			return 0;
-		if (bpf_map_lookup_elem(&decided, &cgroup))
-			return 1;
-	}
-	return 0;
-}
-
 static __always_inline int is_held(struct bpf_sock_addr *ctx, const struct address *to)
 {
 	struct endpoint destination = { .address = *to, .port = (__be16)ctx->user_port };
 
-	return is_tcp(ctx) && is_known(&destination) && !is_decided();
+	if (!is_tcp(ctx) || !is_known(&destination) || decided_pod())
+		return 0;
+	count_refusal(ctx, &destination, REFUSED_UNDECIDED);
+	return 1;
 }
 
 SEC("cgroup/connect4")
@@ -435,6 +484,8 @@ int strict_inbound(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	return SK_DROP;
 }
+
+#include "guard.h"
 
 /* The helpers used here are offered to GPL-compatible programs only (include/linux/license.h). */
 char _license[] SEC("license") = "GPL";

@@ -18,6 +18,20 @@ export const LAYOUT = {
   affinity: { size: 32, backend: 0, used: 24 },
   range: { size: 20, prefix_length: 0, address: 4 },
   egress_rule: { size: 36, every_port: 0, count: 2, ports: 4 },
+  refusal_key: { size: 16, cgroup: 0, reason: 8 },
+  refusals: { size: 48, count: 0, netns_cookie: 8, at: 16, destination: 24, process: 44 },
+  guard_key: { size: 32, pod: 0, peer: 8, protocol: 24, device: 28 },
+  guard_count: {
+    size: 88,
+    packets: 0,
+    bytes: 8,
+    payload: 16,
+    dropped: 24,
+    first: 32,
+    last: 40,
+    source: 48,
+    destination: 68,
+  },
 } as const;
 
 /** Name, key and value of every map that the agent reads or writes. */
@@ -33,6 +47,8 @@ export const MAPS = {
   affinities: { key: "socket_key", value: "affinity" },
   egress_rules: { key: "range", value: "egress_rule" },
   node_addresses: { key: "address", value: 4 },
+  kernel_refusals: { key: "refusal_key", value: "refusals" },
+  guard_counts: { key: "guard_key", value: "guard_count" },
 } as const;
 
 /** Pinned like the others, but used by the programs only. */

@@ -9,9 +9,11 @@ import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
 import type { Fault } from "./fault.ts";
+import { GuardCounts } from "./guard_counts.ts";
 import { Hold, HOLD_PROGRAMS, removeHolds } from "./hold.ts";
 import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
 import { namesIn, namespaceTarget, openCgroup, PinnedLinks, type Program } from "./pinned_links.ts";
+import { KernelRefusals } from "./refusals.ts";
 
 const log = logger("kernel");
 
@@ -23,6 +25,8 @@ export const PROGRAMS = {
   connect6_strict: 11,
   ...HOLD_PROGRAMS,
   note_flow: 3,
+  guard_egress: 1,
+  guard_strict: 1,
   getpeername4: 29,
   getpeername6: 30,
   getsockname4: 31,
@@ -36,6 +40,7 @@ type ProgramName = keyof typeof PROGRAMS;
 const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
   ["connect4", "connect4", "connect4_strict"],
   ["connect6", "connect6", "connect6_strict"],
+  ["guard", "guard_egress", "guard_strict"],
   ...(["note_flow", "getpeername4", "getpeername6", "getsockname4", "getsockname6"] as const).map(
     (name) => [name, name, name] as const,
   ),
@@ -64,6 +69,8 @@ export class Redirector implements Disposable {
   readonly affinities: BpfMap;
   readonly egressRules: BpfMap;
   readonly nodeAddresses: BpfMap;
+  readonly refusals: KernelRefusals;
+  readonly guardCounts: GuardCounts;
   readonly #object: BpfObject;
   readonly #programs = new Map<ProgramName, Program>();
   /** By the pod's UID. */
@@ -96,6 +103,8 @@ export class Redirector implements Disposable {
     this.affinities = open("affinities");
     this.egressRules = open("egress_rules");
     this.nodeAddresses = open("node_addresses");
+    this.refusals = new KernelRefusals(open("kernel_refusals"));
+    this.guardCounts = new GuardCounts(open("guard_counts"));
     this.hold = new Hold(
       holdsDirectory(stateDirectory),
       open("decided"),

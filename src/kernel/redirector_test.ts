@@ -1,61 +1,21 @@
 import assert from "node:assert/strict";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } from "node:fs";
 import { attachedPrograms, mapKeys } from "../../tests/lab/kernel.ts";
-import { cgroup2Mount } from "../cgroup_mount.ts";
 import { SystemError } from "../native/errno.ts";
 import { cgroupId } from "../native/file_system.ts";
-import { NetworkNamespace } from "../native/namespace.ts";
+import type { NetworkNamespace } from "../native/namespace.ts";
 import type { Fault } from "./fault.ts";
 import { OBJECT, withMaps } from "./maps_for_tests.ts";
+import { run, withCgroup, withNamespaces } from "./places_for_tests.ts";
 import { Redirector } from "./redirector.ts";
 
 const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
-
-/** A cgroup without processes. */
-async function withCgroup(use: (cgroup: string) => void | Promise<void>): Promise<void> {
-  const mount = cgroup2Mount(readFileSync("/proc/self/mountinfo", "utf8"));
-  const cgroup = mkdtempSync(`${mount}/kgw-test-`);
-  try {
-    await use(cgroup);
-  } finally {
-    rmdirSync(cgroup);
-  }
-}
-
-/** Two network namespaces without anything in them. */
-async function withNamespaces(
-  use: (one: NetworkNamespace, other: NetworkNamespace) => Promise<void>,
-): Promise<void> {
-  const names = ["a", "b"].map((letter) => `kgw-test-${Deno.pid}-${letter}`);
-  try {
-    for (const name of names) await run("ip", "netns", "add", name);
-    using one = NetworkNamespace.open(`/run/netns/${names[0]}`);
-    using other = NetworkNamespace.open(`/run/netns/${names[1]}`);
-    await use(one, other);
-  } finally {
-    for (const name of names) await run("ip", "netns", "delete", name);
-  }
-}
 
 function kinds(faults: readonly Fault[]): string[] {
   return faults.map(({ kind }) => kind);
 }
 
 const bpftool = (...args: string[]) => run("bpftool", ...args);
-
-async function run(command: string, ...args: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(command, { args }).output();
-  assert.equal(success, true, `${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
-}
 
 /** The links that are pinned for the pod. */
 function links(stateDirectory: string): string[] {
@@ -154,6 +114,7 @@ Deno.test("the programs of the other kind of egress are not the wanted ones", ()
       assert.deepEqual(redirector.inspect(UID, cgroup, true).map(({ what }) => what), [
         `connect4_strict is not attached to ${cgroup}`,
         `connect6_strict is not attached to ${cgroup}`,
+        `guard_strict is not attached to ${cgroup}`,
       ]);
     })
   ));
@@ -223,7 +184,7 @@ Deno.test("what an agent attaches while the next one stands by, that one takes o
 
 Deno.test("strict inbound is seen to be gone, or in another namespace, and is put back", () =>
   withMaps((redirector) =>
-    withNamespaces(async (one, other) => {
+    withNamespaces(async ({ namespace: one }, { namespace: other }) => {
       const pin = `${redirector.stateDirectory}/pods/${UID}/strict_inbound`;
       const inspect = (namespace: NetworkNamespace, strict = true) =>
         kinds(redirector.inspectStrictInbound(UID, namespace.descriptor, strict));
@@ -316,7 +277,7 @@ Deno.test("a pod whose cgroup was made anew under the old name gets its programs
       redirector.attach(UID, cgroup, true);
       assert.deepEqual(await attachedPrograms(cgroup), [
         ...["connect4_strict", "connect6_strict", "getpeername4", "getpeername6", "getsockname4"],
-        ...["getsockname6", "note_flow"],
+        ...["getsockname6", "guard_strict", "note_flow"],
       ]);
     })
   ));

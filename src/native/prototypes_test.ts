@@ -165,6 +165,7 @@ Deno.test("every constant has the value that its C name has", async () => {
     "sched.h",
     "linux/bpf.h",
     "linux/magic.h",
+    "linux/nsfs.h",
     "netinet/in.h",
     "netinet/tcp.h",
     "sys/epoll.h",

@@ -1,0 +1,83 @@
+import { readdirSync } from "node:fs";
+import type { BpfMap } from "../native/bpf_map.ts";
+import { cgroupId } from "../native/file_system.ts";
+import type { Endpoint } from "../native/socket_address.ts";
+import { bootTime, wallClock } from "./boot_time.ts";
+import { decodeEndpoint, decodeId, LAYOUT } from "./maps.ts";
+
+/** Why the kernel refused a connect(), by its number (bpf/maps.h, enum refusal_reason). */
+export const REFUSAL_REASONS = {
+  1: "undecided",
+  2: "namespace",
+  3: "socket",
+  4: "egress",
+  5: "range",
+} as const;
+
+export type RefusalReason = (typeof REFUSAL_REASONS)[keyof typeof REFUSAL_REASONS];
+
+/** The connections that were refused to a pod for one reason. */
+export interface KernelRefusal {
+  /** Of the pod, or for "undecided" of the process that connected. */
+  readonly cgroup: bigint;
+  readonly reason: RefusalReason;
+  readonly count: number;
+  /** The last one: the network namespace of its socket, the process's ID as the node sees it, and where it was to go. */
+  readonly last: {
+    readonly namespaceCookie: bigint;
+    readonly process: number;
+    readonly destination: Endpoint;
+    /** Wall clock. */
+    readonly atMilliseconds: number;
+  };
+}
+
+/** The connections that the programs have refused, by pod and reason, as the kernel counts them. */
+export class KernelRefusals {
+  constructor(readonly map: BpfMap) {}
+
+  all(): KernelRefusal[] {
+    const boot = bootTime();
+    return this.map.keys().flatMap((key) => {
+      const value = this.map.get(key);
+      const refusal = value && decode(key, value, boot);
+      return refusal ?? [];
+    });
+  }
+
+  /** Those of the pod that lives in `cgroup`: its own, and its containers' from before it was decided on. */
+  of(cgroup: string): KernelRefusal[] {
+    const ids = new Set<bigint>([cgroupId(cgroup)]);
+    for (const entry of readdirSync(cgroup, { withFileTypes: true })) {
+      if (!entry.isDirectory()) continue;
+      try {
+        ids.add(cgroupId(`${cgroup}/${entry.name}`));
+      } catch {
+        // A container that has ended while we look.
+      }
+    }
+    return this.all().filter((refusal) => ids.has(refusal.cgroup));
+  }
+}
+
+function decode(
+  key: Uint8Array<ArrayBuffer>,
+  value: Uint8Array<ArrayBuffer>,
+  boot: number,
+): KernelRefusal | undefined {
+  const code = new DataView(key.buffer).getUint32(LAYOUT.refusal_key.reason, true);
+  const reason = REFUSAL_REASONS[code as keyof typeof REFUSAL_REASONS];
+  if (reason === undefined) return undefined; // a later version's
+  const view = new DataView(value.buffer);
+  return {
+    cgroup: decodeId(key),
+    reason,
+    count: Number(view.getBigUint64(LAYOUT.refusals.count, true)),
+    last: {
+      namespaceCookie: view.getBigUint64(LAYOUT.refusals.netns_cookie, true),
+      process: view.getUint32(LAYOUT.refusals.process, true),
+      destination: decodeEndpoint(value.slice(LAYOUT.refusals.destination)),
+      atMilliseconds: wallClock(view.getBigUint64(LAYOUT.refusals.at, true), boot),
+    },
+  };
+}

@@ -1,0 +1,135 @@
+/** What the kernel refuses and says of it (root): real connections out of a cgroup. */
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { formatAddress, parseAddress } from "../addresses.ts";
+import { cgroupId } from "../native/file_system.ts";
+import { Socket } from "../native/socket.ts";
+import { encodeEgressRule, encodeId, encodePeer, encodePod, encodeRange } from "./maps.ts";
+import { withMaps } from "./maps_for_tests.ts";
+import { type TestNamespace, TestProcess, withCgroup, withNamespaces } from "./places_for_tests.ts";
+import type { KernelRefusal } from "./refusals.ts";
+import { REFUSAL_REASONS } from "./refusals.ts";
+
+const UID = "0c5f3b1e-6d5e-4c64-9d3a-333333333333";
+const PORT = 9000;
+const TUNNEL_PORT = 18443;
+
+function bytes(address: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(parseAddress(address));
+}
+
+function cookieOf({ namespace }: TestNamespace): bigint {
+  using socket = namespace.run(() => Socket.forAddress(parseAddress("127.0.0.1")));
+  return socket.namespaceCookie();
+}
+
+function essence({ cgroup, reason, count, last }: KernelRefusal) {
+  const { address, port } = last.destination;
+  return {
+    cgroup,
+    reason,
+    count,
+    cookie: last.namespaceCookie,
+    process: last.process,
+    to: `${formatAddress(address)} ${port}`,
+  };
+}
+
+Deno.test("the reasons are those of bpf/maps.h", () => {
+  const header = readFileSync(new URL("../../bpf/maps.h", import.meta.url), "utf8");
+  const found = [...header.matchAll(/\bREFUSED_(\w+) = (\d+)/g)]
+    .map(([, name = "", number]) => [number, name.toLowerCase()]);
+  assert.deepEqual(Object.entries(REFUSAL_REASONS), found);
+});
+
+Deno.test("every refused connection is counted by pod and reason, and the last is described", () =>
+  withMaps((redirector) =>
+    withCgroup((above) =>
+      withNamespaces(async (one, other) => {
+        const pod = `${above}/pod`;
+        const container = `${pod}/container`;
+        for (const directory of [pod, container]) mkdirSync(directory);
+        try {
+          const { refusals } = redirector;
+          await using _server = await TestProcess.echo(other, undefined, [PORT, TUNNEL_PORT]);
+          await using client = await TestProcess.client(one, container);
+          await using elsewhere = await TestProcess.client(other, container);
+          redirector.peers.set(bytes(other.ipv4), encodePeer({ identity: 1, generation: 1 }));
+          redirector.peers.set(bytes(other.ipv6), encodePeer({ identity: 1, generation: 1 }));
+          const refused = async (process: TestProcess, host: string, port = PORT) =>
+            assert.equal(await process.connect("any", host, port), "ConnectionRefusedError");
+          const own = () => refusals.of(pod).map(essence);
+
+          // Nobody has decided on the pod: what is known is the container's cgroup.
+          redirector.hold.below([above]);
+          await refused(client, other.ipv4);
+          await refused(client, other.ipv6);
+          const usual = { cookie: cookieOf(one), process: client.pid };
+          const undecided = {
+            ...usual,
+            cgroup: cgroupId(container),
+            reason: "undecided",
+            count: 2,
+            to: `${other.ipv6} ${PORT}`,
+          };
+          assert.deepEqual(own(), [undecided]);
+
+          // Its own programs, and no listener yet.
+          redirector.attach(UID, pod, false);
+          const began = Date.now();
+          await refused(client, other.ipv4);
+          await refused(client, other.ipv4, TUNNEL_PORT);
+          const held = {
+            ...usual,
+            cgroup: cgroupId(pod),
+            reason: "namespace",
+            count: 2,
+            to: `${other.ipv4} ${TUNNEL_PORT}`,
+          };
+          assert.deepEqual(own().filter(({ reason }) => reason !== "undecided"), [held]);
+          const [at = 0] = refusals.of(pod).filter(({ reason }) => reason === "namespace")
+            .map(({ last }) => last.atMilliseconds);
+          assert(at > began - 100 && at < Date.now() + 100, `${at - began} ms after it began`);
+
+          // With a listener, here refused by the kernel because nothing listens: not counted.
+          const encoded = encodePod({ ipv4: bytes(one.ipv4), ipv6: undefined, outboundPort: 1 });
+          redirector.pods.set(encodeId(cookieOf(one)), encoded);
+          await refused(client, other.ipv4);
+          assert.deepEqual(own().find(({ reason }) => reason === "namespace"), held);
+
+          // A peer's relay, as another mesh's sidecar dials it.
+          assert.match(await client.connect("tunnel", other.ipv4, TUNNEL_PORT), /^\d+$/);
+          assert.equal(await client.talk("tunnel", 1), "echo");
+
+          // A process of the pod in a namespace of its own.
+          await refused(elsewhere, one.ipv4.replace(/1$/, "2"));
+          assert.deepEqual(own().find(({ reason }) => reason === "namespace"), {
+            ...held,
+            count: 3,
+            cookie: cookieOf(other),
+            process: elsewhere.pid,
+            to: `${other.ipv4} ${PORT}`,
+          });
+
+          redirector.attach(UID, pod, true);
+          redirector.egressRules.set(
+            encodeRange(bytes("10.96.0.0"), 96 + 12),
+            encodeEgressRule([]),
+          );
+          await refused(client, "10.97.0.9");
+          assert.deepEqual(own().find(({ reason }) => reason === "egress"), {
+            ...usual,
+            cgroup: cgroupId(pod),
+            reason: "egress",
+            count: 1,
+            to: `10.97.0.9 ${PORT}`,
+          });
+          assert.equal(refusals.all().length, 3);
+        } finally {
+          redirector.hold.below([]);
+        }
+      }).finally(() => {
+        for (const name of ["pod/container", "pod"]) rmdirSync(`${above}/${name}`);
+      })
+    )
+  ));
