@@ -100,6 +100,17 @@ static __always_inline int is_known(const struct endpoint *to)
 	return bpf_map_lookup_elem(&peers, &to->address) || bpf_map_lookup_elem(&frontends, to);
 }
 
+static __always_inline int allows(const struct egress_rule *rule, __be16 port)
+{
+	if (rule->every_port)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < MAX_RULE_PORTS; i++)
+		if (i < rule->count && rule->ports[i] == port)
+			return 1;
+	return 0;
+}
+
 /* Whether a pod with strict egress may connect there in clear: outside the cluster, or by a rule. */
 static __always_inline int allowed_in_clear(const struct endpoint *to)
 {
@@ -109,13 +120,22 @@ static __always_inline int allowed_in_clear(const struct endpoint *to)
 	if (is_loopback(&to->address) || is_unspecified(&to->address))
 		return 1;
 	rule = bpf_map_lookup_elem(&egress_rules, &single);
-	if (!rule || rule->every_port)
+	return !rule || allows(rule, to->port);
+}
+
+/* Whether there may be a peer that nobody knows, where none is known. */
+static __always_inline int is_refused(const struct endpoint *to)
+{
+	struct range single = { .prefix_length = 128, .address = to->address };
+	struct refusal *refusal = bpf_map_lookup_elem(&refused_ranges, &single);
+	struct egress_rule *rule;
+
+	if (!refusal || is_loopback(&to->address) || is_unspecified(&to->address))
+		return 0;
+	if (!refusal->by_rules)
 		return 1;
-#pragma unroll
-	for (int i = 0; i < MAX_RULE_PORTS; i++)
-		if (i < rule->count && rule->ports[i] == to->port)
-			return 1;
-	return 0;
+	rule = bpf_map_lookup_elem(&egress_rules, &single);
+	return !rule || !allows(rule, to->port);
 }
 
 /* Decides one connect() to `to`; for REDIRECT and REFUSE, `port` is what to dial on loopback instead. */
@@ -129,7 +149,7 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct dialled *kept;
 	struct pod *pod;
-	int known;
+	int known, refused;
 
 	if (!is_tcp(ctx))
 		return PLAIN;
@@ -139,13 +159,16 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 		bpf_sk_storage_delete(&dialled_sockets, ctx->sk);
 
 	known = is_known(&now.destination);
-	if (!known && !strict)
+	refused = !known && is_refused(&now.destination);
+	if (!known && !refused && !strict)
 		return PLAIN;
 	pod = bpf_map_lookup_elem(&pods, &netns);
 	if (pod && (same(to, &pod->own[0]) || same(to, &pod->own[1])))
 		return PLAIN;
 
 	*port = NO_PORT;
+	if (refused)
+		return REFUSE;
 	if (!known)
 		return allowed_in_clear(&now.destination) ? PLAIN : REFUSE;
 	/* Held, or a process of the pod that stands in a foreign namespace. */
@@ -261,7 +284,7 @@ static __always_inline int is_held(struct bpf_sock_addr *ctx, const struct addre
 {
 	struct endpoint destination = { .address = *to, .port = (__be16)ctx->user_port };
 
-	return is_tcp(ctx) && is_known(&destination) && !is_decided();
+	return is_tcp(ctx) && (is_known(&destination) || is_refused(&destination)) && !is_decided();
 }
 
 SEC("cgroup/connect4")

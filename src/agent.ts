@@ -104,7 +104,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
-      frontends: control.frontends,
+      routing: control.routing,
       report,
     });
   const probes = await openProbes(options.metricsAddress, control, workers, status);

@@ -8,11 +8,9 @@ import type { Cluster } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { Enrolments } from "./pods/enrolments.ts";
-import { Frontends } from "./routing/frontends.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
-import { Peers } from "./routing/peers.ts";
-import { ServiceIndex } from "./rules/service_index.ts";
-import { StrictEgress, type StrictEgressOptions } from "./routing/strict_egress.ts";
+import { Routing } from "./routing/routing.ts";
+import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
 
 const log = logger("agent");
@@ -37,10 +35,7 @@ export class NodeControl {
   readonly #nodeName: string;
   readonly #trustDomain: string;
   readonly #services: NodeServices;
-  readonly #peers: Peers;
-  readonly #serviceIndex: ServiceIndex;
-  readonly frontends: Frontends;
-  readonly #strictEgress: StrictEgress;
+  readonly routing: Routing;
   readonly enrolments: Enrolments;
   /** The last state of the cluster, and what follows from it. */
   objects: ClusterObjects | undefined;
@@ -59,14 +54,7 @@ export class NodeControl {
     this.#trustDomain = options.trustDomain;
     this.#services = services;
     this.#inherited = services.redirector.attached();
-    this.#peers = new Peers(services.redirector, services.workers);
-    const { index } = services;
-    this.#serviceIndex = new ServiceIndex(
-      options.nodeName,
-      (address) => index.get(address) !== undefined,
-    );
-    this.frontends = new Frontends(services.redirector);
-    this.#strictEgress = new StrictEgress(services.redirector.egressRules, options);
+    this.routing = new Routing(options.nodeName, options, services);
     this.enrolments = new Enrolments(options.nodeName, options.cgroupRoot, {
       ...services,
       procRoot: options.procRoot,
@@ -124,35 +112,13 @@ export class NodeControl {
     if (first) this.#detachUnwanted(desired);
     // Pods are held before the kernel knows the peers that they are held from.
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
-    this.#route(objects, first);
+    this.routing.apply(objects);
+    if (first) releaseMemorySoon(); // what it took to look at everything once
     this.#tellSoon();
     await this.enrolments.reconcile();
     if (!first) return;
     this.#settled = true;
     await this.#publish();
-  }
-
-  /** Peers first: a frontend sends connections to them. */
-  #route(objects: ClusterObjects, first: boolean): void {
-    const { index } = this.#services;
-    const changes = index.update(objects);
-    this.#peers.apply(changes);
-    const moved = changes.filter(({ before, now }) =>
-      (before === undefined) !== (now === undefined)
-    );
-    this.frontends.apply(
-      this.#serviceIndex.update(
-        objects.services,
-        objects.endpoints,
-        objects.zone,
-        new Set(moved.map(({ address }) => address)),
-      ),
-    );
-    this.#strictEgress.apply(objects.services);
-    if (!first) return;
-    this.#peers.prune((address) => index.get(address) !== undefined);
-    this.frontends.prune();
-    releaseMemorySoon(); // what it took to look at everything once
   }
 
   #detachUnwanted(desired: Desired): void {

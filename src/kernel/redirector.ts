@@ -56,6 +56,8 @@ export class Redirector implements Disposable {
   readonly affinities: BpfMap;
   readonly egressRules: BpfMap;
   readonly nodeAddresses: BpfMap;
+  readonly refusedRanges: BpfMap;
+  readonly routingState: BpfMap;
   readonly #object: BpfObject;
 
   /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over if they fit. */
@@ -85,6 +87,8 @@ export class Redirector implements Disposable {
     this.affinities = open("affinities");
     this.egressRules = open("egress_rules");
     this.nodeAddresses = open("node_addresses");
+    this.refusedRanges = open("refused_ranges");
+    this.routingState = open("routing_state");
     this.hold = new Hold(
       holdsDirectory(stateDirectory),
       open("decided"),

@@ -49,6 +49,7 @@ export const EMFILE = constants.errno.EMFILE;
 export const ENFILE = constants.errno.ENFILE;
 export const ENOBUFS = constants.errno.ENOBUFS;
 export const ENOENT = constants.errno.ENOENT;
+export const ENOSPC = constants.errno.ENOSPC;
 export const ENOMEM = constants.errno.ENOMEM;
 export const EPERM = constants.errno.EPERM;
 export const EPIPE = constants.errno.EPIPE;

@@ -1,7 +1,7 @@
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import type { Desired } from "../control/rules/desired.ts";
-import type { Frontends } from "../control/routing/frontends.ts";
+import type { Routing } from "../control/routing/routing.ts";
 import type { PeerIndex } from "../control/rules/peer_index.ts";
 import type { Peer } from "../cluster/registry.ts";
 import type { Enrolments } from "../control/pods/enrolments.ts";
@@ -64,7 +64,7 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
-  readonly frontends: Frontends;
+  readonly routing: Pick<Routing, "frontendCount" | "problems">;
   readonly report: RelayReport;
 }
 
@@ -94,7 +94,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       (sum, { endpoints }) => sum + endpoints.length,
       0,
     ),
-    frontends: sources.frontends.size,
+    frontends: sources.routing.frontendCount,
     silentSeconds: Math.round(sources.silence / 1000),
     problems: [
       ...silenceProblem(sources.silence),
@@ -102,7 +102,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         where: line === undefined ? file : `${file}:${line}`,
         message,
       })),
-      ...sources.frontends.problems(),
+      ...sources.routing.problems().map(({ where, message }) => ({ where, message })),
       ...sources.enrolments.problems(),
       ...enrolments.flatMap(({ name, settings }) =>
         settings.problems.map((message) => ({ where: name, message }))
