@@ -51,6 +51,7 @@ struct dialled {
 struct peer {
 	__u32 identity;   /* key of `identities` */
 	__u32 generation; /* never the same for two pods that had the address one after the other */
+	__u32 ready;	  /* 1: its node's agent can serve it, 0: the relays wait a little for that */
 };
 
 /* A SPIFFE ID, zero-padded: 9 + 255 + 4 + 63 + 4 + 253 bytes at most, and one zero. */
@@ -84,6 +85,16 @@ struct range {
 };
 
 #define MAX_RULE_PORTS 16
+
+/* A range in which there may be peers that nobody knows. */
+struct refusal {
+	__u32 by_rules; /* 1: what `egress_rules` allows there may be connected in clear all the same */
+};
+
+/* What outlives an agent of what it knows. */
+struct routing_state {
+	__u32 known; /* 1: since these maps were made, an agent has read everything once */
+};
 
 /* What a pod with strict egress may connect to in a range inside the cluster. */
 struct egress_rule {
@@ -139,7 +150,7 @@ struct guard_count {
  * the relays read the value. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 262144);
+	__uint(max_entries, 524288);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct address);
@@ -216,7 +227,7 @@ struct {
  * the outbound relay chooses a backend. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct endpoint);
@@ -227,7 +238,7 @@ struct {
  * and the frontend pointed to it. No program reads them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 524288);
+	__uint(max_entries, 1048576);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct backend_key);
@@ -253,6 +264,27 @@ struct {
 	__type(key, struct range);
 	__type(value, struct egress_rule);
 } egress_rules SEC(".maps");
+
+/* Where connections are refused instead of taken for plain, because what is known does not tell whether there is a peer:
+ * the longest range decides, and what is in `peers` or `frontends` is known. Written by the agent, read by connect and
+ * hold. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct range);
+	__type(value, struct refusal);
+} refused_ranges SEC(".maps");
+
+/* One entry. No program reads it; an agent tells the next one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct routing_state);
+} routing_state SEC(".maps");
 
 /* This node's own addresses, from which kubelet probes. Written by the agent. With IPVS, every ClusterIP is one. */
 struct {

@@ -144,6 +144,17 @@ static __always_inline int is_known(const struct endpoint *to)
 	return bpf_map_lookup_elem(&peers, &to->address) || bpf_map_lookup_elem(&frontends, to);
 }
 
+static __always_inline int allows(const struct egress_rule *rule, __be16 port)
+{
+	if (rule->every_port)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < MAX_RULE_PORTS; i++)
+		if (i < rule->count && rule->ports[i] == port)
+			return 1;
+	return 0;
+}
+
 /* Whether a pod with strict egress may connect there in clear: outside the cluster, or by a rule. */
 static __always_inline int allowed_in_clear(const struct endpoint *to)
 {
@@ -153,13 +164,22 @@ static __always_inline int allowed_in_clear(const struct endpoint *to)
 	if (is_loopback(&to->address) || is_unspecified(&to->address))
 		return 1;
 	rule = bpf_map_lookup_elem(&egress_rules, &single);
-	if (!rule || rule->every_port)
+	return !rule || allows(rule, to->port);
+}
+
+/* Whether there may be a peer that nobody knows, where none is known. */
+static __always_inline int is_refused(const struct endpoint *to)
+{
+	struct range single = { .prefix_length = 128, .address = to->address };
+	struct refusal *refusal = bpf_map_lookup_elem(&refused_ranges, &single);
+	struct egress_rule *rule;
+
+	if (!refusal || is_loopback(&to->address) || is_unspecified(&to->address))
+		return 0;
+	if (!refusal->by_rules)
 		return 1;
-#pragma unroll
-	for (int i = 0; i < MAX_RULE_PORTS; i++)
-		if (i < rule->count && rule->ports[i] == to->port)
-			return 1;
-	return 0;
+	rule = bpf_map_lookup_elem(&egress_rules, &single);
+	return !rule || !allows(rule, to->port);
 }
 
 /* Whether it is a peer's relay that is dialled. The pod's own relay does so from another cgroup; what comes here is another
@@ -188,7 +208,7 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct dialled *kept;
 	struct pod *pod;
-	int known;
+	int known, refused;
 
 	if (!is_tcp(ctx))
 		return PLAIN;
@@ -198,13 +218,16 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 		bpf_sk_storage_delete(&dialled_sockets, ctx->sk);
 
 	known = is_known(&now.destination);
-	if (!known && !strict)
+	refused = !known && is_refused(&now.destination);
+	if (!known && !refused && !strict)
 		return PLAIN;
 	pod = bpf_map_lookup_elem(&pods, &netns);
 	if (pod && (same(to, &pod->own[0]) || same(to, &pod->own[1])))
 		return PLAIN;
 
 	*port = NO_PORT;
+	if (refused)
+		return refuse(ctx, &now.destination, REFUSED_RANGE);
 	if (!known && allowed_in_clear(&now.destination))
 		return PLAIN;
 	if (!known)
@@ -307,7 +330,7 @@ static __always_inline int is_held(struct bpf_sock_addr *ctx, const struct addre
 {
 	struct endpoint destination = { .address = *to, .port = (__be16)ctx->user_port };
 
-	if (!is_tcp(ctx) || !is_known(&destination) || decided_pod())
+	if (!is_tcp(ctx) || !(is_known(&destination) || is_refused(&destination)) || decided_pod())
 		return 0;
 	count_refusal(ctx, &destination, REFUSED_UNDECIDED);
 	return 1;

@@ -106,7 +106,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
-      frontends: control.frontends,
+      routing: control.routing,
       audit: control.audit,
       report,
     });

@@ -5,7 +5,7 @@ import { until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";
 import type { Pod } from "./lab/pod.ts";
 import { openScene } from "./lab/scene.ts";
-import { type LabService, writeService } from "./lab/service.ts";
+import { type LabService, writeService, writeServices } from "./lab/service.ts";
 
 const PORT = 9000;
 const CLUSTER_IPS = ["10.96.0.20", "fd96::20"];
@@ -175,6 +175,61 @@ Deno.test("an endpoint that is not enrolled is reached in clear, and not at all 
   });
 });
 
+Deno.test("an address that one Service takes over from another stays redirected", async (t) => {
+  await using lab = await openScene([
+    { name: "web", node: "node-a", annotation: "true" },
+    { name: "api", node: "node-b", annotation: "true" },
+    { name: "other", node: "node-b", annotation: "true" },
+  ]);
+  const [web, api, other] = [lab.pod("web"), lab.pod("api"), lab.pod("other")];
+  for (const pod of [api, other]) await pod.serve("peer", PORT);
+  const say = (services: Record<string, [address: string, pod: Pod]>) =>
+    writeServices(
+      lab,
+      "services.json",
+      Object.entries(services).map(([name, [address, pod]]) => ({
+        name,
+        clusterIps: [address],
+        ports: { 80: PORT },
+        endpoints: [{ pod }],
+      })),
+    );
+  const assertServed = async (address: string, by: Pod) => {
+    const capture = await lab.captureVeth(web);
+    await until(
+      async () => await servedBy(web, address) === by.ipv4,
+      15_000,
+      () => `${address}\n${lab.agent("node-a").logTail()}`,
+    );
+    const { packets, isOnlyPort } = await capture.stop();
+    assert.ok(isOnlyPort(TUNNEL_PORT), `${packets.length} packets`);
+  };
+  const [one, two] = ["10.96.0.50", "10.96.0.51"];
+
+  await t.step("renamed in one update", async () => {
+    await say({ old: [one, api] });
+    await until(async () => await servedBy(web, one) === api.ipv4, 15_000, () => "no Service");
+    await say({ new: [one, other] });
+    await assertServed(one, other);
+  });
+  await t.step("swapped in one update", async () => {
+    await say({ p: [one, api], q: [two, other] });
+    await until(async () => await servedBy(web, two) === other.ipv4, 15_000, () => "no Service");
+    await assertServed(one, api);
+    await say({ p: [two, api], q: [one, other] });
+    await assertServed(two, api);
+    await assertServed(one, other);
+  });
+  await t.step("claimed by two, which a problem tells", async () => {
+    await say({ p: [one, api], q: [one, other] });
+    await assertServed(one, api);
+    const { problems } = await lab.agent("node-a").status();
+    assert.deepEqual(problems.map(({ where }) => where), [`${one}:80`]);
+    await say({ q: [one, other] });
+    await assertServed(one, other);
+  });
+});
+
 Deno.test("all endpoints are replaced under load and no connection fails", async () => {
   await using lab = await openScene([{ name: "web", node: "node-a", annotation: "true" }]);
   const web = lab.pod("web");
@@ -237,8 +292,8 @@ async function publish(lab: Lab, service: Partial<LabService>): Promise<void> {
 }
 
 /** The IPv4 address of the pod that answers; a text that is no address when none does. */
-async function servedBy(client: Pod): Promise<string> {
-  const { result } = await client.connect("peer", CLUSTER_IPS[0]!, 80, "--timeout", "5");
+async function servedBy(client: Pod, address = CLUSTER_IPS[0]!): Promise<string> {
+  const { result } = await client.connect("peer", address, 80, "--timeout", "5");
   const server = result.server as { getsockname: [string, number] } | undefined;
   return server?.getsockname[0].replace("::ffff:", "") ?? String(result.errno);
 }

@@ -3,7 +3,13 @@
  * as EndpointSlices in the gateway's namespace, one list for each node and address family.
  */
 
-import { addressFamily, formatAddress, parseAddress, specialAddress } from "../addresses.ts";
+import {
+  addressFamily,
+  canonicalAddress,
+  formatAddress,
+  parseAddress,
+  specialAddress,
+} from "../addresses.ts";
 import {
   GATEWAY_NAMESPACE,
   IDENTITIES_ANNOTATION,
@@ -46,6 +52,8 @@ export interface Peer {
 export interface RegistryPart {
   /** `namespace/name`. */
   readonly slice: string;
+  /** That published it. */
+  readonly node: string;
   readonly peers: readonly Peer[];
   readonly refused: readonly RefusedEntry[];
 }
@@ -56,6 +64,8 @@ export interface RefusedEntry {
   readonly slice: string;
   readonly uid?: string;
   readonly reason: string;
+  /** Canonical text: where there may be a pod of that node all the same. */
+  readonly addresses: readonly string[];
 }
 
 /** An EndpointSlice of discovery.k8s.io/v1, as far as the registry uses one. */
@@ -115,9 +125,14 @@ export function slicesOf(node: string, entries: readonly RegistryEntry[]): Endpo
  */
 export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart {
   const key = `${slice.namespace}/${slice.name}`;
+  const node = isDnsSubdomain(slice.node) ? shared(slice.node) : quoted(slice.node);
   const identities = identitiesOf(slice);
   if (typeof identities === "string") {
-    return { slice: key, peers: [], refused: [{ slice: slice.name, reason: identities }] };
+    // What somebody writes into his own namespace says nothing of anybody.
+    const said = slice.namespace === GATEWAY_NAMESPACE ? slice.endpoints : [];
+    const addresses = said.flatMap(possibleAddresses);
+    const refused = [{ slice: slice.name, reason: identities, addresses }];
+    return { slice: key, node, peers: [], refused };
   }
   const peers = new Map<string, Peer>();
   const refused: RefusedEntry[] = [];
@@ -128,9 +143,14 @@ export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart 
       continue;
     }
     const { uid } = endpoint.targetRef;
-    refused.push({ slice: slice.name, reason: peer, ...(isPodUid(uid) ? { uid } : {}) });
+    refused.push({
+      slice: slice.name,
+      reason: peer,
+      addresses: possibleAddresses(endpoint),
+      ...(isPodUid(uid) ? { uid } : {}),
+    });
   }
-  return { slice: key, peers: [...peers.values()], refused };
+  return { slice: key, node, peers: [...peers.values()], refused };
 }
 
 /**
@@ -256,6 +276,12 @@ function refuseAddress(text: string, addressType: string): string | undefined {
   if (`IPv${addressFamily(bytes)}` !== addressType) return `address ${text} is not ${addressType}`;
   const special = specialAddress(bytes);
   return special === undefined ? undefined : `address ${text} is ${special}`;
+}
+
+/** Those that a pod can have. */
+function possibleAddresses({ addresses }: RegistryEndpoint): string[] {
+  return addresses.map(canonicalAddress).filter((address) => address !== undefined)
+    .filter((address) => specialAddress(parseAddress(address)) === undefined);
 }
 
 /** One copy of a text that many peers have: JSON gives each its own. */

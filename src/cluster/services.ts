@@ -7,6 +7,8 @@ import { parseObject } from "./parse.ts";
 export interface Service {
   readonly namespace: string;
   readonly name: string;
+  /** Milliseconds since 1970; 0 when it is not said. */
+  readonly created: number;
   /** Canonical text; at most one of a family. */
   readonly clusterIps: readonly string[];
   /** TCP only. */
@@ -59,6 +61,7 @@ export function readService(
   return {
     namespace: metadata.namespace ?? "default",
     name: metadata.name,
+    created: Date.parse(metadata.creationTimestamp ?? "") || 0,
     clusterIps,
     ports,
     affinitySeconds: isSticky
@@ -132,6 +135,7 @@ const MetadataSchema = v.object({
   name: v.pipe(v.string(), v.maxLength(253)),
   namespace: v.optional(v.pipe(v.string(), v.maxLength(63))),
   labels: v.nullish(v.record(v.string(), v.string())),
+  creationTimestamp: v.nullish(v.string()),
 });
 const PortSchema = v.object({
   name: text,
@@ -143,13 +147,15 @@ const ConditionsSchema = v.object({
   serving: v.nullish(v.boolean()),
   terminating: v.nullish(v.boolean()),
 });
+/** Of TCP, UDP and SCTP: the API server has no limit but an object's size. How many are redirected is routing's affair. */
+const MOST_PORTS = 3 * 65_535;
 const ServiceSchema = v.object({
   metadata: MetadataSchema,
   spec: v.object({
     type: text,
     clusterIP: text,
     clusterIPs: v.nullish(v.pipe(v.array(v.string()), v.maxLength(2))),
-    ports: v.nullish(v.pipe(v.array(PortSchema), v.maxLength(1000))),
+    ports: v.nullish(v.pipe(v.array(PortSchema), v.maxLength(MOST_PORTS))),
     sessionAffinity: text,
     sessionAffinityConfig: v.nullish(v.object({
       clientIP: v.nullish(v.object({ timeoutSeconds: v.nullish(v.number()) })),

@@ -20,12 +20,16 @@ Deno.test("of a Service is kept what routing needs", () => {
   const plain = {
     namespace: "shop",
     name: "api",
+    created: 0,
     clusterIps: ["10.96.0.7", "fd00::7"],
     ports: [{ name: "http", port: 80 }],
     affinitySeconds: 0,
     localOnly: false,
   };
   deepStrictEqual(readService(SERVICE), plain);
+  const creationTimestamp = "2026-11-27T10:00:00Z";
+  const aged = { ...SERVICE, metadata: { ...SERVICE.metadata, creationTimestamp } };
+  strictEqual(readService(aged)?.created, Date.UTC(2026, 10, 27, 10));
   const spec = (change: object) =>
     readService({ ...SERVICE, spec: { ...SERVICE.spec, ...change } });
   deepStrictEqual(spec({ sessionAffinity: "ClientIP" }), { ...plain, affinitySeconds: 10_800 });

@@ -8,15 +8,13 @@ import type { RelayWorkers } from "../relay/workers.ts";
 import { Audit, type Audited } from "./audit/audit.ts";
 import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
+import { Routing } from "./routing/routing.ts";
+import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
 import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
-import { ServiceIndex } from "./rules/service_index.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
-import { Frontends } from "./routing/frontends.ts";
-import { Peers } from "./routing/peers.ts";
-import { StrictEgress, type StrictEgressOptions } from "./routing/strict_egress.ts";
 
 const log = logger("agent");
 
@@ -43,10 +41,7 @@ export class NodeControl {
   readonly #trustDomain: string;
   readonly #guestRuntimes: readonly string[];
   readonly #services: NodeServices;
-  readonly #peers: Peers;
-  readonly #serviceIndex: ServiceIndex;
-  readonly frontends: Frontends;
-  readonly #strictEgress: StrictEgress;
+  readonly routing: Routing;
   readonly enrolments: Enrolments;
   readonly audit = new Audit(() => this.#audited());
   /** The last state of the cluster, and what follows from it. */
@@ -67,15 +62,8 @@ export class NodeControl {
     this.#guestRuntimes = options.guestRuntimes;
     this.#services = services;
     this.#inherited = services.redirector.attached();
-    this.#peers = new Peers(services.redirector, services.workers);
-    const { index } = services;
-    this.#serviceIndex = new ServiceIndex(
-      options.nodeName,
-      (address) => index.get(address) !== undefined,
-    );
-    this.frontends = new Frontends(services.redirector);
-    this.#strictEgress = new StrictEgress(services.redirector.egressRules, options);
     const { redirector, issuer } = services;
+    this.routing = new Routing(options.nodeName, options, services);
     this.enrolments = new Enrolments(options.cgroupRoot, redirector.hold, {
       kernel: openPodKernel({ ...services, procRoot: options.procRoot }),
       issuer,
@@ -143,7 +131,8 @@ export class NodeControl {
     if (first) this.#detachUnwanted(desired);
     // Pods are held before the kernel knows the peers that they are held from.
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
-    this.#route(objects, first);
+    this.routing.apply(objects);
+    if (first) releaseMemorySoon(); // what it took to look at everything once
     this.#tellSoon();
     const tried = this.enrolments.reconcile();
     if (!first) return await tried;
@@ -152,29 +141,6 @@ export class NodeControl {
     this.#settled = true;
     this.#tellSoon();
     await tried;
-  }
-
-  /** Peers first: a frontend sends connections to them. */
-  #route(objects: ClusterObjects, first: boolean): void {
-    const { index } = this.#services;
-    const changes = index.update(objects);
-    this.#peers.apply(changes);
-    const moved = changes.filter(({ before, now }) =>
-      (before === undefined) !== (now === undefined)
-    );
-    this.frontends.apply(
-      this.#serviceIndex.update(
-        objects.services,
-        objects.endpoints,
-        objects.zone,
-        new Set(moved.map(({ address }) => address)),
-      ),
-    );
-    this.#strictEgress.apply(objects.services);
-    if (!first) return;
-    this.#peers.prune((address) => index.get(address) !== undefined);
-    this.frontends.prune();
-    releaseMemorySoon(); // what it took to look at everything once
   }
 
   #detachUnwanted(desired: Desired): void {
@@ -259,6 +225,13 @@ export class NodeControl {
     return [
       ...this.enrolments.list().map((each) => ({ name: each.name, inspect: () => each.inspect() })),
       { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
+      {
+        name: "maps of peers and Services",
+        inspect: (full) =>
+          Object.entries(this.routing.audit(full)).filter(([, count]) => count > 0).map((
+            [kind, count],
+          ) => ({ kind, count, what: `${count} entries were missing or wrong (${kind})` })),
+      },
       {
         name: "pinned maps",
         inspect: () => {

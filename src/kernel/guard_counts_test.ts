@@ -14,7 +14,10 @@ const TUNNEL_PORT = 18443;
 
 function makePeer({ peers }: Redirector, ...addresses: string[]): void {
   for (const address of addresses) {
-    peers.set(new Uint8Array(parseAddress(address)), encodePeer({ identity: 1, generation: 1 }));
+    peers.set(
+      new Uint8Array(parseAddress(address)),
+      encodePeer({ identity: 1, generation: 1, ready: true }),
+    );
   }
 }
 

@@ -10,7 +10,7 @@ export const LAYOUT = {
   address: { size: 16 },
   endpoint: { size: 20, address: 0, port: 16 },
   socket_key: { size: 32, netns_cookie: 0, endpoint: 8 },
-  peer: { size: 8, identity: 0, generation: 4 },
+  peer: { size: 12, identity: 0, generation: 4, ready: 8 },
   identity: { size: 592, text: 0 },
   pod: { size: 36, own: 0, outbound_port: 32 },
   frontend: { size: 12, set: 0, count: 4, affinity: 8 },
@@ -32,6 +32,8 @@ export const LAYOUT = {
     source: 48,
     destination: 68,
   },
+  refusal: { size: 4, by_rules: 0 },
+  routing_state: { size: 4, known: 0 },
 } as const;
 
 /** Name, key and value of every map that the agent reads or writes. */
@@ -46,6 +48,8 @@ export const MAPS = {
   backends: { key: "backend_key", value: "endpoint" },
   affinities: { key: "socket_key", value: "affinity" },
   egress_rules: { key: "range", value: "egress_rule" },
+  refused_ranges: { key: "range", value: "refusal" },
+  routing_state: { key: 4, value: "routing_state" },
   node_addresses: { key: "address", value: 4 },
   kernel_refusals: { key: "refusal_key", value: "refusals" },
   guard_counts: { key: "guard_key", value: "guard_count" },
@@ -71,13 +75,16 @@ export interface PeerValue {
   /** Key of the `identities` map. */
   readonly identity: number;
   readonly generation: number;
+  /** Its node's agent can serve it now. */
+  readonly ready: boolean;
 }
 
-export function encodePeer({ identity, generation }: PeerValue): Uint8Array<ArrayBuffer> {
+export function encodePeer({ identity, generation, ready }: PeerValue): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(LAYOUT.peer.size);
   const view = new DataView(bytes.buffer);
   view.setUint32(LAYOUT.peer.identity, identity, true);
   view.setUint32(LAYOUT.peer.generation, generation, true);
+  view.setUint32(LAYOUT.peer.ready, Number(ready), true);
   return bytes;
 }
 
@@ -86,6 +93,7 @@ export function decodePeer(bytes: Uint8Array<ArrayBuffer>): PeerValue {
   return {
     identity: view.getUint32(LAYOUT.peer.identity, true),
     generation: view.getUint32(LAYOUT.peer.generation, true),
+    ready: view.getUint32(LAYOUT.peer.ready, true) !== 0,
   };
 }
 
@@ -124,7 +132,15 @@ export function encodeBackendKey(set: number, index: number): Uint8Array<ArrayBu
 
 /** The set of a key of the `backends` map. */
 export function setOf(key: Uint8Array<ArrayBuffer>): number {
-  return new DataView(key.buffer).getUint32(LAYOUT.backend_key.set, true);
+  return decodeBackendKey(key).set;
+}
+
+export function decodeBackendKey(key: Uint8Array<ArrayBuffer>): { set: number; index: number } {
+  const view = new DataView(key.buffer, key.byteOffset);
+  return {
+    set: view.getUint32(LAYOUT.backend_key.set, true),
+    index: view.getUint32(LAYOUT.backend_key.index, true),
+  };
 }
 
 /** `struct affinity`. */
@@ -176,6 +192,19 @@ export function encodeEgressRule(ports: "every" | readonly number[]): Uint8Array
   }
   return bytes;
 }
+
+/** `struct refusal`. */
+export function encodeRefusal({ byRules }: { byRules: boolean }): Uint8Array<ArrayBuffer> {
+  return encodeNumber(byRules ? 1 : 0);
+}
+
+/** How many entries the kernel's maps take (bpf/maps.h, max_entries). */
+export const CAPACITY = {
+  peers: 524_288,
+  frontends: 262_144,
+  backends: 1_048_576,
+  refused_ranges: 262_144,
+} as const;
 
 /** A key of the `identities` map. */
 export function encodeNumber(number: number): Uint8Array<ArrayBuffer> {

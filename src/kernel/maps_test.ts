@@ -2,6 +2,7 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseAddress } from "../addresses.ts";
 import {
+  CAPACITY,
   cookieOf,
   decodeEndpoint,
   decodeIdentity,
@@ -60,6 +61,12 @@ Deno.test("the maps are the object's, with its key and value sizes", async () =>
     const map = openMap(name, 3);
     deepStrictEqual([map.name, map.keySize, map.valueSize], [name, keySize, valueSize]);
   }
+});
+
+Deno.test("the bounds that are checked before the maps are the maps' own", async () => {
+  const { maps } = await inspect();
+  const entries = new Map(maps.map(({ name, entries }) => [name, entries]));
+  for (const [name, most] of Object.entries(CAPACITY)) strictEqual(entries.get(name), most, name);
 });
 
 Deno.test("the programs are the object's, each with the attach type of its section", async () => {
@@ -129,18 +136,15 @@ Deno.test("a pod is its two addresses, zero where it has none, and the outbound 
 });
 
 Deno.test("a peer and an identity come back from their bytes", () => {
-  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5 })], [
-    4,
-    3,
-    2,
-    1,
-    5,
-    0,
-    0,
-    0,
+  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5, ready: true })], [
+    ...[4, 3, 2, 1],
+    ...[5, 0, 0, 0],
+    ...[1, 0, 0, 0],
   ]);
-  const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1 };
-  deepStrictEqual(decodePeer(encodePeer(largest)), largest);
+  for (const ready of [false, true]) {
+    const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1, ready };
+    deepStrictEqual(decodePeer(encodePeer(largest)), largest);
+  }
   const longest = `spiffe://${"t".repeat(255)}/ns/${"n".repeat(63)}/sa/${"s".repeat(253)}`;
   for (const id of ["", "spiffe://td/ns/shop/sa/web", longest]) {
     strictEqual(decodeIdentity(encodeIdentity(id)), id);
@@ -190,7 +194,8 @@ int main(int argc, char **argv)
 	bpf_object__for_each_program(program, object)
 		printf("program %s %d\\n", bpf_program__name(program), bpf_program__expected_attach_type(program));
 	bpf_object__for_each_map(map, object)
-		printf("map %s %u %u\\n", bpf_map__name(map), bpf_map__key_size(map), bpf_map__value_size(map));
+		printf("map %s %u %u %u\\n", bpf_map__name(map), bpf_map__key_size(map), bpf_map__value_size(map),
+		       bpf_map__max_entries(map));
 	bpf_object__close(object);
 	return 0;
 }
@@ -198,7 +203,7 @@ int main(int argc, char **argv)
 
 async function inspect(): Promise<{
   programs: { name: string; attachType: number }[];
-  maps: { name: string; keySize: number; valueSize: number }[];
+  maps: { name: string; keySize: number; valueSize: number; entries: number }[];
 }> {
   const directory = await Deno.makeTempDir();
   try {
@@ -211,10 +216,11 @@ async function inspect(): Promise<{
       programs: lines.filter(([kind]) => kind === "program")
         .map(([, name = "", attachType]) => ({ name, attachType: number(attachType) })),
       maps: lines.filter(([kind]) => kind === "map")
-        .map(([, name = "", keySize, valueSize]) => ({
+        .map(([, name = "", keySize, valueSize, entries]) => ({
           name,
           keySize: number(keySize),
           valueSize: number(valueSize),
+          entries: number(entries),
         })),
     };
   } finally {

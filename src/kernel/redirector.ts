@@ -71,6 +71,8 @@ export class Redirector implements Disposable {
   readonly nodeAddresses: BpfMap;
   readonly refusals: KernelRefusals;
   readonly guardCounts: GuardCounts;
+  readonly refusedRanges: BpfMap;
+  readonly routingState: BpfMap;
   readonly #object: BpfObject;
   readonly #programs = new Map<ProgramName, Program>();
   /** By the pod's UID. */
@@ -105,6 +107,8 @@ export class Redirector implements Disposable {
     this.nodeAddresses = open("node_addresses");
     this.refusals = new KernelRefusals(open("kernel_refusals"));
     this.guardCounts = new GuardCounts(open("guard_counts"));
+    this.refusedRanges = open("refused_ranges");
+    this.routingState = open("routing_state");
     this.hold = new Hold(
       holdsDirectory(stateDirectory),
       open("decided"),

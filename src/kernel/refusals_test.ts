@@ -54,8 +54,14 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
           await using _server = await TestProcess.echo(other, undefined, [PORT, TUNNEL_PORT]);
           await using client = await TestProcess.client(one, container);
           await using elsewhere = await TestProcess.client(other, container);
-          redirector.peers.set(bytes(other.ipv4), encodePeer({ identity: 1, generation: 1 }));
-          redirector.peers.set(bytes(other.ipv6), encodePeer({ identity: 1, generation: 1 }));
+          redirector.peers.set(
+            bytes(other.ipv4),
+            encodePeer({ identity: 1, generation: 1, ready: true }),
+          );
+          redirector.peers.set(
+            bytes(other.ipv6),
+            encodePeer({ identity: 1, generation: 1, ready: true }),
+          );
           const refused = async (process: TestProcess, host: string, port = PORT) =>
             assert.equal(await process.connect("any", host, port), "ConnectionRefusedError");
           const own = () => refusals.of(pod).map(essence);

@@ -1,4 +1,4 @@
-import { EEXIST, ENOENT, SystemError } from "./errno.ts";
+import { EEXIST, ENOENT, ENOSPC, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 
 /** A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts). */
@@ -60,6 +60,41 @@ export class BpfMap {
     }
   }
 
+  /**
+   * All entries, with one system call for thousands (hash maps: Linux 5.6, LPM tries: 5.13). One that is removed or
+   * added meanwhile is listed or not.
+   */
+  *entries(): Generator<{ key: Uint8Array<ArrayBuffer>; value: Uint8Array<ArrayBuffer> }> {
+    const { keySize, valueSize } = this;
+    let room = BATCH;
+    let keys = new Uint8Array(room * keySize);
+    let values = new Uint8Array(room * valueSize);
+    let from: Uint8Array<ArrayBuffer> | null = null;
+    for (let isLast = false; !isLast;) {
+      const count = Uint32Array.of(room);
+      const next = new Uint8Array(Math.max(keySize, 4)); // a hash map's bucket, else a key
+      const { descriptor } = this;
+      const result = libbpf.bpf_map_lookup_batch(descriptor, from, next, keys, values, count, null);
+      if (result === -ENOSPC) { // one bucket has more than that
+        room *= 2;
+        keys = new Uint8Array(room * keySize);
+        values = new Uint8Array(room * valueSize);
+        continue;
+      }
+      isLast = result === -ENOENT;
+      if (result < 0 && !isLast) {
+        throw new SystemError("bpf_map_lookup_batch", -result, `map ${this.name}`);
+      }
+      for (let index = 0; index < (count[0] ?? 0); index++) {
+        yield {
+          key: keys.slice(index * keySize, (index + 1) * keySize),
+          value: values.slice(index * valueSize, (index + 1) * valueSize),
+        };
+      }
+      from = next;
+    }
+  }
+
   #lookup(
     call: "bpf_map_lookup_elem" | "bpf_map_lookup_and_delete_elem",
     key: Uint8Array<ArrayBuffer>,
@@ -75,3 +110,5 @@ export class BpfMap {
 // linux/bpf.h
 const BPF_ANY = 0n;
 const BPF_NOEXIST = 1n;
+
+const BATCH = 4_096;

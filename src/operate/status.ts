@@ -2,7 +2,7 @@ import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import type { Audit, AuditReport } from "../control/audit/audit.ts";
 import type { Desired } from "../control/rules/desired.ts";
-import type { Frontends } from "../control/routing/frontends.ts";
+import type { Routing } from "../control/routing/routing.ts";
 import type { PeerIndex } from "../control/rules/peer_index.ts";
 import type { Peer } from "../cluster/registry.ts";
 import type { Enrolments } from "../control/pods/enrolments.ts";
@@ -79,7 +79,7 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
-  readonly frontends: Frontends;
+  readonly routing: Pick<Routing, "frontendCount" | "problems">;
   readonly audit: Pick<Audit, "last" | "repairs">;
   readonly report: RelayReport;
 }
@@ -110,7 +110,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       (sum, { endpoints }) => sum + endpoints.length,
       0,
     ),
-    frontends: sources.frontends.size,
+    frontends: sources.routing.frontendCount,
     silentSeconds: Math.round(sources.silence / 1000),
     ...(sources.audit.last === undefined ? {} : { audit: auditStatus(sources.audit.last) }),
     repairs: Object.fromEntries(sources.audit.repairs),
@@ -120,7 +120,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         where: line === undefined ? file : `${file}:${line}`,
         message,
       })),
-      ...sources.frontends.problems(),
+      ...sources.routing.problems().map(({ where, message }) => ({ where, message })),
       ...sources.enrolments.problems(),
       ...(sources.audit.last?.findings ?? []).map(({ where, what }) => ({ where, message: what })),
       ...enrolments.flatMap(({ name, settings }) =>

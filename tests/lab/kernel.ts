@@ -1,4 +1,8 @@
-/** What the kernel holds of the gateway, asked by the system's own tools: no code of the gateway's. */
+/** What the kernel holds of the gateway, asked by the system's own tools: no code of the gateway's but to write maps. */
+import { type MapName, openMap } from "../../src/kernel/maps.ts";
+import type { BpfMap } from "../../src/native/bpf_map.ts";
+import { libbpf } from "../../src/native/libbpf.ts";
+import { libc } from "../../src/native/libc.ts";
 import type { Place } from "./place.ts";
 
 /** One TCP socket of a namespace, as `ss` shows it. Its answers come from no hook of any program. */
@@ -50,6 +54,16 @@ export async function mapHas(
     stderr: "null",
   }).output();
   return code === 0;
+}
+
+/** A pinned map, to write what no agent would. */
+export function pinnedMap(stateDirectory: string, name: MapName): BpfMap & Disposable {
+  const path = new TextEncoder().encode(`${stateDirectory}/maps/${name}\0`);
+  const descriptor = libbpf.bpf_obj_get(path);
+  if (descriptor < 0) throw new Error(`bpf_obj_get(${name}): errno ${-descriptor}`);
+  return Object.assign(openMap(name, descriptor), {
+    [Symbol.dispose]: () => void libc.close(descriptor),
+  });
 }
 
 /** Every path below a directory, none when it does not exist. */

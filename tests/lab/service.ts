@@ -25,6 +25,21 @@ export interface LabService {
 
 /** Writes a Service and its EndpointSlices, one for each family, into the lab's cluster directory at once. */
 export async function writeService(lab: Lab, service: LabService): Promise<void> {
+  const { name, namespace = "default" } = service;
+  await writeServices(lab, `service-${namespace}-${name}.json`, [service]);
+}
+
+/** The same for several Services in one file, which is one change of the cluster. */
+export async function writeServices(
+  lab: Lab,
+  fileName: string,
+  services: readonly LabService[],
+): Promise<void> {
+  const items = services.flatMap(itemsOf);
+  await lab.write(fileName, JSON.stringify({ apiVersion: "v1", kind: "List", items }));
+}
+
+function itemsOf(service: LabService): unknown[] {
   const { name, namespace = "default", clusterIps, ports, spec = {} } = service;
   const named = Object.entries(ports).map(([port, target], index) => ({
     name: `port-${index}`,
@@ -32,7 +47,7 @@ export async function writeService(lab: Lab, service: LabService): Promise<void>
     target,
   }));
   const families = ["IPv4", "IPv6"] as const;
-  const items = [
+  return [
     {
       apiVersion: "v1",
       kind: "Service",
@@ -72,8 +87,4 @@ export async function writeService(lab: Lab, service: LabService): Promise<void>
       ports: named.map(({ name, target }) => ({ name, port: target, protocol: "TCP" })),
     })),
   ];
-  await lab.write(
-    `service-${namespace}-${name}.json`,
-    JSON.stringify({ apiVersion: "v1", kind: "List", items }),
-  );
 }

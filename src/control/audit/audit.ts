@@ -74,7 +74,10 @@ export class Audit {
     for (const part of parts) {
       for (const finding of await inspected(part, full)) {
         findings.push({ where: part.name, ...finding });
-        this.#repairs.set(finding.kind, (this.#repairs.get(finding.kind) ?? 0) + 1);
+        this.#repairs.set(
+          finding.kind,
+          (this.#repairs.get(finding.kind) ?? 0) + (finding.count ?? 1),
+        );
         log.warn("{where}: {what}", { where: part.name, kind: finding.kind, what: finding.what });
       }
       // A node has more to do than this.

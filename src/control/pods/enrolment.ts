@@ -47,6 +47,8 @@ export interface Finding {
   readonly kind: string;
   /** On what, and what was wrong with it. */
   readonly what: string;
+  /** How many of them; absent: one. */
+  readonly count?: number;
 }
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";

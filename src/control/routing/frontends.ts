@@ -1,5 +1,7 @@
-import { parseAddress } from "../../addresses.ts";
+import { formatAddress, parseAddress } from "../../addresses.ts";
 import {
+  CAPACITY,
+  decodeBackendKey,
   decodeEndpoint,
   encodeBackendKey,
   encodeEndpoint,
@@ -7,124 +9,292 @@ import {
   setOf,
 } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
-import { logger } from "../../log.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import { SystemError } from "../../native/errno.ts";
-import { text } from "../../native/socket.ts";
 import type { Backend, Frontend } from "../rules/endpoint_choice.ts";
+import { type Claim, FrontendClaims, keyOf } from "../rules/frontend_claims.ts";
+import { isSameRefusal, rangeOf, type Refusal } from "../rules/refusal.ts";
+import { refusedServices, type ServiceLimits } from "../rules/service_bounds.ts";
 import type { ServiceChange } from "../rules/service_index.ts";
+import { isSame } from "./mirrored_map.ts";
+import type { Repairs, RoutingProblem } from "./problem.ts";
 
-const log = logger("services");
+/**
+ * How much of the kernel's maps a Service and a namespace may have. A Service with 1,000 ports and two addresses, or
+ * with 5,000 endpoints in both families and three ports, has its place; and 32 namespaces that have all they may, or any
+ * number that have less, find room.
+ */
+export const SERVICE_LIMITS: ServiceLimits = {
+  ofService: { frontends: 2_048, backends: 32_768 },
+  ofNamespace: { frontends: 8_192, backends: 65_536 },
+  // A frontend's new backends are written before the old ones go.
+  ofAll: { frontends: CAPACITY.frontends, backends: CAPACITY.backends - 2 * 32_768 },
+};
 
 /** A frontend as it stands in the kernel's maps. */
 interface Written {
-  readonly address: string;
-  readonly port: number;
+  readonly frontend: Frontend;
   readonly set: number;
-  readonly count: number;
-  /** Tells whether another one says the same. */
-  readonly content: string;
 }
 
 /**
- * Keeps the kernel's maps `frontends` and `backends` equal to the Services that are redirected. A frontend's
- * backends are replaced by pointing it to a new set, so whoever reads them meanwhile sees the old or the new ones.
+ * Keeps the kernel's maps `frontends` and `backends` equal to what the Services that are redirected claim. A frontend's
+ * backends are replaced by pointing it to a new set, so whoever reads them meanwhile sees the old or the new ones. A
+ * Service is written whole or refused.
  */
 export class Frontends {
   readonly #frontends: BpfMap;
   readonly #backends: BpfMap;
-  /** By Service. */
-  readonly #written = new Map<string, readonly Written[]>();
-  /** By Service: what could not be written. */
-  readonly #problems = new Map<string, string>();
+  readonly #limits: ServiceLimits;
+  /** What each Service asks for, within its bounds or not. */
+  readonly #wanted = new Map<string, ServiceChange>();
+  /** Of the Services that are within their bounds. */
+  readonly #claims = new FrontendClaims();
+  /** Services beyond them, and why. */
+  #beyond = new Map<string, Refusal>();
+  readonly #written = new Map<string, Written>();
+  /** By frontend: what could not be written, and is tried again. */
+  readonly #failed = new Map<string, Refusal>();
   #lastSet: number;
+  /** What an earlier agent has left is gone. */
+  #isPruned = false;
 
-  constructor(redirector: Pick<Redirector, "frontends" | "backends">) {
+  constructor(redirector: Pick<Redirector, "frontends" | "backends">, limits = SERVICE_LIMITS) {
     this.#frontends = redirector.frontends;
     this.#backends = redirector.backends;
+    this.#limits = limits;
     // An earlier agent's sets are in use until they have been written anew.
     this.#lastSet = this.#backends.keys().reduce((most, key) => Math.max(most, setOf(key)), 0);
   }
 
-  /** How many there are. */
+  /** How many are written. */
   get size(): number {
-    return [...this.#written.values()].reduce((sum, { length }) => sum + length, 0);
+    return this.#written.size;
   }
 
-  /** Services that are not redirected as they should be, and why. */
-  problems(): { readonly where: string; readonly message: string }[] {
-    return [...this.#problems].map(([where, message]) => ({ where, message }));
+  /** Where connections must not be taken for plain: Services beyond their bounds, and what could not be written. */
+  refusals(): Refusal[] {
+    return [...this.#beyond.values(), ...this.#failed.values()];
   }
 
-  apply(changes: readonly ServiceChange[]): void {
-    for (const { service, frontends } of changes) {
-      this.#problems.delete(service);
-      const before = this.#written.get(service) ?? [];
-      const now = frontends.map((frontend) =>
-        this.#write(service, frontend, before.find((each) => isSame(each, frontend)))
-      );
-      for (const old of before) {
-        if (now.some((each) => isSame(each, old))) continue;
-        this.#frontends.delete(encodeEndpoint(endpointOf(old)));
-        this.#forget(old);
-      }
-      if (now.length === 0) this.#written.delete(service);
-      else this.#written.set(service, now);
+  /** Frontends that several Services claim: the oldest is believed, and connections are encrypted all the same. */
+  problems(): RoutingProblem[] {
+    return this.#claims.conflicts().map(({ key, services: [first, ...others] }) => ({
+      where: key,
+      message: `is claimed by several Services: ${first} is believed, ${others.join(", ")} not`,
+      ranges: [],
+    }));
+  }
+
+  /**
+   * Takes over what has changed. `refuse` is called before anything is taken away, and once more when something could
+   * not be written. Never throws.
+   */
+  apply(changes: readonly ServiceChange[], refuse: (refusals: readonly Refusal[]) => void): void {
+    for (const change of changes) {
+      if (change.frontends.length === 0) this.#wanted.delete(change.service);
+      else this.#wanted.set(change.service, change);
     }
+    const moved = changes.length === 0 ? [] : this.#judge();
+    refuse(this.refusals());
+    const touched = new Set(this.#failed.keys());
+    for (const service of new Set([...changes.map(({ service }) => service), ...moved])) {
+      const { created = 0, frontends = [] } = this.#wanted.get(service) ?? {};
+      const claimed = this.#beyond.has(service) ? [] : frontends;
+      for (const key of this.#claims.replace(service, created, claimed)) touched.add(key);
+    }
+    // What goes makes room.
+    const gone = [...touched].filter((key) => this.#claims.get(key) === undefined);
+    for (const key of [...gone, ...touched]) this.#write(key, this.#claims.get(key));
+    refuse(this.refusals());
   }
 
   /** Removes what an earlier agent has left and no Service asks for any more. */
   prune(): void {
-    const current = [...this.#written.values()].flat();
-    const names = new Set(current.map((each) => text(endpointOf(each))));
-    const sets = new Set(current.map(({ set }) => set));
-    for (const key of this.#frontends.keys()) {
-      if (!names.has(text(decodeEndpoint(key)))) this.#frontends.delete(key);
-    }
+    this.#isPruned = true;
+    this.#removeFrontends();
+    const sets = new Set([...this.#written.values()].map(({ set }) => set));
     for (const key of this.#backends.keys()) {
       if (!sets.has(setOf(key))) this.#backends.delete(key);
     }
+    for (const key of this.#failed.keys()) this.#write(key, this.#claims.get(key));
   }
 
-  /** A full map costs the Service that met it, and no other: it has the backends that found room, or none. */
-  #write(service: string, frontend: Frontend, before: Written | undefined): Written {
-    const { address, port, affinitySeconds: affinity, backends } = frontend;
-    const content = `${affinity} ${backends.map((each) => `${each.address} ${each.port}`).join()}`;
-    if (before?.content === content) return before;
-    const set = ++this.#lastSet;
-    let count = 0;
-    try {
-      for (const backend of backends) {
-        this.#backends.set(encodeBackendKey(set, count), encodeEndpoint(endpointOf(backend)));
-        count++;
-      }
-    } catch (error) {
-      this.#failed(service, `${count} of ${backends.length} endpoints are used`, error);
+  /** Reads the kernel's maps whole, and writes again what is not as it was written. */
+  audit(): Repairs {
+    if (!this.#isPruned) return {};
+    for (const key of this.#failed.keys()) this.#write(key, this.#claims.get(key));
+    const backend = this.#auditBackends(); // first: a frontend points to them
+    return { backend, frontend: this.#auditFrontends() };
+  }
+
+  /** Decides which Services are beyond their bounds; says which have come to be, or are no longer. */
+  #judge(): string[] {
+    const needs = [...this.#wanted.values()].map(({ service, created, frontends }) => ({
+      service,
+      created,
+      frontends: frontends.length,
+      backends: frontends.reduce((sum, { backends }) => sum + backends.length, 0),
+    }));
+    const before = this.#beyond;
+    this.#beyond = new Map(
+      [...refusedServices(needs, this.#limits)].map(([service, reason]) => {
+        const refusal = refusalOf(service, reason, this.#wanted.get(service)?.frontends ?? []);
+        const known = before.get(service);
+        return [service, known !== undefined && isSameRefusal(known, refusal) ? known : refusal];
+      }),
+    );
+    return [
+      ...[...before.keys()].filter((service) => !this.#beyond.has(service)),
+      ...[...this.#beyond.keys()].filter((service) => !before.has(service)),
+    ];
+  }
+
+  /** Makes the kernel say what is claimed. What cannot be written stays as it was. */
+  #write(key: string, claim: Claim | undefined): void {
+    const before = this.#written.get(key);
+    if (claim === undefined) {
+      this.#failed.delete(key);
+      if (before === undefined) return;
+      this.#written.delete(key);
+      this.#frontends.delete(encodeEndpoint(endpointOf(before.frontend)));
+      this.#forget(before);
+      return;
     }
-    try {
-      const value = encodeFrontend({ set, count, affinity });
-      this.#frontends.set(encodeEndpoint(endpointOf(frontend)), value);
-    } catch (error) {
-      this.#failed(service, "its connections are left to kube-proxy, in clear", error);
+    const { frontend } = claim;
+    if (before !== undefined && saysSame(before.frontend, frontend)) {
+      this.#written.set(key, { frontend, set: before.set }); // the equal one of before may go
+      this.#failed.delete(key);
+      return;
     }
+    const now = { frontend, set: ++this.#lastSet };
+    try {
+      for (const index of frontend.backends.keys()) this.#writeBackend(now, index);
+      this.#frontends.set(encodeEndpoint(endpointOf(frontend)), valueOf(now));
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#forget(now);
+      const consequence = before === undefined
+        ? "so connections to it are refused"
+        : "so connections to it go to the endpoints of before";
+      this.#failed.set(key, {
+        where: claim.service,
+        message: `${key} cannot be written, ${consequence}; it is tried again: ${error.message}`,
+        ranges: before === undefined ? [rangeOf(frontend.address)] : [],
+        isWide: false,
+      });
+      return;
+    }
+    this.#failed.delete(key);
+    this.#written.set(key, now);
     if (before !== undefined) this.#forget(before);
-    // What could not be written is tried again when its Service is next looked at.
-    return { address, port, set, count, content: this.#problems.has(service) ? "" : content };
   }
 
-  #failed(service: string, what: string, error: unknown): void {
-    if (!(error instanceof SystemError)) throw error;
-    this.#problems.set(service, `${what}: ${error.message}`);
-    log.error("Service {service}: {what}: {error}", { service, what, error: error.message });
+  #writeBackend({ set, frontend }: Written, index: number): void {
+    const backend = frontend.backends[index];
+    if (backend === undefined) return;
+    this.#backends.set(encodeBackendKey(set, index), encodeEndpoint(endpointOf(backend)));
   }
 
-  #forget({ set, count }: Written): void {
-    for (let index = 0; index < count; index++) this.#backends.delete(encodeBackendKey(set, index));
+  #forget({ set, frontend }: Written): void {
+    for (const index of frontend.backends.keys()) {
+      this.#backends.delete(encodeBackendKey(set, index));
+    }
+  }
+
+  #removeFrontends(): number {
+    const others = this.#frontends.keys().filter((key) => !this.#written.has(keyAt(key)));
+    for (const key of others) this.#frontends.delete(key);
+    return others.length;
+  }
+
+  #auditFrontends(): number {
+    let repaired = 0;
+    const right = new Set<string>();
+    for (const { key, value } of this.#frontends.entries()) {
+      const name = keyAt(key);
+      const written = this.#written.get(name);
+      if (written !== undefined && isSame(value, valueOf(written))) right.add(name);
+      else if (written === undefined) {
+        this.#frontends.delete(key);
+        repaired++;
+      }
+    }
+    for (const [name, written] of this.#written) {
+      if (right.has(name)) continue;
+      repaired += this.#again(
+        name,
+        () => this.#frontends.set(encodeEndpoint(endpointOf(written.frontend)), valueOf(written)),
+      );
+    }
+    return repaired;
+  }
+
+  #auditBackends(): number {
+    let repaired = 0;
+    const bySet = new Map([...this.#written].map(([name, written]) => [
+      written.set,
+      { name, written, right: new Set<number>() },
+    ]));
+    for (const { key, value } of this.#backends.entries()) {
+      const { set, index } = decodeBackendKey(key);
+      const found = bySet.get(set);
+      const backend = found?.written.frontend.backends[index];
+      if (backend === undefined) {
+        this.#backends.delete(key);
+        repaired++;
+      } else if (keyAt(value) === keyOf(backend)) found?.right.add(index);
+    }
+    for (const { name, written, right } of bySet.values()) {
+      if (right.size === written.frontend.backends.length) continue;
+      for (const index of written.frontend.backends.keys()) {
+        if (right.has(index)) continue;
+        repaired += this.#again(name, () => this.#writeBackend(written, index));
+      }
+    }
+    return repaired;
+  }
+
+  /** Tries a repair: 1 when it succeeded. One that does not is tried at the next audit. */
+  #again(name: string, write: () => void): 0 | 1 {
+    try {
+      write();
+      return 1;
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#written.delete(name);
+      this.#write(name, this.#claims.get(name));
+      return 0;
+    }
   }
 }
 
-function isSame(a: Backend, b: Backend): boolean {
-  return a.address === b.address && a.port === b.port;
+function refusalOf(service: string, reason: string, frontends: readonly Frontend[]): Refusal {
+  return {
+    where: service,
+    message: `connections to it are refused: ${reason}. Give it fewer ports or endpoints, or ` +
+      "divide the Services among namespaces",
+    ranges: [...new Set(frontends.map(({ address }) => address))].map(rangeOf),
+    isWide: false,
+  };
+}
+
+function saysSame(a: Frontend, b: Frontend): boolean {
+  return a.affinitySeconds === b.affinitySeconds && a.backends.length === b.backends.length &&
+    a.backends.every(({ address, port }, index) =>
+      address === b.backends[index]?.address && port === b.backends[index].port
+    );
+}
+
+function valueOf({ set, frontend }: Written): Uint8Array<ArrayBuffer> {
+  const { affinitySeconds: affinity, backends } = frontend;
+  return encodeFrontend({ set, count: backends.length, affinity });
+}
+
+/** The frontend's or backend's key of the bytes in a map. */
+function keyAt(bytes: Uint8Array<ArrayBuffer>): string {
+  const { address, port } = decodeEndpoint(bytes);
+  return keyOf({ address: formatAddress(address), port });
 }
 
 function endpointOf({ address, port }: Backend): { address: Uint8Array; port: number } {

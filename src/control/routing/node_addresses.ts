@@ -1,8 +1,9 @@
 import { readFileSync } from "node:fs";
-import { parseAddress } from "../../addresses.ts";
+import { parseAddress, specialAddress } from "../../addresses.ts";
 import { encodeNumber } from "../../kernel/maps.ts";
 import { logger } from "../../log.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
+import { MirroredMap } from "./mirrored_map.ts";
 
 const log = logger("node");
 
@@ -14,12 +15,13 @@ const REFRESH_MILLISECONDS = 10_000;
  * network namespace and of process 1's, which is the node's own when the agent's is not.
  */
 export class NodeAddresses implements Disposable {
-  readonly #map: BpfMap;
+  readonly #map: MirroredMap;
+  #content: string | undefined;
   readonly #directories: readonly string[];
   readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(map: BpfMap, procRoot: string) {
-    this.#map = map;
+    this.#map = new MirroredMap(map);
     this.#directories = [`${procRoot}/self/net`, `${procRoot}/1/net`];
     this.refresh();
     this.#timer = setInterval(() => this.refresh(), REFRESH_MILLISECONDS);
@@ -38,11 +40,15 @@ export class NodeAddresses implements Disposable {
       log.warn("this node's addresses cannot be read: {error}", { error: String(error) });
       return;
     }
-    const known = new Set(this.#map.keys().map((key) => key.toHex()));
-    for (const hex of addresses) {
-      if (!known.has(hex)) this.#map.set(Uint8Array.fromHex(hex), encodeNumber(1));
-    }
-    for (const hex of known) if (!addresses.has(hex)) this.#map.delete(Uint8Array.fromHex(hex));
+    const content = [...addresses].sort().join();
+    if (content === this.#content) return;
+    this.#content = content;
+    this.#map.apply(new Map([...addresses].map((hex) => [hex, encodeNumber(1)])));
+  }
+
+  /** How many entries of the kernel's map were wrong. */
+  audit(): number {
+    return this.#map.audit();
   }
 
   [Symbol.dispose](): void {
@@ -52,7 +58,8 @@ export class NodeAddresses implements Disposable {
 
 /**
  * The addresses that /proc/PID/net/fib_trie (entries `/32 host LOCAL`, each below its address) and if_inet6 (32
- * hexadecimal digits first) list, 16 bytes each; loopback's IPv4 ones are left out.
+ * hexadecimal digits first) list, 16 bytes each; loopback's are left out, and link-local ones, which anybody may have on
+ * another link.
  */
 export function localAddresses(fibTrie: string, ifInet6: string): Uint8Array[] {
   const found: Uint8Array[] = [];
@@ -63,7 +70,8 @@ export function localAddresses(fibTrie: string, ifInet6: string): Uint8Array[] {
   }
   for (const line of ifInet6.split("\n")) {
     const hex = /^([0-9a-f]{32}) /.exec(line)?.[1];
-    if (hex !== undefined) found.push(Uint8Array.fromHex(hex));
+    const address = hex === undefined ? undefined : Uint8Array.fromHex(hex);
+    if (address !== undefined && specialAddress(address) === undefined) found.push(address);
   }
   return found;
 }

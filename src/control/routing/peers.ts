@@ -1,46 +1,157 @@
 import { formatAddress, parseAddress } from "../../addresses.ts";
-import { decodeNumber, encodeIdentity, encodeNumber, encodePeer } from "../../kernel/maps.ts";
+import {
+  decodeIdentity,
+  decodeNumber,
+  decodePeer,
+  encodeIdentity,
+  encodeNumber,
+  encodePeer,
+} from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
+import { SystemError } from "../../native/errno.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
-import type { PeerChange } from "../rules/peer_index.ts";
+import type { Peer } from "../../cluster/registry.ts";
+import type { PeerChange, PeerIndex } from "../rules/peer_index.ts";
+import { rangeOf, type Refusal } from "../rules/refusal.ts";
+import type { Repairs } from "./problem.ts";
 
 /** Keeps the kernel's maps `peers` and `identities` equal to the registry. */
 export class Peers {
   readonly #map: BpfMap;
   readonly #identities: Identities;
+  readonly #workers: Pick<RelayWorkers, "peersChanged">;
+  readonly #index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>;
   #generation = 0;
+  /** What an earlier agent has left is gone. */
+  #isPruned = false;
+  /** By address: what could not be written, and is tried again. */
+  readonly #failed = new Map<string, Refusal>();
 
   constructor(
     redirector: Pick<Redirector, "peers" | "identities">,
-    readonly workers: Pick<RelayWorkers, "peersChanged">,
+    workers: Pick<RelayWorkers, "peersChanged">,
+    index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>,
   ) {
     this.#map = redirector.peers;
     this.#identities = new Identities(redirector.identities);
+    this.#workers = workers;
+    this.#index = index;
   }
 
+  /** Never throws: what could not be written is among {@link refusals}. */
   apply(changes: readonly PeerChange[]): void {
-    for (const { address, before, now } of changes) {
-      const key = new Uint8Array(parseAddress(address));
-      if (now === undefined) this.#map.delete(key);
-      else {
-        // The identity first: whoever finds the peer finds it, too.
-        const identity = this.#identities.use(now.identity);
-        this.#map.set(key, encodePeer({ identity, generation: ++this.#generation }));
-      }
+    this.#retry();
+    // What goes makes room.
+    const gone = changes.filter(({ now }) => now === undefined);
+    const here = changes.filter(({ now }) => now !== undefined);
+    for (const { address, before, now } of [...gone, ...here]) {
+      // The identity first: whoever finds the peer finds it, too.
+      if (now !== undefined) this.#identities.use(now.identity);
+      this.#write(address, now, before);
       if (before !== undefined) this.#identities.release(before.identity);
     }
-    if (changes.some(({ before }) => before !== undefined)) this.workers.peersChanged();
+    if (changes.some(({ before }) => before !== undefined)) this.#workers.peersChanged();
   }
 
   /** Removes what an earlier agent has left and no slice names any more. */
-  prune(isPeer: (address: string) => boolean): void {
-    for (const key of this.#map.keys()) if (!isPeer(formatAddress(key))) this.#map.delete(key);
+  prune(): void {
+    this.#isPruned = true;
+    for (const key of this.#map.keys()) {
+      if (this.#index.get(formatAddress(key)) === undefined) this.#map.delete(key);
+    }
     this.#identities.prune();
+    this.#retry();
+  }
+
+  /** Peers that could not be written: nobody may take their addresses for plain. */
+  refusals(): Refusal[] {
+    return [...this.#failed.values()];
+  }
+
+  /** Reads the kernel's maps whole, and writes again what is not as it was written. */
+  audit(): Repairs {
+    if (!this.#isPruned) return {};
+    this.#retry();
+    const { stale, wrong, right } = this.#compare();
+    for (const key of stale) this.#map.delete(key);
+    for (const peer of wrong) this.#write(peer.address, peer);
+    const known = right + wrong.length + this.#failed.size;
+    const missing = known < this.#index.size ? this.#missing() : [];
+    for (const peer of missing) this.#write(peer.address, peer);
+    const peers = stale.length + wrong.length + missing.length;
+    if (peers > 0) this.#workers.peersChanged();
+    return { peer: peers, identity: this.#identities.audit() };
+  }
+
+  #compare(): { stale: Uint8Array<ArrayBuffer>[]; wrong: Peer[]; right: number } {
+    const stale: Uint8Array<ArrayBuffer>[] = [];
+    const wrong: Peer[] = [];
+    let right = 0;
+    for (const { key, value } of this.#map.entries()) {
+      const peer = this.#index.get(formatAddress(key));
+      if (peer === undefined) stale.push(key);
+      else if (this.#failed.has(peer.address)) continue;
+      else if (this.#isRight(value, peer)) right++;
+      else wrong.push(peer);
+    }
+    return { stale, wrong, right };
+  }
+
+  #isRight(value: Uint8Array<ArrayBuffer>, peer: Peer): boolean {
+    const { identity, ready } = decodePeer(value);
+    return ready === peer.ready && identity === this.#identities.numberOf(peer.identity);
+  }
+
+  #missing(): Peer[] {
+    return [...this.#index].filter(({ address }) =>
+      !this.#failed.has(address) && this.#map.get(keyOf(address)) === undefined
+    );
+  }
+
+  #retry(): void {
+    for (const address of this.#failed.keys()) this.#write(address, this.#index.get(address));
+  }
+
+  #write(address: string, peer: Peer | undefined, before?: Peer): void {
+    const key = keyOf(address);
+    try {
+      if (peer === undefined) this.#map.delete(key);
+      else {
+        const identity = this.#identities.numberOf(peer.identity);
+        const generation = this.#generationOf(key, peer, before);
+        this.#map.set(key, encodePeer({ identity, generation, ready: peer.ready }));
+      }
+      this.#failed.delete(address);
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#failed.set(address, {
+        where: address,
+        message:
+          `is a peer's (${peer?.pod}), but cannot be written, so connections to it are refused; ` +
+          `it is tried again: ${error.message}`,
+        ranges: [rangeOf(address)],
+        isWide: false,
+      });
+    }
+  }
+
+  /** The number of the pod that has the address now: another one only for another pod. */
+  #generationOf(key: Uint8Array<ArrayBuffer>, now: Peer, before: Peer | undefined): number {
+    const isSame = before?.uid === now.uid && before.identity === now.identity;
+    const value = isSame ? this.#map.get(key) : undefined;
+    return value === undefined ? ++this.#generation : decodePeer(value).generation;
   }
 }
 
-/** SPIFFE IDs by number, as long as a peer has them. A number is never used again while the agent runs. */
+function keyOf(address: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(parseAddress(address));
+}
+
+/**
+ * SPIFFE IDs by number, as long as a peer has them. A number is never used again while the agent runs. A peer whose
+ * identity could not be written is refused by the relay.
+ */
 class Identities {
   readonly #map: BpfMap;
   readonly #known = new Map<string, { readonly number: number; peers: number }>();
@@ -54,16 +165,20 @@ class Identities {
     this.#next = [...this.#earlier].reduce((most, number) => Math.max(most, number), 0) + 1;
   }
 
-  use(id: string): number {
+  /** 0, which no identity has, for one that nobody uses. */
+  numberOf(id: string): number {
+    return this.#known.get(id)?.number ?? 0;
+  }
+
+  use(id: string): void {
     const known = this.#known.get(id);
     if (known !== undefined) {
       known.peers++;
-      return known.number;
+      return;
     }
     const number = this.#next++;
-    this.#map.set(encodeNumber(number), encodeIdentity(id));
     this.#known.set(id, { number, peers: 1 });
-    return number;
+    this.#write(id, number);
   }
 
   release(id: string): void {
@@ -76,5 +191,29 @@ class Identities {
   prune(): void {
     for (const number of this.#earlier) this.#map.delete(encodeNumber(number));
     this.#earlier.clear();
+  }
+
+  audit(): number {
+    let repaired = 0;
+    const found = new Map<number, string>();
+    for (const { key, value } of this.#map.entries()) {
+      found.set(decodeNumber(key), decodeIdentity(value));
+    }
+    for (const [id, { number }] of this.#known) {
+      if (found.get(number) !== id) repaired += this.#write(id, number) ? 1 : 0;
+      found.delete(number);
+    }
+    for (const number of found.keys()) this.#map.delete(encodeNumber(number));
+    return repaired + found.size;
+  }
+
+  #write(id: string, number: number): boolean {
+    try {
+      this.#map.set(encodeNumber(number), encodeIdentity(id));
+      return true;
+    } catch (error) {
+      if (error instanceof SystemError) return false;
+      throw error;
+    }
   }
 }

@@ -1,9 +1,11 @@
 import { type Cidr, firstAddress, parseCidr } from "../../cidr.ts";
+import type { Service } from "../../cluster/services.ts";
 import { encodeEgressRule, encodeRange, MAX_RULE_PORTS } from "../../kernel/maps.ts";
 import { logger } from "../../log.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
-import type { Service } from "../../cluster/services.ts";
 import { type EgressException, type EgressRule, egressRules } from "../rules/egress_rules.ts";
+import { MirroredMap } from "./mirrored_map.ts";
+import type { RoutingProblem } from "./problem.ts";
 
 const log = logger("egress");
 
@@ -13,41 +15,70 @@ export interface StrictEgressOptions {
   readonly exceptions: readonly EgressException[];
 }
 
+/** Whatever the cluster's ranges are: a link-local address is that of somebody on the node, or of another pod. */
+const ALWAYS_INSIDE = ["fe80::/10"].map(parseCidr).filter((range) => range !== undefined);
+
 /** Keeps the kernel's map `egress_rules`, by which pods with strict egress are judged. */
 export class StrictEgress {
+  readonly #map: MirroredMap;
+  #problem: string | undefined;
   #content: string | undefined;
 
-  constructor(readonly map: BpfMap, readonly options: StrictEgressOptions) {}
+  constructor(map: BpfMap, readonly options: StrictEgressOptions) {
+    this.#map = new MirroredMap(map);
+  }
 
-  /** The API server is always excepted: pods find it by its Service, `default/kubernetes`. */
+  /** The API server is always excepted: pods find it by its Service, `default/kubernetes`. Never throws. */
   apply(services: ReadonlyMap<string, Service>): void {
-    const { inside, exceptions } = this.options;
-    const rules = egressRules(
-      inside,
-      [...exceptions, ...apiServer(services.get("default/kubernetes"))],
-      MAX_RULE_PORTS,
-    );
+    const rules = this.#rules(services.get("default/kubernetes"));
+    if (rules === undefined) return;
     const content = JSON.stringify(
       rules.map(({ range, ports }) => [range.first.toString(16), range.prefix, ports]),
     );
     if (content === this.#content) return;
     this.#content = content;
-    this.#write(rules);
-    log.debug("{count} ranges are inside the cluster for strict egress", { count: rules.length });
+    this.#map.apply(
+      new Map(
+        rules.map(({ range, ports }) => [
+          encodeRange(firstAddress(range), range.prefix).toHex(),
+          encodeEgressRule(ports),
+        ]),
+      ),
+    );
   }
 
-  #write(rules: readonly EgressRule[]): void {
-    const keys = new Set<string>();
-    for (const { range, ports } of rules) {
-      const key = encodeRange(firstAddress(range), range.prefix);
-      keys.add(key.toHex());
-      this.map.set(key, encodeEgressRule(ports));
+  problems(): RoutingProblem[] {
+    const message = this.#problem ?? this.#map.failure?.message;
+    return message === undefined
+      ? []
+      : [{ where: "strict egress", message: `its rules stay as they are: ${message}`, ranges: [] }];
+  }
+
+  /** How many entries of the kernel's map were wrong. */
+  audit(): number {
+    return this.#map.audit();
+  }
+
+  /** Undefined when there are too many. */
+  #rules(apiServer: Service | undefined): EgressRule[] | undefined {
+    const { inside, exceptions } = this.options;
+    try {
+      const rules = egressRules(
+        [...inside, ...ALWAYS_INSIDE],
+        [...exceptions, ...exceptionsFor(apiServer)],
+        MAX_RULE_PORTS,
+      );
+      this.#problem = undefined;
+      return rules;
+    } catch (error) {
+      this.#problem = String(error);
+      log.error("the rules of strict egress stay as they are: {error}", { error: String(error) });
+      return undefined;
     }
-    for (const key of this.map.keys()) if (!keys.has(key.toHex())) this.map.delete(key);
   }
 }
 
-function apiServer(service: Service | undefined): EgressException[] {
+function exceptionsFor(service: Service | undefined): EgressException[] {
   return (service?.clusterIps ?? []).flatMap((address) => {
     const range = parseCidr(`${address}/${address.includes(":") ? 128 : 32}`);
     return range === undefined ? [] : service?.ports.map(({ port }) => ({ range, port })) ?? [];

@@ -40,6 +40,15 @@ export function frontendsOf(
   );
 }
 
+/** Those that can be served now, or all when none can: the others are waited for. */
+export function preferReady(
+  backends: readonly Backend[],
+  isWaitedFor: (address: string) => boolean,
+): readonly Backend[] {
+  const ready = backends.filter(({ address }) => !isWaitedFor(address));
+  return ready.length === 0 ? backends : ready;
+}
+
 function backendsOf(
   { localOnly }: Service,
   portName: string,

@@ -1,10 +1,11 @@
 import { deepStrictEqual } from "node:assert/strict";
 import type { Service, ServiceEndpoint, ServiceEndpoints } from "../../cluster/services.ts";
-import { frontendsOf } from "./endpoint_choice.ts";
+import { frontendsOf, preferReady } from "./endpoint_choice.ts";
 
 const SERVICE: Service = {
   namespace: "shop",
   name: "api",
+  created: 0,
   clusterIps: ["10.96.0.1", "fd96::1"],
   ports: [{ name: "http", port: 80 }],
   affinitySeconds: 0,
@@ -85,6 +86,15 @@ Deno.test("hints mean nothing to a node without a zone", () => {
     frontendsOf(SERVICE, slices, { node: "a", zone: undefined })[0]?.backends.length,
     1,
   );
+});
+
+Deno.test("a peer that cannot be served yet is chosen only when nothing else is there", () => {
+  const backends = ["10.0.0.1", "10.0.0.2"].map((address) => ({ address, port: 80 }));
+  const [one, two] = backends;
+  deepStrictEqual(preferReady(backends, () => false), backends);
+  deepStrictEqual(preferReady(backends, (address) => address === one?.address), [two]);
+  deepStrictEqual(preferReady(backends, () => true), backends);
+  deepStrictEqual(preferReady([], () => true), []);
 });
 
 function chosen(service: Service, slices: ServiceEndpoints[]): string[] {

@@ -2,6 +2,8 @@ import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
 import { hasEnded } from "./desired.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
+import type { Refusal } from "./refusal.ts";
+import { REGISTRY_LIMITS, RegistryBounds } from "./registry_bounds.ts";
 
 /** What has become of an address. */
 export interface PeerChange {
@@ -31,12 +33,16 @@ export interface AddressConflict {
  */
 export class PeerIndex {
   readonly #nodeName: string;
+  readonly #bounds: RegistryBounds;
+  /** As they were published, and as far as they are believed. */
+  #published = new Map<string, RegistryPart>();
   #parts = new Map<string, RegistryPart>();
   readonly #claims = new Map<string, Claimed>();
   readonly #conflicts = new Map<string, AddressConflict>();
 
-  constructor(nodeName: string) {
+  constructor(nodeName: string, limits = REGISTRY_LIMITS) {
     this.#nodeName = nodeName;
+    this.#bounds = new RegistryBounds(limits);
   }
 
   get size(): number {
@@ -58,6 +64,11 @@ export class PeerIndex {
     return [...this.#conflicts.values()];
   }
 
+  /** Where there may be peers that are not among these: what was published and is not believed. */
+  refusals(): Refusal[] {
+    return this.#bounds.refusals();
+  }
+
   /**
    * Takes over the state. A part that is the same object as before has not changed. While `complete` is false,
    * parts may be missing: none is taken for gone.
@@ -67,12 +78,16 @@ export class PeerIndex {
     const note = (address: string) => {
       if (!before.has(address)) before.set(address, this.get(address));
     };
-    const parts = new Map(registry.map((part) => [part.slice, part]));
+    const published = new Map(registry.map((part) => [part.slice, part]));
+    if (!complete) {
+      for (const [slice, part] of this.#published) {
+        if (!published.has(slice)) published.set(slice, part);
+      }
+    }
+    this.#published = published;
+    const parts = this.#bounds.apply(published.values());
     for (const [slice, part] of this.#parts) {
-      const next = parts.get(slice);
-      if (next === part) continue;
-      if (next === undefined && !complete) parts.set(slice, part);
-      else this.#remove(part, note);
+      if (parts.get(slice) !== part) this.#remove(part, note);
     }
     for (const [slice, part] of parts) {
       if (this.#parts.get(slice) !== part) this.#add(part, note);

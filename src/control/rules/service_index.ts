@@ -1,10 +1,13 @@
+import type { Peer } from "../../cluster/registry.ts";
 import type { Service, ServiceEndpoints } from "../../cluster/services.ts";
-import { type Frontend, frontendsOf, type Locality } from "./endpoint_choice.ts";
+import { type Frontend, frontendsOf, type Locality, preferReady } from "./endpoint_choice.ts";
 
 /** What has become of a Service: the frontends that are to be redirected now, none when it is gone. */
 export interface ServiceChange {
   /** `namespace/name`. */
   readonly service: string;
+  /** Milliseconds since 1970; 0 when it is not known. */
+  readonly created: number;
   readonly frontends: readonly Frontend[];
 }
 
@@ -21,11 +24,14 @@ export class ServiceIndex {
   /** The Services that have frontends. */
   readonly #redirected = new Set<string>();
 
-  constructor(readonly nodeName: string, readonly isPeer: (address: string) => boolean) {}
+  constructor(
+    readonly nodeName: string,
+    readonly findPeer: (address: string) => Pick<Peer, "ready"> | undefined,
+  ) {}
 
   /**
    * @param services by `namespace/name`; one that has not changed is the same object as before, as with `endpoints`.
-   * @param movedPeers addresses that have become peers or are none any more.
+   * @param movedPeers addresses that have become peers or are none any more, or whose peers can or cannot be served.
    */
   update(
     services: Objects<Service>,
@@ -69,17 +75,28 @@ export class ServiceIndex {
       const service = this.#services.get(key);
       const frontends = service === undefined
         ? []
-        : frontendsOf(service, slices.get(key) ?? [], locality).filter(({ backends }) =>
-          backends.some(({ address }) => this.isPeer(address))
-        );
+        : this.#redirectedOf(frontendsOf(service, slices.get(key) ?? [], locality));
+      const created = service?.created ?? 0;
       const was = this.#redirected.has(key);
       if (frontends.length === 0) {
         this.#redirected.delete(key);
-        return was ? [{ service: key, frontends }] : [];
+        return was ? [{ service: key, created, frontends }] : [];
       }
       this.#redirected.add(key);
-      return [{ service: key, frontends }];
+      return [{ service: key, created, frontends }];
     });
+  }
+
+  #redirectedOf(frontends: readonly Frontend[]): Frontend[] {
+    return frontends
+      .filter(({ backends }) => backends.some(({ address }) => this.findPeer(address)))
+      .map((frontend) => ({
+        ...frontend,
+        backends: preferReady(
+          frontend.backends,
+          (address) => this.findPeer(address)?.ready === false,
+        ),
+      }));
   }
 }
 
