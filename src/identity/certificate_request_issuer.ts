@@ -1,7 +1,8 @@
+import { errorText } from "../error_text.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
-import { ApiError, errorText, isOutage } from "../kubernetes/errors.ts";
+import { ApiError, isOutage } from "../kubernetes/errors.ts";
 import { decodePem, encodePem } from "./pem.ts";
 import { RequestOutcomes } from "./request_outcomes.ts";
 import {

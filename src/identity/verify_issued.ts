@@ -1,4 +1,5 @@
 import { X509Certificate } from "node:crypto";
+import { errorText } from "../error_text.ts";
 import { quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
 import { spiffeId } from "./spiffe.ts";
@@ -52,7 +53,7 @@ export function verifyIssued(
     };
   } catch (error) {
     if (error instanceof IssuingError) throw error;
-    throw bad(error instanceof Error ? error.message : String(error), error);
+    throw bad(errorText(error), error);
   }
 }
 

@@ -31,13 +31,4 @@ export function retryAfterMilliseconds(error: unknown): number {
   return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);
 }
 
-/** What went wrong, with its causes: fetch alone says no more than "fetch failed". At most 500 characters. */
-export function errorText(error: unknown): string {
-  const texts = new Set<string>();
-  let one = error;
-  for (let depth = 0; one !== undefined && one !== null && depth < 4; depth++) {
-    texts.add(one instanceof Error ? one.message : String(one));
-    one = one instanceof Error ? one.cause : undefined;
-  }
-  return [...texts].join(": ").slice(0, 500);
-}
+export { errorText } from "../error_text.ts";

@@ -1,8 +1,9 @@
 import * as v from "valibot";
+import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { KubernetesApi } from "./api.ts";
-import { ApiError, errorText, isOutage, retryAfterMilliseconds } from "./errors.ts";
+import { ApiError, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
 import { pause } from "./pace.ts";
 

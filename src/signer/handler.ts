@@ -4,8 +4,9 @@ import { type IssuedCertificate, IssuingError, type IssuingReason } from "../ide
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
+import { errorText } from "../error_text.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
+import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import {
   authorise,

@@ -1,6 +1,7 @@
 import * as v from "valibot";
+import { errorText } from "../error_text.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
+import { ApiError } from "../kubernetes/errors.ts";
 import { pause } from "../kubernetes/pace.ts";
 import { logger } from "../log.ts";
 

@@ -5,7 +5,7 @@
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import * as v from "valibot";
-import { errorText } from "../kubernetes/errors.ts";
+import { errorText } from "../error_text.ts";
 import { pause } from "../kubernetes/pace.ts";
 import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";

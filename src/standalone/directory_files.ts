@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { logger } from "../log.ts";
+import { logger, logSentence } from "../log.ts";
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import type { Namespace, Pod, RegistrySlice } from "../cluster/objects.ts";
@@ -196,8 +196,7 @@ export class DirectoryFiles {
     for (const { file, line, message } of this.problems()) {
       const text = `${file}${line === undefined ? "" : `:${line}`}: ${message}`;
       const key = `${text}\n${this.#files.get(file)?.digest ?? ""}`;
-      // Doubled braces: the text is no template.
-      if (!this.#reported.has(key)) log.warn(text.replace(/[{}]/g, "$&$&"), { file, line });
+      if (!this.#reported.has(key)) logSentence(log, "warning", text, { file, line });
       reported.add(key);
     }
     this.#reported = reported;
@@ -273,8 +272,8 @@ async function readBounded(path: string): Promise<Uint8Array<ArrayBuffer>> {
 function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new FileError("it is not UTF-8 text");
+  } catch (cause) {
+    throw new FileError("it is not UTF-8 text", undefined, { cause });
   }
 }
 
