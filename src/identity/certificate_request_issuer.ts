@@ -1,5 +1,5 @@
 import { errorText } from "../error_text.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiClient } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
 import { ApiError, isOutage } from "../kubernetes/errors.ts";
@@ -19,7 +19,7 @@ import { verifyIssued } from "./verify_issued.ts";
 import type { LeafFacts } from "../leaf_facts.ts";
 
 export interface CertificateRequestIssuerOptions {
-  readonly api: KubernetesApi;
+  readonly api: ApiClient;
   /** The agent's. */
   readonly nodeName: string;
   /** Where the trust bundle is. */

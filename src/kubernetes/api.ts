@@ -139,6 +139,12 @@ export class KubernetesApi implements Disposable {
   }
 }
 
+/** What can be asked of an API server, without what ends the client. */
+export type ApiClient = Pick<KubernetesApi, "request" | "stream">;
+
+/** Single questions only. */
+export type ApiRequests = Pick<KubernetesApi, "request">;
+
 /** A burst of requests shares few connections: a TLS handshake costs more than a short wait. */
 const MAX_CONNECTIONS = 6;
 

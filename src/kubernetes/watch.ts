@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
-import type { KubernetesApi } from "./api.ts";
+import type { ApiClient } from "./api.ts";
 import { ApiError, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
 import { pause } from "./pace.ts";
@@ -51,7 +51,7 @@ export interface WatchedList {
  *
  * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes".
  */
-export function watchList<T>(api: KubernetesApi, options: WatchOptions<T>): WatchedList {
+export function watchList<T>(api: ApiClient, options: WatchOptions<T>): WatchedList {
   const follower = new Follower(api, options);
   return {
     synced: follower.synced.promise,
@@ -69,7 +69,7 @@ interface Known<T> {
 class Follower<T> {
   readonly synced = Promise.withResolvers<void>();
   readonly problems = new Map<string, string>();
-  readonly #api: KubernetesApi;
+  readonly #api: ApiClient;
   readonly #options: WatchOptions<T>;
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
@@ -83,7 +83,7 @@ class Follower<T> {
   #failures = 0;
   #isAway = false;
 
-  constructor(api: KubernetesApi, options: WatchOptions<T>) {
+  constructor(api: ApiClient, options: WatchOptions<T>) {
     this.#api = api;
     this.#options = options;
     this.#done = this.#run();

@@ -1,15 +1,15 @@
 import * as v from "valibot";
 import { TRUST_BUNDLE } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { bundleObject, type BundleRoot, readBundle } from "./bundle.ts";
 
 /** The trust bundle's ConfigMap, read and written by the leading signer. */
 export class BundleStore {
-  readonly #api: KubernetesApi;
+  readonly #api: ApiRequests;
   readonly #namespace: string;
 
-  constructor(api: KubernetesApi, namespace: string) {
+  constructor(api: ApiRequests, namespace: string) {
     this.#api = api;
     this.#namespace = namespace;
   }

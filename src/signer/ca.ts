@@ -7,7 +7,7 @@ import type { SigningAuthority } from "../identity/leaf.ts";
 import { caId, newCa } from "../identity/new_ca.ts";
 import { decodePem } from "../identity/pem.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import { quoted } from "../names.ts";
@@ -28,7 +28,7 @@ export interface ClusterCa extends SigningAuthority {
  * @throws {ApiError} when the API server refuses.
  */
 export async function openCa(
-  api: KubernetesApi,
+  api: ApiRequests,
   namespace: string,
   trustDomain: string,
 ): Promise<ClusterCa> {

@@ -1,11 +1,11 @@
 import type * as X509 from "@peculiar/x509";
 import { type Pod, readPod } from "../cluster/objects.ts";
+import { errorText } from "../error_text.ts";
 import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
-import { errorText } from "../error_text.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import {
@@ -32,7 +32,7 @@ const audit = logger("signer");
 
 export interface HandlerOptions {
   readonly x509: typeof X509;
-  readonly api: KubernetesApi;
+  readonly api: ApiRequests;
   /** The request as a watch has seen it last, which saves asking for it; its version guards the writes. */
   readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;

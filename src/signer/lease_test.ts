@@ -2,7 +2,7 @@ import { ok, strictEqual } from "node:assert/strict";
 import { delay } from "../../tests/lab/delay.ts";
 import { eventually, LEASE, SigningCluster } from "../../tests/lab/signing.ts";
 import { openKubernetesApi } from "../kubernetes/open.ts";
-import { campaign, type Candidacy } from "./lease.ts";
+import { Candidacy } from "./lease.ts";
 
 interface Lease {
   spec?: { holderIdentity?: string; leaseTransitions?: number };
@@ -34,7 +34,7 @@ Deno.test("a leader that cannot renew stops before another begins", async () => 
   await using cluster = await SigningCluster.open();
   const account = await cluster.server.user("other", ["system:masters"]);
   using api = await openKubernetesApi(account.kubeconfig);
-  const old = campaign({ api, ...WHERE, identity: "old", times: TIMES });
+  const old = new Candidacy({ api, ...WHERE, identity: "old", times: TIMES });
   await eventually("old leads", () => old.remaining() > 0);
   const next = await run(cluster, "next");
   await cluster.server.misbehave({ user: account.username, status: 503 });
@@ -82,7 +82,7 @@ async function run(
   onLead: () => void = () => {},
 ): Promise<Candidacy> {
   const api = await cluster.api("signer");
-  return campaign({ api, ...WHERE, identity, times: TIMES, onLead });
+  return new Candidacy({ api, ...WHERE, identity, times: TIMES, onLead });
 }
 
 function leaders(candidates: Candidacy[]): number {
