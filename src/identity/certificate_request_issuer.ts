@@ -54,7 +54,7 @@ export function openCertificateRequestIssuer(
   const outcomes = new RequestOutcomes(options.api, options.nodeName);
   const closed = new AbortController();
   return {
-    async issue(pod, csr, signal) {
+    async issue(pod, request, signal) {
       const late = AbortSignal.timeout(deadline);
       const signals = AbortSignal.any([
         late,
@@ -62,10 +62,11 @@ export function openCertificateRequestIssuer(
         ...signal === undefined ? [] : [signal],
       ]);
       try {
-        const chain = await requestCertificate(options, outcomes, pod, csr, signals);
+        const chain = await requestCertificate(options, outcomes, pod, request.csr, signals);
         const { trustDomain, leafFacts } = options;
+        const { publicKey } = request;
         return await bundle.retried(
-          (roots) => verifyIssued(chain, { pod, csr, trustDomain, roots, leafFacts }),
+          (roots) => verifyIssued(chain, { pod, publicKey, trustDomain, roots, leafFacts }),
           signals,
         );
       } catch (error) {

@@ -2,10 +2,10 @@ import * as v from "valibot";
 import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
+import { jittered, pause } from "../waiting.ts";
 import type { ApiClient } from "./api.ts";
 import { ApiError, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
-import { pause } from "./pace.ts";
 
 const log = logger("kubernetes");
 
@@ -258,7 +258,7 @@ class Follower<T> {
     const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
     const wait = Math.max(
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
-      Math.min(backoff, MAX_BACKOFF_MILLISECONDS) * (0.5 + Math.random()),
+      jittered(Math.min(backoff, MAX_BACKOFF_MILLISECONDS), 0.5),
     );
     // The first cut is every day's; from the second on somebody may want to know.
     if (this.#failures++ > 0) {

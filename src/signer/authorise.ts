@@ -40,8 +40,14 @@ export const DENIALS = {
 /** A denial's code. */
 export type Denial = keyof typeof DENIALS;
 
+/** For whom a certificate may be made, and for how long. */
+export interface Allowed {
+  readonly allow: PodIdentity;
+  readonly ttlSeconds: number;
+}
+
 export type Verdict =
-  | { readonly allow: PodIdentity; readonly ttlSeconds: number }
+  | Allowed
   | { readonly deny: Denial; readonly message: string }
   | {
     readonly wait: string;

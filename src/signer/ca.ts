@@ -25,16 +25,18 @@ export interface ClusterCa extends SigningAuthority {
  * the API server lets one of them create the Secret, and all read that.
  *
  * @throws {IssuingError} `ca_unusable`, saying what is wrong with the Secret. Never repairs or replaces it.
- * @throws {ApiError} when the API server refuses.
+ * @throws {ApiError} when the API server refuses; the signal's reason.
  */
 export async function openCa(
   api: ApiRequests,
   namespace: string,
   trustDomain: string,
+  signal?: AbortSignal,
 ): Promise<ClusterCa> {
+  const options = signal === undefined ? {} : { signal };
   const path = `/api/v1/namespaces/${namespace}/secrets`;
   try {
-    return await readCa(await api.request("GET", `${path}/${CA_SECRET}`), trustDomain);
+    return await readCa(await api.request("GET", `${path}/${CA_SECRET}`, options), trustDomain);
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
   }
@@ -42,6 +44,7 @@ export async function openCa(
   const encode = (text: string) => new TextEncoder().encode(text).toBase64();
   try {
     await api.request("POST", path, {
+      ...options,
       body: {
         apiVersion: "v1",
         kind: "Secret",
@@ -54,7 +57,7 @@ export async function openCa(
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 409) throw error;
   }
-  return await readCa(await api.request("GET", `${path}/${CA_SECRET}`), trustDomain);
+  return await readCa(await api.request("GET", `${path}/${CA_SECRET}`, options), trustDomain);
 }
 
 /**

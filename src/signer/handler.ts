@@ -9,6 +9,7 @@ import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import {
+  type Allowed,
   authorise,
   type AuthoriseSettings,
   type Claim,
@@ -77,7 +78,7 @@ export class RequestHandler {
   }
 
   async #decide(name: string): Promise<Outcome> {
-    const { x509, settings, rotation, trustDomain } = this.#options;
+    const { x509, settings } = this.#options;
     const object = asRequest(
       this.#options.seen?.(name) ?? await this.#get(`${REQUESTS_PATH}/${name}`),
     );
@@ -105,6 +106,18 @@ export class RequestHandler {
       return await this.#refuse(object, request, code, message);
     }
 
+    return await this.#issue(object, request, claim, verdict, proof);
+  }
+
+  /** Takes a request that may have its certificate to its end. */
+  async #issue(
+    object: RequestObject,
+    request: CsrFacts,
+    claim: Claim,
+    { allow: pod, ttlSeconds }: Allowed,
+    proof: Promise<CryptoKey>,
+  ): Promise<"done"> {
+    const { x509, rotation, trustDomain } = this.#options;
     let publicKey: CryptoKey;
     try {
       publicKey = await proof;
@@ -115,11 +128,7 @@ export class RequestHandler {
     }
     // Before the approval: what is approved is signed at once.
     const authority = await rotation.authority(this.#timeout());
-    const { ttlSeconds } = verdict;
-    const signing = signLeaf(x509, authority, publicKey, verdict.allow, {
-      trustDomain,
-      ttlSeconds,
-    });
+    const signing = signLeaf(x509, authority, publicKey, pod, { trustDomain, ttlSeconds });
     signing.catch(() => {}); // awaited once the approval is written
     const approved = request.state === "approved" ? object : asRequest(
       await this.#put(object, {
@@ -130,6 +139,7 @@ export class RequestHandler {
     try {
       leaf = await signing;
     } catch (error) {
+      audit.error("signing {csr} failed: {error}", { csr: request.name, error: errorText(error) });
       const reason = error instanceof IssuingError ? error.message : "signing failed";
       return await this.#refuse(
         approved,

@@ -2,8 +2,8 @@ import * as v from "valibot";
 import { errorText } from "../error_text.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
 import { logger } from "../log.ts";
+import { jittered, pause } from "../waiting.ts";
 
 const log = logger("signer");
 
@@ -75,8 +75,7 @@ export class Candidacy {
   async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       await this.#round();
-      const wait = this.#times.retry * (1 + 0.2 * Math.random());
-      await pause(wait, this.#stop.signal).catch(() => {}); // closed
+      await pause(jittered(1.1 * this.#times.retry), this.#stop.signal).catch(() => {}); // closed
     }
   }
 

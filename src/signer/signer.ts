@@ -7,9 +7,9 @@ import * as x509 from "@peculiar/x509";
 import { errorText } from "../error_text.ts";
 import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { ApiClient } from "../kubernetes/api.ts";
-import { pause } from "../kubernetes/pace.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
+import { pause } from "../waiting.ts";
 import { BundleStore } from "./bundle_store.ts";
 import { openCa, readCa } from "./ca.ts";
 import { RequestHandler } from "./handler.ts";
@@ -71,10 +71,11 @@ async function offerFirstCa(
 ): Promise<boolean> {
   for (let delay = 500; !signal.aborted; delay = Math.min(delay * 2, 10_000)) {
     try {
-      rotation.offer(await openCa(api, namespace, trustDomain));
+      rotation.offer(await openCa(api, namespace, trustDomain, signal));
       health.problem = undefined;
       return true;
     } catch (error) {
+      if (signal.aborted) break;
       health.problem = errorText(error);
       log.error("the CA cannot be read: {error}", { error: errorText(error) });
     }

@@ -32,7 +32,7 @@ export async function openInProcessIssuer(options: InProcessIssuerOptions): Prom
   const ca = await import("./ca_directory.ts");
   const x509 = await import("@peculiar/x509");
   const authority = await ca.openCaDirectory(directory, trustDomain);
-  const issue: Issuer["issue"] = async (pod, csr, signal) => {
+  const issue: Issuer["issue"] = async (pod, { csr }, signal) => {
     signal?.throwIfAborted();
     ca.requireCurrent(`${directory}/ca.crt`, authority.certificate, new Date());
     const publicKey = await provenKey(x509, csr);
@@ -43,8 +43,8 @@ export async function openInProcessIssuer(options: InProcessIssuerOptions): Prom
   // One after the other: it is all one thread's work, and 50 at once leave 20 MB more heap behind.
   let last: Promise<unknown> = Promise.resolve();
   return {
-    issue(pod, csr, signal) {
-      const next = last.then(() => issue(pod, csr, signal));
+    issue(pod, request, signal) {
+      const next = last.then(() => issue(pod, request, signal));
       last = next.catch(() => {}); // its caller is told
       return next;
     },
