@@ -2,6 +2,7 @@ import { errorText } from "../error_text.ts";
 import type { ApiClient } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
+import type { V1CertificateSigningRequest, Wire } from "../kubernetes/models.ts";
 import { ApiError, isOutage } from "../kubernetes/errors.ts";
 import { decodePem, encodePem } from "./pem.ts";
 import { RequestOutcomes } from "./request_outcomes.ts";
@@ -116,7 +117,7 @@ async function requestCertificate(
       usages: USAGES,
       ...(ttlSeconds < MIN_EXPIRATION_SECONDS ? {} : { expirationSeconds: ttlSeconds }),
     },
-  };
+  } satisfies Wire<V1CertificateSigningRequest>;
   const failed = new AbortController(); // of what waits for the outcome, when filing fails
   const outcome = outcomes.of(name, AbortSignal.any([signal, failed.signal]));
   outcome.catch(() => {}); // awaited below, or nobody needs it

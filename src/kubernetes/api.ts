@@ -32,17 +32,7 @@ export class KubernetesApi implements Disposable {
   constructor(connection: ClusterConnection) {
     this.#connection = connection;
     this.server = connection.server;
-    const { certificateAuthority, clientCertificate } = connection;
-    this.#client = Deno.createHttpClient({
-      // Not HTTP/2: there all requests wait when packets are dropped on their one connection, until the kernel
-      // gives it up after 15 minutes; and each with a body waits 40 ms, since Deno leaves Nagle's algorithm on.
-      http2: false,
-      poolIdleTimeout: 15_000, // for the same first reason
-      caCerts: [certificateAuthority],
-      ...(clientCertificate === undefined
-        ? {}
-        : { cert: clientCertificate.certificate, key: clientCertificate.key }),
-    });
+    this.#client = clientOf(connection);
   }
 
   /** Milliseconds since anything was heard from the API server. */
@@ -150,6 +140,25 @@ const MAX_CONNECTIONS = 6;
 
 /** All of a process, while the server is away: half of what an agent is allowed, for retries inside fetch. */
 export const MAX_OUTAGE_RATE = 2.5;
+
+/** @throws {Error} when a certificate or key of the connection cannot be used. */
+function clientOf({ server, certificateAuthority, clientCertificate }: ClusterConnection) {
+  try {
+    return Deno.createHttpClient({
+      // Not HTTP/2: there all requests wait when packets are dropped on their one connection, until the
+      // kernel gives it up after 15 minutes; and each with a body waits 40 ms, since Deno leaves Nagle's
+      // algorithm on.
+      http2: false,
+      poolIdleTimeout: 15_000, // for the same first reason
+      caCerts: [certificateAuthority],
+      ...(clientCertificate === undefined
+        ? {}
+        : { cert: clientCertificate.certificate, key: clientCertificate.key }),
+    });
+  } catch (cause) {
+    throw new Error(`cannot use the CA or the client certificate for ${server}`, { cause });
+  }
+}
 
 function errorOf(response: Response, text: string, what: string): ApiError {
   const status = statusOf(text);

@@ -13,7 +13,9 @@ export async function pluginCredentials(
 ): Promise<Pick<ClusterConnection, "token" | "clientCertificate">> {
   const config = new KubeConfig();
   config.loadFromFile(file);
-  const { token, certificate, key } = await credentialsOf(config);
+  const { token, certificate, key } = await credentialsOf(config).catch((cause) => {
+    throw new Error(`the plugin of the kubeconfig ${file} has failed`, { cause });
+  });
   if (token === undefined) {
     if (certificate !== undefined && key !== undefined) {
       return { clientCertificate: { certificate, key } };

@@ -6,6 +6,7 @@
  */
 import { createHash, X509Certificate } from "node:crypto";
 import * as v from "valibot";
+import type { V1ConfigMap, Wire } from "../kubernetes/models.ts";
 import { decodePem, encodePem } from "../identity/pem.ts";
 import { ROOTS_ANNOTATION, TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "../identity/signing_names.ts";
 
@@ -100,7 +101,7 @@ export function bundleObject(
   bundle: readonly BundleRoot[],
   namespace: string,
   existing: unknown,
-): unknown {
+): Wire<V1ConfigMap> {
   const { metadata, data } = existing === undefined
     ? { metadata: {}, data: {} }
     : v.parse(BundleSchema, existing);

@@ -9,6 +9,7 @@ import { decodePem } from "../identity/pem.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import type { V1Secret, Wire } from "../kubernetes/models.ts";
 import { logger } from "../log.ts";
 import { quoted } from "../names.ts";
 
@@ -51,7 +52,7 @@ export async function openCa(
         metadata: { name: CA_SECRET, namespace },
         type: "kubernetes.io/tls",
         data: { "tls.crt": encode(certificate), "tls.key": encode(key) },
-      },
+      } satisfies Wire<V1Secret>,
     });
     log.info("made a new CA in Secret {secret}", { secret: `${namespace}/${CA_SECRET}` });
   } catch (error) {

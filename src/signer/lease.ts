@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { errorText } from "../error_text.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import type { V1Lease, Wire } from "../kubernetes/models.ts";
 import { logger } from "../log.ts";
 import { jittered, pause } from "../waiting.ts";
 
@@ -120,7 +121,7 @@ async function takeOrRenew(options: LeaseOptions, times: LeaseTimes, seen: Seen)
         kind: "Lease",
         metadata: { name, namespace },
         spec,
-      },
+      } satisfies Wire<V1Lease>,
     }));
   }
   const { metadata, spec = {} } = lease;
