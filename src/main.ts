@@ -39,6 +39,11 @@ try {
         if (!checkCommand(command.options)) Deno.exit(1);
         break;
       }
+      case "version": {
+        const { versionCommand } = await import("./commands/version.ts");
+        await versionCommand(command.options);
+        break;
+      }
       case "cleanup": {
         const { cleanupCommand } = await import("./commands/cleanup.ts");
         cleanupCommand(command.options);

@@ -241,6 +241,10 @@ export const COMMANDS = {
     about: "detach everything from this node; pods go on with plain connections",
     options: { "state-dir": STATE_DIR },
   },
+  version: {
+    about: "print the version and the commit",
+    options: { json: { about: "print JSON" } },
+  },
 } as const satisfies Record<string, { about: string; options: Record<string, OptionSpec> }>;
 
 export type CommandName = keyof typeof COMMANDS;
