@@ -79,7 +79,9 @@ const plugin: Deno.lint.Plugin = {
 };
 export default plugin;
 
-/** Visits everything that names another module: imports and exports, of types too, and `import()`. */
+/**
+ * Visits everything that names another module: imports and exports, of types too, and `import()`.
+ */
 export function importVisitor(
   visit: (node: Deno.lint.Node, source: string) => void,
 ): Deno.lint.LintVisitor {

@@ -1,7 +1,7 @@
 /**
- * An error as people read it, in a log, on a terminal or in a status: its message and its causes' (fetch
- * alone says no more than "fetch failed"), on one line of at most 500 printable characters. A cause that
- * the text before it has quoted already is not said again.
+ * An error as people read it, in a log, on a terminal or in a status: its message and its causes'
+ * (fetch alone says no more than "fetch failed"), on one line of at most 500 printable characters.
+ * A cause that the text before it has quoted already is not said again.
  */
 export function errorText(error: unknown): string {
   let text = "";
@@ -16,7 +16,9 @@ export function errorText(error: unknown): string {
   return printable(line).slice(0, MAX_CHARACTERS);
 }
 
-/** `text` with its control and formatting characters escaped, so that nobody forges a line with it. */
+/**
+ * `text` with its control and formatting characters escaped, so that nobody forges a line with it.
+ */
 export function printable(text: string): string {
   return text.replace(
     /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,

@@ -4,7 +4,8 @@ export function delay(milliseconds: number): Promise<void> {
 }
 
 /**
- * Resolves after so many milliseconds, or when its entry in `wakers` is called, which is there meanwhile.
+ * Resolves after so many milliseconds, or when its entry in `wakers` is called, which is there
+ * meanwhile.
  *
  * @throws the signal's reason.
  */
@@ -28,7 +29,9 @@ export function pause(
   });
 }
 
-/** A time, give or take a part of it by chance, so that many do not do the same at the same moment. */
+/**
+ * A time, give or take a part of it by chance, so that many do not do the same at the same moment.
+ */
 export function jittered(milliseconds: number, part = 0.1): number {
   return milliseconds * (1 - part + 2 * part * Math.random());
 }

@@ -11,8 +11,8 @@ export function jsonLines(): TextFormatter {
 }
 
 /**
- * One line for people: time, level, logger, the sentence, and `key=value` for each property that the
- * sentence does not say.
+ * One line for people: time, level, logger, the sentence, and `key=value` for each property that
+ * the sentence does not say.
  *
  *     2026-11-27T13:40:10.123Z INFO kube-gateway.agent: the agent of node-a is ready workers=2
  */
@@ -31,7 +31,9 @@ export function textLines(): TextFormatter {
   });
 }
 
-/** Whether the sentence has the property already: by a placeholder, or because its text is in it. */
+/**
+ * Whether the sentence has the property already: by a placeholder, or because its text is in it.
+ */
 function isSaid(
   key: string,
   value: unknown,

@@ -14,7 +14,8 @@ export function signalled(...signals: Deno.Signal[]): Promise<void> {
 export async function configureLog(options: Options): Promise<void> {
   const lines = textOption(options, "log-format") === "json" ? jsonLines() : textLines();
   const encoder = new TextEncoder();
-  const lowestLevel = textOption(options, "log-level") as LogLevel; // command_line.ts allows its names only
+  // The command line has been checked: it is one of the names.
+  const lowestLevel = textOption(options, "log-level") as LogLevel;
   await configure({
     sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(lines(record))) },
     loggers: [

@@ -16,8 +16,9 @@ export async function versionCommand(options: Options): Promise<void> {
 }
 
 /**
- * The commit of the code in `root`: what the image's build has written to `build/commit`, else what git says
- * of the sources, with `-dirty` when they are not as committed; `unknown` when neither knows.
+ * The commit of the code in `root`: what the image's build has written to `build/commit`, else what
+ * git says of the sources, with `-dirty` when they are not as committed; `unknown` when neither
+ * knows.
  */
 export async function commitOf(root: string): Promise<string> {
   const text = await Deno.readTextFile(`${root}/build/commit`).catch(() => gitCommit(root));

@@ -43,9 +43,9 @@ export interface CertificateRequestIssuer extends Issuer {
 }
 
 /**
- * The agent's issuer in a cluster: files a CertificateSigningRequest for the pod, waits for what the signer
- * makes of it, and checks that against what peers will ask of it. Requests stay where they are: the API
- * server collects them, and the agent needs no right to delete.
+ * The agent's issuer in a cluster: files a CertificateSigningRequest for the pod, waits for what
+ * the signer makes of it, and checks that against what peers will ask of it. Requests stay where
+ * they are: the API server collects them, and the agent needs no right to delete.
  */
 export function openCertificateRequestIssuer(
   options: CertificateRequestIssuerOptions,
@@ -144,7 +144,10 @@ async function requestCertificate(
   );
 }
 
-/** What fails because the API server is away is tried again until the signal; the client sets the pace. */
+/**
+ * What fails because the API server is away is tried again until the signal; the client sets the
+ * pace.
+ */
 async function persistently<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
@@ -165,7 +168,10 @@ function chainOf(base64: string): Uint8Array<ArrayBuffer>[] {
   }
 }
 
-/** Each try files a request that stays for hours: when the signer is away, rather few that wait long. */
+/**
+ * Each try files a request that stays for hours: when the signer is away, rather few that wait
+ * long.
+ */
 const DEADLINE_MILLISECONDS = 300_000;
 
 /** The API server's own limit (certificates.k8s.io/v1); less is the signer's to know. */

@@ -1,6 +1,6 @@
 /**
- * A new pod key and the request for its certificate. The request is written here, byte by byte: it has
- * one shape, and the library that could write it costs the agent 24 MB of memory.
+ * A new pod key and the request for its certificate. The request is written here, byte by byte: it
+ * has one shape, and the library that could write it costs the agent 24 MB of memory.
  */
 
 import type { CertificateRequest } from "./issuer.ts";
@@ -12,8 +12,8 @@ export interface KeyAndRequest extends CertificateRequest {
 }
 
 /**
- * Makes an ECDSA P-256 key and a certificate signing request with an empty subject and no attributes:
- * the issuer knows who the pod is and would ignore whatever else a request says.
+ * Makes an ECDSA P-256 key and a certificate signing request with an empty subject and no
+ * attributes: the issuer knows who the pod is and would ignore whatever else a request says.
  */
 export async function newKeyAndRequest(): Promise<KeyAndRequest> {
   const keys = await crypto.subtle.generateKey(P256, true, ["sign", "verify"]);
@@ -59,7 +59,9 @@ function sequence(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return der(0x30, ...parts);
 }
 
-/** One DER element: tag, length (X.690 8.1.3; at most two bytes of it are needed here), contents. */
+/**
+ * One DER element: tag, length (X.690 8.1.3; at most two bytes of it are needed here), contents.
+ */
 function der(tag: number, ...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const header = length < 0x80

@@ -3,7 +3,8 @@ import { newKeyAndRequest } from "./csr.ts";
 import { openssl } from "./openssl_command.ts";
 
 Deno.test("OpenSSL accepts the request and finds nothing in it but the key", async () => {
-  // r and s are shorter by a byte in one of 128 requests each, longer by a sign byte in every second.
+  // r and s are shorter by a byte in one of 128 requests each, longer by a sign byte in every
+  // second.
   for (let i = 0; i < 24; i++) {
     const { csr } = await newKeyAndRequest();
     const { text } = await openssl(["req", "-inform", "DER", "-noout", "-verify", "-text"], csr);

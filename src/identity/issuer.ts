@@ -44,7 +44,9 @@ export interface Issuer {
   trustBundle(): Promise<Uint8Array[]>;
 }
 
-/** Why a certificate is denied; a metric label and log field, so a code never changes its meaning. */
+/**
+ * Why a certificate is denied; a metric label and log field, so a code never changes its meaning.
+ */
 export type IssuingReason =
   | "bad_request" // no PKCS#10 request, or too large
   | "bad_key" // not ECDSA P-256

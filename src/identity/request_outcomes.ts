@@ -15,8 +15,8 @@ export interface RequestOutcome {
 }
 
 /**
- * Tells what becomes of a node's requests, by a watch that is open only while one of them is under way: asking
- * for each again and again would cost the API server more, and time.
+ * Tells what becomes of a node's requests, by a watch that is open only while one of them is under
+ * way: asking for each again and again would cost the API server more, and time.
  */
 export class RequestOutcomes {
   readonly #api: ApiClient;

@@ -43,7 +43,10 @@ export class FollowedBundle {
     return [...this.#roots];
   }
 
-  /** What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still come. */
+  /**
+   * What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still
+   * come.
+   */
   async retried<T>(use: (roots: readonly Uint8Array[]) => T, signal: AbortSignal): Promise<T> {
     for (;;) {
       try {

@@ -21,8 +21,8 @@ export interface Expected {
 
 /**
  * Judges what a signer has issued by what peers will ask of it, so that a pod never serves with a
- * certificate that they refuse: for our key, the pod's identity and addresses, valid now, and leading to a
- * root of the bundle.
+ * certificate that they refuse: for our key, the pod's identity and addresses, valid now, and
+ * leading to a root of the bundle.
  *
  * @throws {IssuingError} `bad_certificate`; `unknown_root` when only the root is missing (yet).
  */

@@ -19,13 +19,17 @@ export class NoAnswer extends Error {
   override readonly name = "NoAnswer";
 }
 
-/** Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx. */
+/**
+ * Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx.
+ */
 export function isOutage(error: unknown): boolean {
   if (error instanceof ApiError) return error.status === 429 || error.status >= 500;
   return true;
 }
 
-/** What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire. */
+/**
+ * What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire.
+ */
 export function retryAfterMilliseconds(error: unknown): number {
   if (!(error instanceof ApiError)) return 0;
   return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);

@@ -5,8 +5,9 @@ import { parse } from "yaml";
 import { type ClusterConnection, tokenFile } from "./connection.ts";
 
 /**
- * The connection of a kubeconfig's current context. Certificates, tokens and token files are read here; only
- * for plugins is client-node's KubeConfig loaded: an idle process with it takes 124 MB, with this file 56.
+ * The connection of a kubeconfig's current context. Certificates, tokens and token files are read
+ * here; only for plugins is client-node's KubeConfig loaded: an idle process with it takes 124 MB,
+ * with this file 56.
  *
  * @throws {Error} when the file cannot be used, saying why.
  */
@@ -57,7 +58,10 @@ export async function kubeconfigConnection(file: string): Promise<ClusterConnect
   };
 }
 
-/** Where in the file it is that something is not as it must be; empty when the file cannot be read at all. */
+/**
+ * Where in the file it is that something is not as it must be; empty when the file cannot be read
+ * at all.
+ */
 function placeOf(error: unknown): string {
   const path = error instanceof v.ValiError ? v.getDotPath(error.issues[0]) : undefined;
   return path === undefined || path === null ? "it cannot be read" : `${path} is not as it must be`;
@@ -93,7 +97,10 @@ const IMPERSONATION =
   "and no request is made in another's name: give the user credentials of its own";
 const PASSWORDS = "and Kubernetes has no passwords since 1.19: give it a token or a certificate";
 
-/** What says how to connect and as whom, and is not done here: to ignore it would be to do something else. */
+/**
+ * What says how to connect and as whom, and is not done here: to ignore it would be to do something
+ * else.
+ */
 const REFUSED = {
   cluster: {
     "insecure-skip-tls-verify":

@@ -2,8 +2,8 @@ import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import type { ClusterConnection } from "./connection.ts";
 
 /**
- * What a kubeconfig's exec plugin or auth provider gives: a token, which client-node renews when it has
- * expired, or a client certificate, which stays as it is. An OIDC provider must come with its
+ * What a kubeconfig's exec plugin or auth provider gives: a token, which client-node renews when it
+ * has expired, or a client certificate, which stays as it is. An OIDC provider must come with its
  * `idp-certificate-authority`: this process trusts no CA by itself.
  *
  * @throws {Error} when the plugin fails.

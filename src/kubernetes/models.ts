@@ -1,6 +1,6 @@
 /**
- * Kubernetes' objects as client-node types them, for the compiler alone: what is written is held against the
- * API's own fields, and nothing of client-node is loaded for that.
+ * Kubernetes' objects as client-node types them, for the compiler alone: what is written is held
+ * against the API's own fields, and nothing of client-node is loaded for that.
  */
 export type { V1CertificateSigningRequest } from "@kubernetes/client-node/dist/gen/models/V1CertificateSigningRequest.js";
 export type { V1ConfigMap } from "@kubernetes/client-node/dist/gen/models/V1ConfigMap.js";

@@ -2,8 +2,9 @@ import { pause } from "../waiting.ts";
 import { isOutage, NoAnswer, retryAfterMilliseconds } from "./errors.ts";
 
 /**
- * Spares an API server that is down or overloaded: until something has succeeded, and after each failure,
- * requests go out at most every `interval` milliseconds. How many wait makes no difference to it.
+ * Spares an API server that is down or overloaded: until something has succeeded, and after each
+ * failure, requests go out at most every `interval` milliseconds. How many wait makes no difference
+ * to it.
  */
 export class Pace {
   readonly #interval: number;

@@ -19,7 +19,8 @@ export class BundleStore {
    * somebody else was faster; nothing is written when it returns its argument.
    *
    * @param timeoutMs until all of it must be done.
-   * @throws {ApiError | NoAnswer} or what `change` throws; {TypeError} when the ConfigMap cannot be read.
+   * @throws {ApiError | NoAnswer} or what `change` throws; {TypeError} when the ConfigMap cannot be
+   * read.
    */
   async update(
     change: (current: readonly BundleRoot[]) => readonly BundleRoot[],

@@ -22,10 +22,11 @@ export interface ClusterCa extends SigningAuthority {
 }
 
 /**
- * Reads the CA from its Secret, and makes it when there is none. Any number of signers may do so at once:
- * the API server lets one of them create the Secret, and all read that.
+ * Reads the CA from its Secret, and makes it when there is none. Any number of signers may do so at
+ * once: the API server lets one of them create the Secret, and all read that.
  *
- * @throws {IssuingError} `ca_unusable`, saying what is wrong with the Secret. Never repairs or replaces it.
+ * @throws {IssuingError} `ca_unusable`, saying what is wrong with the Secret. Never repairs or
+ * replaces it.
  * @throws {ApiError} when the API server refuses; the signal's reason.
  */
 export async function openCa(
@@ -62,9 +63,9 @@ export async function openCa(
 }
 
 /**
- * The CA in a Secret of type kubernetes.io/tls, as made here, by a person or by cert-manager: `tls.crt` with
- * the CA's certificate first and its issuers after it, the root last or in `ca.crt`; `tls.key` in PKCS#8,
- * PKCS#1 or SEC1. ECDSA P-256, P-384, or RSA of 2048 bits or more.
+ * The CA in a Secret of type kubernetes.io/tls, as made here, by a person or by cert-manager:
+ * `tls.crt` with the CA's certificate first and its issuers after it, the root last or in `ca.crt`;
+ * `tls.key` in PKCS#8, PKCS#1 or SEC1. ECDSA P-256, P-384, or RSA of 2048 bits or more.
  *
  * @throws {IssuingError} `ca_unusable`.
  */
@@ -153,7 +154,10 @@ function requireCa(certificate: x509.X509Certificate, depth: number): void {
   }
 }
 
-/** X509-SVID 3.2: a signing certificate need not have an ID, but if it has one it is its trust domain's. */
+/**
+ * X509-SVID 3.2: a signing certificate need not have an ID, but if it has one it is its trust
+ * domain's.
+ */
 function requireTrustDomain(certificate: x509.X509Certificate, trustDomain: string): void {
   const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
   const ids = names.filter(({ type, value }) => type === "url" && value.startsWith("spiffe:"));

@@ -1,6 +1,7 @@
 /**
- * For tests: an API server's objects in memory, which answer late, never or with an error when a test says
- * so. What it knows of the API is what the signer relies on: names, versions, conflicts, lists and watches.
+ * For tests: an API server's objects in memory, which answer late, never or with an error when a
+ * test says so. What it knows of the API is what the signer relies on: names, versions, conflicts,
+ * lists and watches.
  */
 import type { ApiClient, RequestOptions } from "../kubernetes/api.ts";
 import { ApiError, NoAnswer } from "../kubernetes/errors.ts";

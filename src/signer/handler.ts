@@ -34,7 +34,10 @@ const audit = logger("signer");
 export interface HandlerOptions {
   readonly x509: typeof X509;
   readonly api: ApiRequests;
-  /** The request as a watch has seen it last, which saves asking for it; its version guards the writes. */
+  /**
+   * The request as a watch has seen it last, which saves asking for it; its version guards the
+   * writes.
+   */
   readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;
   readonly trustDomain: string;
@@ -45,7 +48,10 @@ export interface HandlerOptions {
   readonly patienceMilliseconds?: number;
 }
 
-/** Takes one request after the other to its end: looked up, authorised, approved and signed, or denied. */
+/**
+ * Takes one request after the other to its end: looked up, authorised, approved and signed, or
+ * denied.
+ */
 export class RequestHandler {
   readonly #options: HandlerOptions;
   /** When a request that waits was first seen; by its name. */
@@ -86,7 +92,8 @@ export class RequestHandler {
     if (request.state !== "pending" && request.state !== "approved") return "done";
     const claim = claimOf(request, settings);
     if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
-    // Verified while the API server is asked for the pod; it counts only if the pod may have a certificate.
+    // Verified while the API server is asked for the pod; it counts only if the pod may have a
+    // certificate.
     const proof = provenKey(x509, request.request);
     proof.catch(() => {});
     const pod = await this.#pod(claim);
@@ -158,7 +165,10 @@ export class RequestHandler {
     return "done";
   }
 
-  /** Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two ends. */
+  /**
+   * Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two
+   * ends.
+   */
   async #refuse(
     object: RequestObject,
     request: CsrFacts,
@@ -211,7 +221,10 @@ export class RequestHandler {
   }
 }
 
-/** Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`, quoted. */
+/**
+ * Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`,
+ * quoted.
+ */
 function auditFields({ name, uid, username }: CsrFacts, claim: Claim | undefined) {
   return {
     csr: name,

@@ -21,7 +21,9 @@ export interface LeaseOptions {
   readonly onLead?: () => void;
 }
 
-/** In milliseconds; `renewDeadline` must be shorter than `duration` by more than a request may take. */
+/**
+ * In milliseconds; `renewDeadline` must be shorter than `duration` by more than a request may take.
+ */
 export interface LeaseTimes {
   /** How long others wait before they take an unrenewed lease. */
   readonly duration: number;
@@ -34,11 +36,11 @@ export interface LeaseTimes {
 export const LEASE_TIMES: LeaseTimes = { duration: 15_000, renewDeadline: 10_000, retry: 2_000 };
 
 /**
- * A candidacy for the Lease, which lasts until it is closed, by client-go's rules: a lease is free when its
- * holder has let it go or has not renewed it for its duration, which is measured from when *this* process saw
- * it change (clocks differ), and every write is guarded by the resourceVersion. A leader that cannot renew
- * stops acting at the renew deadline, counted from the beginning of its last successful renewal, before
- * anybody may take the lease.
+ * A candidacy for the Lease, which lasts until it is closed, by client-go's rules: a lease is free
+ * when its holder has let it go or has not renewed it for its duration, which is measured from when
+ * *this* process saw it change (clocks differ), and every write is guarded by the resourceVersion.
+ * A leader that cannot renew stops acting at the renew deadline, counted from the beginning of its
+ * last successful renewal, before anybody may take the lease.
  *
  *     standing by ─► leading (until #heldUntil, which each renewal moves on) ─► standing by
  */

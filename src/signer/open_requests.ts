@@ -10,8 +10,8 @@ export interface OpenRequest {
 }
 
 /**
- * A CertificateSigningRequest that waits for a decision or a certificate. Undefined for one that is at its
- * end, and for what is none: that cannot come from an API server.
+ * A CertificateSigningRequest that waits for a decision or a certificate. Undefined for one that is
+ * at its end, and for what is none: that cannot come from an API server.
  */
 export function readRequest(value: unknown): OpenRequest | undefined {
   try {
@@ -25,8 +25,8 @@ export function readRequest(value: unknown): OpenRequest | undefined {
 }
 
 /**
- * The names of the requests that somebody still waits for, going by the API server's own clock. The API
- * server collects the others.
+ * The names of the requests that somebody still waits for, going by the API server's own clock. The
+ * API server collects the others.
  */
 export function awaited(requests: Iterable<OpenRequest>): Set<string> {
   const all = [...requests];

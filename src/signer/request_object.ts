@@ -18,8 +18,8 @@ export type RequestChange =
   | { readonly certificate: string };
 
 /**
- * Writes a decision into a request and returns it as it is then. The resourceVersion that was read guards
- * the write: whoever decides, decides on what is.
+ * Writes a decision into a request and returns it as it is then. The resourceVersion that was read
+ * guards the write: whoever decides, decides on what is.
  *
  * @throws {ApiError} 409 when the request has changed since it was read.
  */

@@ -14,7 +14,10 @@ export interface RotationSettings {
   readonly ttlSeconds: number;
 }
 
-/** Which CA signs: the Secret's, once its root is known everywhere, and until then the one before it. */
+/**
+ * Which CA signs: the Secret's, once its root is known everywhere, and until then the one before
+ * it.
+ */
 export class Rotation {
   readonly #store: BundleStore;
   readonly #settings: RotationSettings;
@@ -29,7 +32,10 @@ export class Rotation {
     this.#settings = settings;
   }
 
-  /** The Secret's CA. Has no effect on the bundle before the next {@link review} or {@link authority}. */
+  /**
+   * The Secret's CA. Has no effect on the bundle before the next {@link review} or {@link
+   * authority}.
+   */
   offer(ca: ClusterCa): void {
     const last = this.#known.at(-1);
     if (last !== undefined && sameCa(last, ca)) return;
@@ -38,8 +44,8 @@ export class Rotation {
   }
 
   /**
-   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs out. For
-   * the leader: when it begins to lead, and then now and again.
+   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs
+   * out. For the leader: when it begins to lead, and then now and again.
    *
    * @throws {ApiError | NoAnswer | TypeError} when the ConfigMap cannot be read or written in time.
    */
@@ -48,8 +54,8 @@ export class Rotation {
   }
 
   /**
-   * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out, the
-   * bundle has promised to keep its root for so long.
+   * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out,
+   * the bundle has promised to keep its root for so long.
    *
    * @throws {IssuingError} `ca_unusable` while no CA may sign.
    * @throws {ApiError | NoAnswer | TypeError} as {@link review}.

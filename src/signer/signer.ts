@@ -1,6 +1,6 @@
 /**
- * The cluster's certificate authority: follows the requests for its signer name and takes each to its end.
- * Of several signers the one that holds the Lease acts; the others are ready to.
+ * The cluster's certificate authority: follows the requests for its signer name and takes each to
+ * its end. Of several signers the one that holds the Lease acts; the others are ready to.
  */
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
@@ -85,8 +85,8 @@ async function offerFirstCa(
 }
 
 /**
- * A signer that has a CA: a candidate for the Lease that knows which requests wait, and works on them while
- * it leads. Two watches and the candidacy call its methods; all state is in its fields.
+ * A signer that has a CA: a candidate for the Lease that knows which requests wait, and works on
+ * them while it leads. Two watches and the candidacy call its methods; all state is in its fields.
  */
 class Signer implements AsyncDisposable {
   readonly #options: SignerOptions;
@@ -94,7 +94,10 @@ class Signer implements AsyncDisposable {
   readonly #health: SignerHealth;
   /** The open requests as the watch has seen them last; by name. */
   #seen: ReadonlyMap<string, OpenRequest> = new Map();
-  /** Those of them that somebody waits for. Known to every candidate, so that a new leader begins at once. */
+  /**
+   * Those of them that somebody waits for. Known to every candidate, so that a new leader begins at
+   * once.
+   */
   #awaited: ReadonlySet<string> = new Set();
   readonly #candidacy: Candidacy;
   readonly #handler: RequestHandler;

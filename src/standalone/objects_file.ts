@@ -17,9 +17,11 @@ export class FileError extends Error {
 }
 
 /**
- * The objects in the text of one file: JSON when the name says so, else YAML, of any number of documents.
+ * The objects in the text of one file: JSON when the name says so, else YAML, of any number of
+ * documents.
  *
- * @throws {FileError} for the first thing that is wrong; then nothing of the file is to be believed.
+ * @throws {FileError} for the first thing that is wrong; then nothing of the file is to be
+ * believed.
  */
 export function parseObjectsFile(fileName: string, text: string): LocatedObject[] {
   return fileName.endsWith(".json") ? parseJson(text) : parseYaml(text);
