@@ -2,6 +2,14 @@
  * An error as people read it, in a log, on a terminal or in a status: its message and its causes'
  * (fetch alone says no more than "fetch failed"), on one line of at most 500 printable characters.
  * A cause that the text before it has quoted already is not said again.
+ *
+ * @example
+ * ```ts
+ * import { strictEqual } from "node:assert/strict";
+ *
+ * const error = new Error("cannot ask the agent", { cause: new Error("connection refused") });
+ * strictEqual(errorText(error), "cannot ask the agent: connection refused");
+ * ```
  */
 export function errorText(error: unknown): string {
   let text = "";

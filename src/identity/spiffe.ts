@@ -13,6 +13,13 @@ export interface SpiffeIdentity {
  * account>`.
  *
  * @throws {TypeError} when a part is not a valid name, so that no part can add a path segment.
+ *
+ * @example
+ * ```ts
+ * import { strictEqual } from "node:assert/strict";
+ *
+ * strictEqual(spiffeId("cluster.local", "shop", "web"), "spiffe://cluster.local/ns/shop/sa/web");
+ * ```
  */
 export function spiffeId(trustDomain: string, namespace: string, serviceAccount: string): string {
   if (!validTrustDomain(trustDomain)) {
