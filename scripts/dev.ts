@@ -1,7 +1,8 @@
 /**
- * deno task dev [CLUSTER]: runs the signer and an agent for every node of a kind cluster, from the sources, on this
- * machine. kind's nodes are containers, so that their pods' processes, namespaces and cgroups are this kernel's, and
- * nothing has to be built or loaded into the cluster. Root. Ctrl-C ends it and leaves pods with plain connections.
+ * deno task dev [CLUSTER]: runs the signer and an agent for every node of a kind cluster, from the
+ * sources, on this machine. kind's nodes are containers, so that their pods' processes, namespaces
+ * and cgroups are this kernel's, and nothing has to be built or loaded into the cluster. Root.
+ * Ctrl-C ends it and leaves pods with plain connections.
  */
 import { parse, stringify } from "yaml";
 import { kindCgroup } from "./kind_cgroup.ts";
@@ -41,7 +42,10 @@ try {
   await Deno.remove(directory, { recursive: true });
 }
 
-/** With a token as a pod of the DaemonSet on that node has it: bound to the Node (Kubernetes 1.31), so with its claim. */
+/**
+ * With a token as a pod of the DaemonSet on that node has it: bound to the Node (Kubernetes 1.31),
+ * so with its claim.
+ */
 async function agentKubeconfig(node: string): Promise<string> {
   const token = `${directory}/${node}.token`;
   const file = `${directory}/${node}.kubeconfig`;

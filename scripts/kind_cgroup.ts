@@ -1,8 +1,8 @@
 import { cgroup2Mount } from "../src/cgroup_mount.ts";
 
 /**
- * The directory of a kind node's cgroup: that of the container, whose first process is systemd in `init.scope` below
- * it.
+ * The directory of a kind node's cgroup: that of the container, whose first process is systemd in
+ * `init.scope` below it.
  *
  * @param cgroup `/proc/<pid>/cgroup` of the container's first process.
  * @param mountinfo `/proc/self/mountinfo`.

@@ -1,12 +1,12 @@
 /**
- * Two rules of this code base, for deno lint:
+ * The rules of this code base, for deno lint:
  * - native-only: pointers and foreign functions stay in src/native/.
- * - one-way-imports: the folders of src/ form layers, and imports point down. `import type` may point anywhere,
- *   since it leaves nothing at run time.
+ * - one-way-imports: the folders of src/ form layers, and imports point down, those of types too.
+ * - keep-causes: an error that is thrown for another has that one as its cause.
  */
 
-/** From the top; a folder may import itself and those after it. */
-const LAYERS = [
+/** From the top; a folder may import itself and those after it. src/README.md has the same list. */
+export const LAYERS = [
   "main",
   "commands",
   "agent",
@@ -54,12 +54,23 @@ const plugin: Deno.lint.Plugin = {
       create(context) {
         const from = layerOf(context.filename);
         if (from === undefined || context.filename.endsWith("_test.ts")) return {};
+        return importVisitor((node, source) => {
+          if (!source.startsWith(".")) return;
+          const to = layerOf(new URL(source, `file://${context.filename}`).pathname);
+          if (to === undefined || allowed(from, to)) return;
+          context.report({ node, message: `src/${from} must not import src/${to}` });
+        });
+      },
+    },
+    "keep-causes": {
+      create(context) {
         return {
-          ImportDeclaration(node) {
-            if (node.importKind === "type" || !node.source.value.startsWith(".")) return;
-            const to = layerOf(new URL(node.source.value, `file://${context.filename}`).pathname);
-            if (to === undefined || allowed(from, to)) return;
-            context.report({ node, message: `src/${from} must not import src/${to}` });
+          "CatchClause ThrowStatement > NewExpression"(node: Deno.lint.NewExpression) {
+            if (node.arguments.some(hasCause)) return;
+            context.report({
+              node,
+              message: "the caught error is lost: give it to the new one as its cause",
+            });
           },
         };
       },
@@ -67,6 +78,30 @@ const plugin: Deno.lint.Plugin = {
   },
 };
 export default plugin;
+
+/**
+ * Visits everything that names another module: imports and exports, of types too, and `import()`.
+ */
+export function importVisitor(
+  visit: (node: Deno.lint.Node, source: string) => void,
+): Deno.lint.LintVisitor {
+  const named = (
+    node:
+      | Deno.lint.ImportDeclaration
+      | Deno.lint.ExportNamedDeclaration
+      | Deno.lint.ExportAllDeclaration
+      | Deno.lint.ImportExpression,
+  ) => {
+    if (node.source?.type !== "Literal") return;
+    if (typeof node.source.value === "string") visit(node, node.source.value);
+  };
+  return {
+    ImportDeclaration: named,
+    ExportNamedDeclaration: named,
+    ExportAllDeclaration: named,
+    ImportExpression: named,
+  };
+}
 
 function allowed(from: string, to: string): boolean {
   if (NEVER[from]?.includes(to)) return false;
@@ -80,4 +115,13 @@ function layerOf(file: string): string | undefined {
   const [first = ""] = path.split("/");
   const name = first.replace(/\.ts$/, "");
   return LAYERS.includes(name) ? name : "shared";
+}
+
+/** Whether an argument is an object with a `cause`. */
+function hasCause(argument: Deno.lint.Expression | Deno.lint.SpreadElement): boolean {
+  return argument.type === "ObjectExpression" &&
+    argument.properties.some((property) =>
+      property.type === "Property" && property.key.type === "Identifier" &&
+      property.key.name === "cause"
+    );
 }

@@ -11,7 +11,7 @@ import type { Issuer } from "./identity/issuer.ts";
 import { Redirector, removeState } from "./kernel/redirector.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
 import type { ListenAddress } from "./listen_address.ts";
-import { logger } from "./log.ts";
+import { logger, logSentence } from "./log.ts";
 import { Certificate } from "./native/certificate.ts";
 import { allowDescriptors } from "./native/descriptor_limit.ts";
 import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
@@ -85,7 +85,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
     accessLogEvery: options.accessLogEvery,
     finished: (streams, left) => logStreams(streams, left, podAt),
     log: ({ level, message, fields }) =>
-      relayLog[level](message, { ...fields, peer: podAt(fields.peer) ?? fields.peer }),
+      logSentence(relayLog, level, message, { ...fields, peer: podAt(fields.peer) ?? fields.peer }),
     died: (reason) => {
       // What is attached stays attached: connections to peers are refused until a new agent is here.
       log.fatal("a relay worker ended: {reason}", { reason });

@@ -1,6 +1,6 @@
 /**
- * What a peer's leaf certificate says, as parsed from its DER; never from a certificate's text form,
- * where one SAN can be made to look like two.
+ * What a peer's leaf certificate says, as parsed from its DER; never from a certificate's text
+ * form, where one SAN can be made to look like two.
  */
 export interface LeafFacts {
   /** Each URI SAN's bytes, as they stand in the certificate. */

@@ -1,5 +1,6 @@
 /** The command `kube-gateway`: one subcommand, its options, and what it ends with. */
 import { parseCommandLine, UsageError } from "./commands/command_line.ts";
+import { errorText } from "./error_text.ts";
 
 try {
   const command = parseCommandLine(Deno.args);
@@ -38,6 +39,11 @@ try {
         if (!checkCommand(command.options)) Deno.exit(1);
         break;
       }
+      case "version": {
+        const { versionCommand } = await import("./commands/version.ts");
+        await versionCommand(command.options);
+        break;
+      }
       case "cleanup": {
         const { cleanupCommand } = await import("./commands/cleanup.ts");
         cleanupCommand(command.options);
@@ -46,7 +52,7 @@ try {
     }
   }
 } catch (error) {
-  console.error(`kube-gateway: ${error instanceof Error ? error.message : String(error)}`);
+  console.error(`kube-gateway: ${errorText(error)}`);
   Deno.exit(error instanceof UsageError ? 2 : 1);
 }
 // A worker may still sit in epoll_wait, and would keep the process from ending by itself.

@@ -2,8 +2,9 @@ import v8 from "node:v8";
 import vm from "node:vm";
 
 /**
- * Gives back, a moment after the last call, what a large piece of work has left on the heap. V8 collects when
- * the heap has grown by a factor, so that the garbage of reading a large cluster once would stay for days.
+ * Gives back, a moment after the last call, what a large piece of work has left on the heap. V8
+ * collects when the heap has grown by a factor, so that the garbage of reading a large cluster once
+ * would stay for days.
  */
 export function releaseMemorySoon(): void {
   clearTimeout(timer);

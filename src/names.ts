@@ -35,6 +35,14 @@ const UID = /^[A-Za-z0-9_.-]+$/;
 /**
  * `text` as it may stand in a log line or an error: quoted, at most `limit` characters of it, and only
  * printable ASCII, so that whoever chose the text cannot forge a line or fill a disk.
+ *
+ * @example
+ * ```ts
+ * import { strictEqual } from "node:assert/strict";
+ *
+ * strictEqual(quoted("web\n"), '"web\\n"');
+ * strictEqual(quoted("aaaa", 2), '"aa…"');
+ * ```
  */
 export function quoted(text: string, limit = 64): string {
   const cut = text.length > limit ? `${text.slice(0, limit)}…` : text;

@@ -11,7 +11,10 @@ export function generator(seed: number): Random {
   };
 }
 
-/** Changes a byte of the first `length`, drops or doubles it, or cuts the end off. Returns the new length. */
+/**
+ * Changes a byte of the first `length`, drops or doubles it, or cuts the end off. Returns the new
+ * length.
+ */
 export function mutate(bytes: Uint8Array, length: number, random: Random): number {
   if (length === 0) return 0;
   const at = random(length);

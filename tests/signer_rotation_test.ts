@@ -112,7 +112,7 @@ Deno.test("a CA that its owner has put there signs from the start: cert-manager'
 
 /** A certificate as an agent takes it: checked against the bundle of now. */
 async function issue(cluster: SigningCluster): Promise<{ issuedBy: string; expires: number }> {
-  const { csr } = await newKeyAndRequest();
+  const { csr, publicKey } = await newKeyAndRequest();
   const request = await cluster.request("agent-a", { csr });
   const chain = decodePem(certificateOf(request), "CERTIFICATE");
   const bundle = decodePem(await cluster.bundle(), "CERTIFICATE");
@@ -121,7 +121,7 @@ async function issue(cluster: SigningCluster): Promise<{ issuedBy: string; expir
     return certificate.leafFacts();
   };
   const judge = (roots: Uint8Array[]) =>
-    verifyIssued(chain, { pod: POD, csr, trustDomain: "cluster.local", roots, leafFacts });
+    verifyIssued(chain, { pod: POD, publicKey, trustDomain: "cluster.local", roots, leafFacts });
   const { notAfter } = judge(bundle);
   const issuer = bundle.find((root) => {
     try {

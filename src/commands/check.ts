@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cgroup2Mount } from "../cgroup_mount.ts";
+import { errorText } from "../error_text.ts";
 import { requireLibrary } from "../native/library.ts";
 import { type Options, textOption } from "./command_line.ts";
 
@@ -42,7 +43,7 @@ function check(need: string, todo: string, ask: () => string): Check {
     return {
       need,
       met: false,
-      found: error instanceof Error ? error.message : String(error),
+      found: errorText(error),
       todo,
     };
   }

@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { errorText } from "../error_text.ts";
 import { type ListenAddress, parseListenAddress } from "../listen_address.ts";
 import { type CommandName, COMMANDS, type OptionSpec } from "./options.ts";
 
@@ -94,7 +95,8 @@ function parseOptions(name: CommandName, args: string[]): Options {
     });
     return values as Options;
   } catch (error) {
-    const [line] = (error instanceof Error ? error.message : String(error)).split(". ");
+    const [line] = errorText(error).split(". ");
+    // deno-lint-ignore kube-gateway/keep-causes -- the line is the cause's own first sentence
     throw new UsageError(`${line}: try kube-gateway ${name} --help`);
   }
 }

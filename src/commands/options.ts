@@ -112,7 +112,7 @@ export const COMMANDS = {
       "daemon-set": {
         value: "NAME",
         about:
-          "the DaemonSet that runs this agent: pods go back to plain connections at its end, not at ours",
+          "the DaemonSet that runs this agent: pods get plain connections back at its end, not ours",
         check: kubernetesName("a DaemonSet"),
       },
       "signer-name": SIGNER_NAME,
@@ -182,7 +182,7 @@ export const COMMANDS = {
       "egress-allow": {
         value: "CIDR[:PORT]",
         about:
-          "what strict egress lets through in clear all the same, IPv6 as [CIDR]:PORT; the API server is always",
+          "what strict egress lets through in clear, IPv6 as [CIDR]:PORT; always the API server",
         multiple: true,
         default: ["0.0.0.0/0:53", "[::/0]:53"],
         check: (value) =>
@@ -240,6 +240,10 @@ export const COMMANDS = {
   cleanup: {
     about: "detach everything from this node; pods go on with plain connections",
     options: { "state-dir": STATE_DIR },
+  },
+  version: {
+    about: "print the version and the commit",
+    options: { json: { about: "print JSON" } },
   },
 } as const satisfies Record<string, { about: string; options: Record<string, OptionSpec> }>;
 

@@ -1,11 +1,7 @@
 /** What the long-running commands have in common. */
-import {
-  configure,
-  getJsonLinesFormatter,
-  getTextFormatter,
-  type LogLevel,
-} from "@logtape/logtape";
+import { configure, type LogLevel } from "@logtape/logtape";
 import { type Options, textOption } from "./command_line.ts";
+import { jsonLines, textLines } from "./log_format.ts";
 
 /** Resolves at the first of these signals. */
 export function signalled(...signals: Deno.Signal[]): Promise<void> {
@@ -16,11 +12,10 @@ export function signalled(...signals: Deno.Signal[]): Promise<void> {
 
 /** Logs to standard error as --log-level and --log-format say. */
 export async function configureLog(options: Options): Promise<void> {
-  const lines = textOption(options, "log-format") === "json"
-    ? getJsonLinesFormatter({ message: "rendered", properties: "flatten", categorySeparator: "." })
-    : getTextFormatter({ timestamp: "rfc3339" });
+  const lines = textOption(options, "log-format") === "json" ? jsonLines() : textLines();
   const encoder = new TextEncoder();
-  const lowestLevel = textOption(options, "log-level") as LogLevel; // command_line.ts allows its names only
+  // The command line has been checked: it is one of the names.
+  const lowestLevel = textOption(options, "log-level") as LogLevel;
   await configure({
     sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(lines(record))) },
     loggers: [

@@ -1,7 +1,9 @@
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import { errorText } from "../error_text.ts";
+import type { ApiClient } from "../kubernetes/api.ts";
 import { quoted } from "../names.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "./issuer.ts";
-import { ApiError, errorText, isOutage } from "../kubernetes/errors.ts";
+import type { V1CertificateSigningRequest, Wire } from "../kubernetes/models.ts";
+import { ApiError, isOutage } from "../kubernetes/errors.ts";
 import { decodePem, encodePem } from "./pem.ts";
 import { RequestOutcomes } from "./request_outcomes.ts";
 import {
@@ -18,7 +20,7 @@ import { verifyIssued } from "./verify_issued.ts";
 import type { LeafFacts } from "../leaf_facts.ts";
 
 export interface CertificateRequestIssuerOptions {
-  readonly api: KubernetesApi;
+  readonly api: ApiClient;
   /** The agent's. */
   readonly nodeName: string;
   /** Where the trust bundle is. */
@@ -41,9 +43,9 @@ export interface CertificateRequestIssuer extends Issuer {
 }
 
 /**
- * The agent's issuer in a cluster: files a CertificateSigningRequest for the pod, waits for what the signer
- * makes of it, and checks that against what peers will ask of it. Requests stay where they are: the API
- * server collects them, and the agent needs no right to delete.
+ * The agent's issuer in a cluster: files a CertificateSigningRequest for the pod, waits for what
+ * the signer makes of it, and checks that against what peers will ask of it. Requests stay where
+ * they are: the API server collects them, and the agent needs no right to delete.
  */
 export function openCertificateRequestIssuer(
   options: CertificateRequestIssuerOptions,
@@ -53,7 +55,7 @@ export function openCertificateRequestIssuer(
   const outcomes = new RequestOutcomes(options.api, options.nodeName);
   const closed = new AbortController();
   return {
-    async issue(pod, csr, signal) {
+    async issue(pod, request, signal) {
       const late = AbortSignal.timeout(deadline);
       const signals = AbortSignal.any([
         late,
@@ -61,10 +63,11 @@ export function openCertificateRequestIssuer(
         ...signal === undefined ? [] : [signal],
       ]);
       try {
-        const chain = await requestCertificate(options, outcomes, pod, csr, signals);
+        const chain = await requestCertificate(options, outcomes, pod, request.csr, signals);
         const { trustDomain, leafFacts } = options;
+        const { publicKey } = request;
         return await bundle.retried(
-          (roots) => verifyIssued(chain, { pod, csr, trustDomain, roots, leafFacts }),
+          (roots) => verifyIssued(chain, { pod, publicKey, trustDomain, roots, leafFacts }),
           signals,
         );
       } catch (error) {
@@ -114,7 +117,7 @@ async function requestCertificate(
       usages: USAGES,
       ...(ttlSeconds < MIN_EXPIRATION_SECONDS ? {} : { expirationSeconds: ttlSeconds }),
     },
-  };
+  } satisfies Wire<V1CertificateSigningRequest>;
   const failed = new AbortController(); // of what waits for the outcome, when filing fails
   const outcome = outcomes.of(name, AbortSignal.any([signal, failed.signal]));
   outcome.catch(() => {}); // awaited below, or nobody needs it
@@ -141,7 +144,10 @@ async function requestCertificate(
   );
 }
 
-/** What fails because the API server is away is tried again until the signal; the client sets the pace. */
+/**
+ * What fails because the API server is away is tried again until the signal; the client sets the
+ * pace.
+ */
 async function persistently<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
@@ -162,7 +168,10 @@ function chainOf(base64: string): Uint8Array<ArrayBuffer>[] {
   }
 }
 
-/** Each try files a request that stays for hours: when the signer is away, rather few that wait long. */
+/**
+ * Each try files a request that stays for hours: when the signer is away, rather few that wait
+ * long.
+ */
 const DEADLINE_MILLISECONDS = 300_000;
 
 /** The API server's own limit (certificates.k8s.io/v1); less is the signer's to know. */

@@ -32,8 +32,8 @@ Deno.test("an agent gets a pod's certificate from the signer, thirty at once", a
   await using cluster = await SigningCluster.open();
   await cluster.startSigner();
   await withIssuer(cluster, { ttlSeconds: 1800 }, async (issuer) => {
-    const { csr } = await newKeyAndRequest();
-    const issued = await issuer.issue(POD, csr);
+    const asked = await newKeyAndRequest();
+    const issued = await issuer.issue(POD, asked);
     strictEqual(issued.chain.length, 1);
     match(issued.serial, /^[0-9a-f]{28,32}$/);
     const lifetime = issued.notAfter.getTime() - Date.now();
@@ -45,17 +45,17 @@ Deno.test("an agent gets a pod's certificate from the signer, thirty at once", a
 
     const since = Date.now();
     const times = await Promise.all(Array.from({ length: 30 }, async () => {
-      const { csr } = await newKeyAndRequest();
+      const asked = await newKeyAndRequest();
       const began = performance.now();
-      await issuer.issue(POD, csr);
+      await issuer.issue(POD, asked);
       return performance.now() - began;
     }));
     const slowest = Math.max(...times);
     ok(slowest < 5_000, `30 at once took ${slowest} ms`);
     const { username } = cluster.account("agent-a");
-    const asked = await cluster.server.requests({ user: username, since });
-    ok(asked.length < 30 * 12, `${asked.length} requests`);
-    ok(!asked.some(({ verb }) => verb === "delete"));
+    const requests = await cluster.server.requests({ user: username, since });
+    ok(requests.length < 30 * 12, `${requests.length} requests`);
+    ok(!requests.some(({ verb }) => verb === "delete"));
   });
 });
 
@@ -63,34 +63,34 @@ Deno.test("a denial reaches the agent with the signer's words", async () => {
   await using cluster = await SigningCluster.open();
   await cluster.startSigner();
   await withIssuer(cluster, {}, async (issuer) => {
-    const { csr } = await newKeyAndRequest();
+    const asked = await newKeyAndRequest();
     const denied = {
       name: "IssuingError",
       reason: "denied",
       message: /PodUidMismatch: the pod of that name has another UID/,
     };
-    await rejects(issuer.issue({ ...POD, uid: "another" }, csr), denied);
-    await issuer.issue(POD, csr);
-    await rejects(issuer.issue(POD, csr, AbortSignal.abort()), { name: "AbortError" });
+    await rejects(issuer.issue({ ...POD, uid: "another" }, asked), denied);
+    await issuer.issue(POD, asked);
+    await rejects(issuer.issue(POD, asked, AbortSignal.abort()), { name: "AbortError" });
   });
 });
 
 Deno.test("what does not fit the pod or its key is not used", async () => {
   await using cluster = await SigningCluster.open();
   await using signer = await cluster.runSigner();
-  const { csr } = await newKeyAndRequest();
-  const good = certificateOf(await cluster.request("agent-a", { csr }));
+  const asked = await newKeyAndRequest();
+  const good = certificateOf(await cluster.request("agent-a", { csr: asked.csr }));
   await signer[Symbol.asyncDispose](); // from now on the test plays the signer, a bad one
   for (
     const [name, pod, request, sent, message] of [
-      ["another key", POD, (await newKeyAndRequest()).csr, good, /for another key/],
-      ["other account", { ...POD, serviceAccount: "db" }, csr, good, /sa\/web.*sa\/db/],
-      ["other address", { ...POD, addresses: ["10.1.0.6"] }, csr, good, /10.1.0.5, not/],
-      ["fewer addresses", { ...POD, addresses: ["10.1.0.5", "fd00::5"] }, csr, good, /not/],
-      ["a CA", POD, csr, (await newCa("cluster.local")).certificate, /another key/],
-      ["huge", POD, csr, good + "x".repeat(100_000), /Cannot read/],
-      ["many", POD, csr, good.repeat(6), /6 certificates/],
-      ["twice", POD, csr, good.repeat(2), /chain is broken/],
+      ["another key", POD, await newKeyAndRequest(), good, /for another key/],
+      ["other account", { ...POD, serviceAccount: "db" }, asked, good, /sa\/web.*sa\/db/],
+      ["other address", { ...POD, addresses: ["10.1.0.6"] }, asked, good, /10.1.0.5, not/],
+      ["fewer addresses", { ...POD, addresses: ["10.1.0.5", "fd00::5"] }, asked, good, /not/],
+      ["a CA", POD, asked, (await newCa("cluster.local")).certificate, /another key/],
+      ["huge", POD, asked, good + "x".repeat(100_000), /Cannot read/],
+      ["many", POD, asked, good.repeat(6), /6 certificates/],
+      ["twice", POD, asked, good.repeat(2), /chain is broken/],
     ] as const
   ) {
     await withIssuer(cluster, {}, async (issuer) => {
@@ -105,7 +105,7 @@ Deno.test("what does not fit the pod or its key is not used", async () => {
   }
   await withIssuer(cluster, {}, async (issuer) => {
     const failed = { type: "Failed", status: "True", reason: "SigningFailed", message: "no\nkey" };
-    const refused = rejects(issuer.issue(POD, csr), {
+    const refused = rejects(issuer.issue(POD, asked), {
       reason: "failed",
       message: /SigningFailed: no\\nkey/,
     });
@@ -116,8 +116,8 @@ Deno.test("what does not fit the pod or its key is not used", async () => {
 Deno.test("a root that is not in the bundle is waited for, and not trusted", async () => {
   await using cluster = await SigningCluster.open();
   await using signer = await cluster.runSigner();
-  const { csr } = await newKeyAndRequest();
-  const certificate = btoa(certificateOf(await cluster.request("agent-a", { csr })));
+  const asked = await newKeyAndRequest();
+  const certificate = btoa(certificateOf(await cluster.request("agent-a", { csr: asked.csr })));
   await signer[Symbol.asyncDispose](); // it would put its root back
   const own = await cluster.bundle();
   const foreign = (await newCa("cluster.local")).certificate;
@@ -127,11 +127,11 @@ Deno.test("a root that is not in the bundle is waited for, and not trusted", asy
   const onTrustBundle = (roots: Uint8Array[]) => void changes.push(roots.length);
   await setBundle(foreign);
   await withIssuer(cluster, { deadlineMilliseconds: 1_000 }, async (issuer) => {
-    const refused = rejects(issuer.issue(POD, csr), { reason: "unknown_root" });
+    const refused = rejects(issuer.issue(POD, asked), { reason: "unknown_root" });
     await Promise.all([refused, answer(cluster, { certificate })]);
   });
   await withIssuer(cluster, { onTrustBundle }, async (issuer) => {
-    const waiting = issuer.issue(POD, csr);
+    const waiting = issuer.issue(POD, asked);
     await answer(cluster, { certificate });
     await delay(300);
     await setBundle(foreign + own);
@@ -146,11 +146,11 @@ Deno.test("a root that is not in the bundle is waited for, and not trusted", asy
 Deno.test("a signer that is late, and an API server that is away meanwhile, only delay a certificate", async () => {
   await using cluster = await SigningCluster.open();
   await withIssuer(cluster, {}, async (issuer) => {
-    const { csr } = await newKeyAndRequest();
-    const waiting = issuer.issue(POD, csr);
+    const asked = await newKeyAndRequest();
+    const waiting = issuer.issue(POD, asked);
     await delay(300);
     await cluster.server.kill();
-    const filedInOutage = issuer.issue(POD, (await newKeyAndRequest()).csr);
+    const filedInOutage = issuer.issue(POD, await newKeyAndRequest());
     await delay(1_000);
     await cluster.server.restart();
     await cluster.startSigner();
@@ -161,18 +161,18 @@ Deno.test("a signer that is late, and an API server that is away meanwhile, only
 
 Deno.test("without a signer or an API server the agent gives up in time, and asks seldom", async () => {
   await using cluster = await SigningCluster.open();
-  const { csr } = await newKeyAndRequest();
+  const asked = await newKeyAndRequest();
   await withIssuer(cluster, { deadlineMilliseconds: 300 }, async (nobody) => {
-    await rejects(nobody.issue(POD, csr), { reason: "unavailable", message: /after 0.3 s/ });
+    await rejects(nobody.issue(POD, asked), { reason: "unavailable", message: /after 0.3 s/ });
     await rejects(nobody.trustBundle(), { reason: "unknown_root" });
   });
   await withIssuer(cluster, { deadlineMilliseconds: 3_000 }, async (issuer) => {
     await cluster.server.misbehave({ path: "/certificatesigningrequests", status: 503 });
-    await rejects(issuer.issue(POD, csr, AbortSignal.timeout(100)), { name: "TimeoutError" });
+    await rejects(issuer.issue(POD, asked, AbortSignal.timeout(100)), { name: "TimeoutError" });
     const since = Date.now();
     const pods = Array.from({ length: 30 }, (_, i) => ({ ...POD, uid: `uid-${i}` }));
     const reasons = await Promise.all(
-      pods.map((pod) => issuer.issue(pod, csr).catch((error) => error.reason)),
+      pods.map((pod) => issuer.issue(pod, asked).catch((error) => error.reason)),
     );
     deepStrictEqual(new Set(reasons), new Set(["unavailable"]));
     const { length } = await cluster.server.requests({ path: /signingrequests/, since });

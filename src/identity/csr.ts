@@ -1,27 +1,27 @@
 /**
- * A new pod key and the request for its certificate. The request is written here, byte by byte: it has
- * one shape, and the library that could write it costs the agent 24 MB of memory.
+ * A new pod key and the request for its certificate. The request is written here, byte by byte: it
+ * has one shape, and the library that could write it costs the agent 24 MB of memory.
  */
 
+import type { CertificateRequest } from "./issuer.ts";
+
 /** A fresh key and a request that proves its possession. */
-export interface KeyAndRequest {
+export interface KeyAndRequest extends CertificateRequest {
   /** PKCS#8 DER. The agent's memory only: never written, logged or sent. */
   readonly privateKey: Uint8Array;
-  /** PKCS#10 DER (RFC 2986), signed with ECDSA and SHA-256. */
-  readonly csr: Uint8Array;
 }
 
 /**
- * Makes an ECDSA P-256 key and a certificate signing request with an empty subject and no attributes:
- * the issuer knows who the pod is and would ignore whatever else a request says.
+ * Makes an ECDSA P-256 key and a certificate signing request with an empty subject and no
+ * attributes: the issuer knows who the pod is and would ignore whatever else a request says.
  */
 export async function newKeyAndRequest(): Promise<KeyAndRequest> {
   const keys = await crypto.subtle.generateKey(P256, true, ["sign", "verify"]);
-  const spki = new Uint8Array(await crypto.subtle.exportKey("spki", keys.publicKey));
+  const publicKey = new Uint8Array(await crypto.subtle.exportKey("spki", keys.publicKey));
   const info = sequence(
     der(0x02, Uint8Array.of(0)), // version v1(0)
     sequence(), // subject: an empty RDNSequence
-    spki,
+    publicKey,
     der(0xa0), // attributes [0]: an empty SET
   );
   const signature = new Uint8Array(
@@ -29,6 +29,7 @@ export async function newKeyAndRequest(): Promise<KeyAndRequest> {
   );
   return {
     privateKey: new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey)),
+    publicKey,
     csr: sequence(
       info,
       sequence(ECDSA_WITH_SHA256),
@@ -58,7 +59,9 @@ function sequence(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return der(0x30, ...parts);
 }
 
-/** One DER element: tag, length (X.690 8.1.3; at most two bytes of it are needed here), contents. */
+/**
+ * One DER element: tag, length (X.690 8.1.3; at most two bytes of it are needed here), contents.
+ */
 function der(tag: number, ...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const header = length < 0x80

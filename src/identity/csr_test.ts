@@ -3,7 +3,8 @@ import { newKeyAndRequest } from "./csr.ts";
 import { openssl } from "./openssl_command.ts";
 
 Deno.test("OpenSSL accepts the request and finds nothing in it but the key", async () => {
-  // r and s are shorter by a byte in one of 128 requests each, longer by a sign byte in every second.
+  // r and s are shorter by a byte in one of 128 requests each, longer by a sign byte in every
+  // second.
   for (let i = 0; i < 24; i++) {
     const { csr } = await newKeyAndRequest();
     const { text } = await openssl(["req", "-inform", "DER", "-noout", "-verify", "-text"], csr);
@@ -15,12 +16,13 @@ Deno.test("OpenSSL accepts the request and finds nothing in it but the key", asy
   }
 });
 
-Deno.test("the private key is the request's, in the form that OpenSSL reads", async () => {
-  const { privateKey, csr } = await newKeyAndRequest();
+Deno.test("the keys are the request's, in the form that OpenSSL reads", async () => {
+  const { privateKey, publicKey, csr } = await newKeyAndRequest();
   const fromKey = await openssl(["pkey", "-inform", "DER", "-pubout"], privateKey);
   const fromRequest = await openssl(["req", "-inform", "DER", "-noout", "-pubkey"], csr);
   match(fromKey.text, /BEGIN PUBLIC KEY/);
   strictEqual(fromRequest.text.includes(fromKey.text.trim()), true);
+  match(fromRequest.text, new RegExp(publicKey.toBase64().match(/.{1,64}/g)?.join("\\s+") ?? "-"));
 });
 
 Deno.test("every key is new", async () => {

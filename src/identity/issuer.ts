@@ -18,21 +18,35 @@ export interface IssuedCertificate {
   readonly serial: string;
 }
 
+/** What its maker knows of a request: who parses it would learn no more. */
+export interface CertificateRequest {
+  /** PKCS#10 DER (RFC 2986), signed with ECDSA and SHA-256. */
+  readonly csr: Uint8Array;
+  /** The SubjectPublicKeyInfo that is in it, DER. */
+  readonly publicKey: Uint8Array;
+}
+
 /** Whoever signs pods' certificates: the signer behind Kubernetes, or the in-process one. */
 export interface Issuer {
   /**
-   * A certificate for the pod and the key in `csr` (PKCS#10 DER). Only the public key is taken from the
+   * A certificate for the pod and the key in the request. Only the public key is taken from the
    * request; identity, addresses, usages and lifetime are the issuer's.
    *
    * @throws {IssuingError} when it is denied, with the reason.
    */
-  issue(pod: PodIdentity, csr: Uint8Array, signal?: AbortSignal): Promise<IssuedCertificate>;
+  issue(
+    pod: PodIdentity,
+    request: CertificateRequest,
+    signal?: AbortSignal,
+  ): Promise<IssuedCertificate>;
 
   /** The roots that peers' certificates must lead to, DER. */
   trustBundle(): Promise<Uint8Array[]>;
 }
 
-/** Why a certificate is denied; a metric label and log field, so a code never changes its meaning. */
+/**
+ * Why a certificate is denied; a metric label and log field, so a code never changes its meaning.
+ */
 export type IssuingReason =
   | "bad_request" // no PKCS#10 request, or too large
   | "bad_key" // not ECDSA P-256

@@ -10,7 +10,9 @@ export interface SigningAuthority {
   readonly certificate: X509.X509Certificate;
   /** ECDSA P-256 or P-384, or RSA (PKCS#1 v1.5); not extractable. */
   readonly privateKey: CryptoKey;
-  /** What peers need between the leaf and their root, DER: nothing when `certificate` is the root. */
+  /**
+   * What peers need between the leaf and their root, DER: nothing when `certificate` is the root.
+   */
   readonly intermediates?: readonly Uint8Array[];
 }
 
@@ -25,9 +27,9 @@ export interface LeafOptions {
 export const MAX_TTL_SECONDS = 90 * 86_400;
 
 /**
- * Signs a pod's certificate: the one template of all issuers. Nothing in it comes from a request but the
- * key, which {@link provenKey} has taken from it. `x509` is passed in: the library takes 24 MB, which only
- * issuers should pay.
+ * Signs a pod's certificate: the one template of all issuers. Nothing in it comes from a request
+ * but the key, which {@link provenKey} has taken from it. `x509` is passed in: the library takes 24
+ * MB, which only issuers should pay.
  *
  * @throws {IssuingError} `bad_pod` or `no_address` when the pod can have no certificate.
  */
@@ -73,8 +75,8 @@ export async function signLeaf(
 }
 
 /**
- * The public key of a PKCS#10 request in DER, once its signature has shown that the requester holds the
- * private one. Only ECDSA P-256 is taken.
+ * The public key of a PKCS#10 request in DER, once its signature has shown that the requester holds
+ * the private one. Only ECDSA P-256 is taken.
  *
  * @throws {IssuingError} `bad_request`, `bad_key` or `bad_proof`.
  */
@@ -125,7 +127,10 @@ function fixedExtensions(x509: typeof X509): readonly X509.Extension[] {
 
 let fixed: readonly X509.Extension[] | undefined;
 
-/** SHA-1 of the public point (RFC 5280 4.2.1.2, method 1), hexadecimal. The library's own way takes 0.6 ms. */
+/**
+ * SHA-1 of the public point (RFC 5280 4.2.1.2, method 1), hexadecimal. The library's own way takes
+ * 0.6 ms.
+ */
 async function keyIdOf(publicKey: CryptoKey): Promise<string> {
   const point = new Uint8Array(await crypto.subtle.exportKey("raw", publicKey));
   return createHash("sha1").update(point).digest("hex");

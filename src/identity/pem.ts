@@ -1,8 +1,8 @@
 /** PEM (RFC 7468) without a library: the agent reads certificates and bundles with it. */
 
 /**
- * The contents of all blocks of `label` in `text`, in their order. Text between blocks is passed over, as
- * are blocks of other labels.
+ * The contents of all blocks of `label` in `text`, in their order. Text between blocks is passed
+ * over, as are blocks of other labels.
  *
  * @throws {TypeError} when there are more than `limit` blocks or one holds no base64.
  */

@@ -1,6 +1,6 @@
 /**
- * Why a peer's identity is refused: reason code → what it means. The codes are metric labels and log
- * fields, so they never change their meaning and never carry a peer's own text.
+ * Why a peer's identity is refused: reason code → what it means. The codes are metric labels and
+ * log fields, so they never change their meaning and never carry a peer's own text.
  */
 export const IDENTITY_REASONS = {
   no_basic_constraints: "the certificate has no basicConstraints extension",
@@ -30,7 +30,9 @@ export const IDENTITY_REASONS = {
 /** A reason code of `IDENTITY_REASONS`. */
 export type IdentityReason = keyof typeof IDENTITY_REASONS;
 
-/** A peer's identity was refused. `reason` is the stable code; the message is a sentence for people. */
+/**
+ * A peer's identity was refused. `reason` is the stable code; the message is a sentence for people.
+ */
 export class IdentityError extends Error {
   override readonly name = "IdentityError";
   readonly reason: IdentityReason;

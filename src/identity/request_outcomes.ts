@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiClient } from "../kubernetes/api.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { NODE_LABEL, REQUESTS_PATH } from "./signing_names.ts";
 
@@ -15,17 +15,17 @@ export interface RequestOutcome {
 }
 
 /**
- * Tells what becomes of a node's requests, by a watch that is open only while one of them is under way: asking
- * for each again and again would cost the API server more, and time.
+ * Tells what becomes of a node's requests, by a watch that is open only while one of them is under
+ * way: asking for each again and again would cost the API server more, and time.
  */
 export class RequestOutcomes {
-  readonly #api: KubernetesApi;
+  readonly #api: ApiClient;
   readonly #nodeName: string;
   readonly #waiting = new Map<string, (outcome: RequestOutcome) => void>();
   #watch: WatchedList | undefined;
   #closing: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(api: KubernetesApi, nodeName: string) {
+  constructor(api: ApiClient, nodeName: string) {
     this.#api = api;
     this.#nodeName = nodeName;
   }

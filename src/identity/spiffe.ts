@@ -9,9 +9,17 @@ export interface SpiffeIdentity {
 }
 
 /**
- * The SPIFFE ID of a service account: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+ * The SPIFFE ID of a service account: `spiffe://<trust domain>/ns/<namespace>/sa/<service
+ * account>`.
  *
  * @throws {TypeError} when a part is not a valid name, so that no part can add a path segment.
+ *
+ * @example
+ * ```ts
+ * import { strictEqual } from "node:assert/strict";
+ *
+ * strictEqual(spiffeId("cluster.local", "shop", "web"), "spiffe://cluster.local/ns/shop/sa/web");
+ * ```
  */
 export function spiffeId(trustDomain: string, namespace: string, serviceAccount: string): string {
   if (!validTrustDomain(trustDomain)) {
@@ -29,15 +37,16 @@ export function spiffeId(trustDomain: string, namespace: string, serviceAccount:
 }
 
 /**
- * Reads a pod's SPIFFE ID from the bytes of a URI SAN (or of the registry's text). Accepts exactly what
- * `spiffeId` writes and nothing that merely means the same: no upper case, port, user, query, fragment,
- * percent-encoding or NUL (SPIFFE-ID 2, X509-SVID 2).
+ * Reads a pod's SPIFFE ID from the bytes of a URI SAN (or of the registry's text). Accepts exactly
+ * what `spiffeId` writes and nothing that merely means the same: no upper case, port, user, query,
+ * fragment, percent-encoding or NUL (SPIFFE-ID 2, X509-SVID 2).
  *
  * @throws {IdentityError} with an `id_…` reason.
  */
 export function parseSpiffeId(bytes: Uint8Array, trustDomain: string): SpiffeIdentity {
   if (bytes.length > MAX_ID_BYTES) throw new IdentityError("id_too_long", `${bytes.length} bytes`);
-  // The bytes are judged before they become text: what decodes or compares differently never gets that far.
+  // The bytes are judged before they become text: what decodes or compares differently never gets
+  // that far.
   const at = bytes.findIndex((byte) => !ALLOWED.has(byte));
   const id = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   if (at !== -1) throw new IdentityError("id_bad_byte", quoted(id));
@@ -65,12 +74,14 @@ export function validTrustDomain(text: string): boolean {
 
 const SCHEME = "spiffe://";
 
-/** SPIFFE-ID 2.3: implementations must support, and must not make longer, IDs of this many bytes. */
+/**
+ * SPIFFE-ID 2.3: implementations must support, and must not make longer, IDs of this many bytes.
+ */
 const MAX_ID_BYTES = 2048;
 
 /**
- * The bytes a SPIFFE ID may consist of. Upper case and others that may stand in some path, but not in
- * ours, pass here so that the reason names what is wrong with them.
+ * The bytes a SPIFFE ID may consist of. Upper case and others that may stand in some path, but not
+ * in ours, pass here so that the reason names what is wrong with them.
  */
 const ALLOWED = new Set(
   new TextEncoder().encode(

@@ -1,12 +1,12 @@
 import * as v from "valibot";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiClient } from "../kubernetes/api.ts";
 import { watchList } from "../kubernetes/watch.ts";
 import { IssuingError } from "./issuer.ts";
 import { decodePem } from "./pem.ts";
 import { TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "./signing_names.ts";
 
 export interface BundleOptions {
-  readonly api: KubernetesApi;
+  readonly api: ApiClient;
   /** Where the ConfigMap is. */
   readonly namespace: string;
   /** Called with the roots, DER, when they have changed, and the first time. */
@@ -43,7 +43,10 @@ export class FollowedBundle {
     return [...this.#roots];
   }
 
-  /** What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still come. */
+  /**
+   * What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still
+   * come.
+   */
   async retried<T>(use: (roots: readonly Uint8Array[]) => T, signal: AbortSignal): Promise<T> {
     for (;;) {
       try {

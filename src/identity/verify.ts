@@ -11,12 +11,13 @@ export interface PeerIdentity extends SpiffeIdentity {
 }
 
 /**
- * Decides whether a leaf certificate is a pod's X.509-SVID of our trust domain, and whose. Everything
- * about the leaf itself; chain, signature and time are OpenSSL's to verify, before this.
+ * Decides whether a leaf certificate is a pod's X.509-SVID of our trust domain, and whose.
+ * Everything about the leaf itself; chain, signature and time are OpenSSL's to verify, before this.
  *
- * Rules: SPIFFE X509-SVID 2 (one URI SAN), 4.1 to 4.4 (constraints and usages) and 5.2 (leaf validation),
- * RFC 5280 4.2.1.6 (critical SAN when the subject is empty). Stricter in two points, since our issuers
- * always write them: basicConstraints must be present, and IP SANs must be well formed.
+ * Rules: SPIFFE X509-SVID 2 (one URI SAN), 4.1 to 4.4 (constraints and usages) and 5.2 (leaf
+ * validation), RFC 5280 4.2.1.6 (critical SAN when the subject is empty). Stricter in two points,
+ * since our issuers always write them: basicConstraints must be present, and IP SANs must be well
+ * formed.
  *
  * @throws {IdentityError} with the first rule that does not hold.
  */
@@ -31,8 +32,9 @@ export function identityOfLeaf(facts: LeafFacts, trustDomain: string): PeerIdent
 }
 
 /**
- * The outbound side's rule: the server must be the pod that the registry names for the address that the
- * application asked for, `address` in canonical text. The address chooses what to expect; this decides.
+ * The outbound side's rule: the server must be the pod that the registry names for the address that
+ * the application asked for, `address` in canonical text. The address chooses what to expect; this
+ * decides.
  *
  * @throws {IdentityError} `identity_mismatch` or `address_mismatch`.
  */
@@ -46,9 +48,9 @@ export function requireServer(
 
 /**
  * The inbound side's rule: the client address in OPEN, in canonical text, must be one of the client
- * certificate's IP SANs, so that nobody can lend himself another pod's address; and when our registry
- * names an identity for that address it must be the same. `registered` is undefined when the registry
- * does not know the address (yet): the certificate alone proves it then.
+ * certificate's IP SANs, so that nobody can lend himself another pod's address; and when our
+ * registry names an identity for that address it must be the same. `registered` is undefined when
+ * the registry does not know the address (yet): the certificate alone proves it then.
  *
  * @throws {IdentityError} `address_mismatch` or `identity_mismatch`.
  */
@@ -85,7 +87,8 @@ function addressesOf(ipSans: Uint8Array[]): string[] {
   }
   const addresses = new Set<string>();
   for (const bytes of ipSans) {
-    // RFC 5280 4.2.1.6 has 4 bytes for IPv4: a mapped address in 16 is a second spelling of the same.
+    // RFC 5280 4.2.1.6 has 4 bytes for IPv4: a mapped address in 16 is a second spelling of the
+    // same.
     if (bytes.length !== 4 && (bytes.length !== 16 || addressFamily(bytes) === 4)) {
       throw new IdentityError("bad_ip_san", `${bytes.length} bytes`);
     }

@@ -1,4 +1,6 @@
 import { X509Certificate } from "node:crypto";
+import { sameBytes, sameMembers } from "../same.ts";
+import { errorText } from "../error_text.ts";
 import { quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
 import { spiffeId } from "./spiffe.ts";
@@ -8,8 +10,8 @@ import { identityOfLeaf } from "./verify.ts";
 /** What an issued certificate must fit. */
 export interface Expected {
   readonly pod: PodIdentity;
-  /** The request's PKCS#10, DER, as csr.ts writes it. */
-  readonly csr: Uint8Array;
+  /** The SubjectPublicKeyInfo that was asked for, DER. */
+  readonly publicKey: Uint8Array;
   readonly trustDomain: string;
   /** DER. */
   readonly roots: readonly Uint8Array[];
@@ -19,14 +21,14 @@ export interface Expected {
 
 /**
  * Judges what a signer has issued by what peers will ask of it, so that a pod never serves with a
- * certificate that they refuse: for our key, the pod's identity and addresses, valid now, and leading to a
- * root of the bundle.
+ * certificate that they refuse: for our key, the pod's identity and addresses, valid now, and
+ * leading to a root of the bundle.
  *
  * @throws {IssuingError} `bad_certificate`; `unknown_root` when only the root is missing (yet).
  */
 export function verifyIssued(
   chain: readonly Uint8Array<ArrayBuffer>[],
-  { pod, csr, trustDomain, roots, leafFacts }: Expected,
+  { pod, publicKey, trustDomain, roots, leafFacts }: Expected,
 ): IssuedCertificate {
   const [der] = chain;
   if (der === undefined || chain.length > MAX_CHAIN) {
@@ -36,7 +38,7 @@ export function verifyIssued(
     const [leaf, ...intermediates] = chain.map((one) => new X509Certificate(one));
     if (leaf === undefined) throw bad("there is none");
     const key = leaf.publicKey.export({ type: "spki", format: "der" });
-    if (!sameBytes(new Uint8Array(key), publicKeyOf(csr))) throw bad("it is for another key");
+    if (!sameBytes(new Uint8Array(key), publicKey)) throw bad("it is for another key");
     const { id, addresses } = identityOfLeaf(leafFacts(der), trustDomain);
     const expected = spiffeId(trustDomain, pod.namespace, pod.serviceAccount);
     if (id !== expected) throw bad(`it is for ${quoted(id, 256)}, not ${expected}`);
@@ -52,7 +54,7 @@ export function verifyIssued(
     };
   } catch (error) {
     if (error instanceof IssuingError) throw error;
-    throw bad(error instanceof Error ? error.message : String(error), error);
+    throw bad(errorText(error), error);
   }
 }
 
@@ -83,33 +85,6 @@ function requireChain(chain: readonly X509Certificate[], roots: readonly X509Cer
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
   return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
-}
-
-/** The SubjectPublicKeyInfo of a PKCS#10 request (RFC 2986 4.1): the third field of its first. */
-export function publicKeyOf(csr: Uint8Array): Uint8Array {
-  const info = element(csr, element(csr, 0).content);
-  const version = element(csr, info.content);
-  const subject = element(csr, version.end);
-  return csr.subarray(subject.end, element(csr, subject.end).end);
-}
-
-/** Where the DER element at `at` has its contents, and where it ends. */
-function element(bytes: Uint8Array, at: number): { content: number; end: number } {
-  const first = bytes[at + 1] ?? 0;
-  const digits = first < 0x80 ? 0 : first & 0x7f;
-  const length = digits === 0
-    ? first
-    : bytes.subarray(at + 2, at + 2 + digits).reduce((sum, byte) => sum * 256 + byte, 0);
-  const content = at + 2 + digits;
-  return { content, end: content + length };
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
-}
-
-function sameMembers(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((member) => b.includes(member));
 }
 
 function bad(what: string, cause?: unknown): IssuingError {

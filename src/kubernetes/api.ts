@@ -18,8 +18,8 @@ export interface RequestOptions {
 
 /**
  * A client of the Kubernetes API on Deno's own fetch, which notices that the server has died
- * (client-node's does not under Deno). All of a process share one: when the server is away, together
- * they ask it no more than {@link MAX_OUTAGE_RATE} times a second.
+ * (client-node's does not under Deno). All of a process share one: when the server is away,
+ * together they ask it no more than {@link MAX_OUTAGE_RATE} times a second.
  */
 export class KubernetesApi implements Disposable {
   readonly server: string;
@@ -32,17 +32,7 @@ export class KubernetesApi implements Disposable {
   constructor(connection: ClusterConnection) {
     this.#connection = connection;
     this.server = connection.server;
-    const { certificateAuthority, clientCertificate } = connection;
-    this.#client = Deno.createHttpClient({
-      // Not HTTP/2: there all requests wait when packets are dropped on their one connection, until the kernel
-      // gives it up after 15 minutes; and each with a body waits 40 ms, since Deno leaves Nagle's algorithm on.
-      http2: false,
-      poolIdleTimeout: 15_000, // for the same first reason
-      caCerts: [certificateAuthority],
-      ...(clientCertificate === undefined
-        ? {}
-        : { cert: clientCertificate.certificate, key: clientCertificate.key }),
-    });
+    this.#client = clientOf(connection);
   }
 
   /** Milliseconds since anything was heard from the API server. */
@@ -133,17 +123,46 @@ export class KubernetesApi implements Disposable {
     );
     if (response.ok) return response;
     const error = errorOf(response, await response.text(), `${method} ${path}`);
-    // A server that is overloaded has spoken, too, but not such that anything it said is up to date.
+    // A server that is overloaded has spoken, too, but not such that anything it said is up to
+    // date.
     if (!isOutage(error)) this.#heard = performance.now();
     throw error;
   }
 }
 
+/** What can be asked of an API server, without what ends the client. */
+export type ApiClient = Pick<KubernetesApi, "request" | "stream">;
+
+/** Single questions only. */
+export type ApiRequests = Pick<KubernetesApi, "request">;
+
 /** A burst of requests shares few connections: a TLS handshake costs more than a short wait. */
 const MAX_CONNECTIONS = 6;
 
-/** All of a process, while the server is away: half of what an agent is allowed, for retries inside fetch. */
+/**
+ * All of a process, while the server is away: half of what an agent is allowed, for retries inside
+ * fetch.
+ */
 export const MAX_OUTAGE_RATE = 2.5;
+
+/** @throws {Error} when a certificate or key of the connection cannot be used. */
+function clientOf({ server, certificateAuthority, clientCertificate }: ClusterConnection) {
+  try {
+    return Deno.createHttpClient({
+      // Not HTTP/2: there all requests wait when packets are dropped on their one connection, until
+      // the kernel gives it up after 15 minutes; and each with a body waits 40 ms, since Deno
+      // leaves Nagle's algorithm on.
+      http2: false,
+      poolIdleTimeout: 15_000, // for the same first reason
+      caCerts: [certificateAuthority],
+      ...(clientCertificate === undefined
+        ? {}
+        : { cert: clientCertificate.certificate, key: clientCertificate.key }),
+    });
+  } catch (cause) {
+    throw new Error(`cannot use the CA or the client certificate for ${server}`, { cause });
+  }
+}
 
 function errorOf(response: Response, text: string, what: string): ApiError {
   const status = statusOf(text);

@@ -12,8 +12,9 @@ export interface ClusterConnection {
 
 /**
  * The connection of a process in a pod, as Kubernetes describes it to every pod
- * (kubernetes.io/docs/tasks/run-application/access-api-from-pod): the environment names the server, the
- * service account's volume holds CA and token, and kubelet writes a fresh token before the old one expires.
+ * (kubernetes.io/docs/tasks/run-application/access-api-from-pod): the environment names the server,
+ * the service account's volume holds CA and token, and kubelet writes a fresh token before the old
+ * one expires.
  *
  * @throws {Error} outside a pod.
  */
@@ -34,8 +35,8 @@ export async function inClusterConnection(): Promise<ClusterConnection> {
 }
 
 /**
- * A token that whoever rotates it writes to a file, long before the old one expires (kubelet: when a fifth of
- * its life is left). In a burst of requests it is read once.
+ * A token that whoever rotates it writes to a file, long before the old one expires (kubelet: when
+ * a fifth of its life is left). In a burst of requests it is read once.
  */
 export function tokenFile(path: string): () => Promise<string> {
   let token = "";

@@ -19,25 +19,20 @@ export class NoAnswer extends Error {
   override readonly name = "NoAnswer";
 }
 
-/** Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx. */
+/**
+ * Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx.
+ */
 export function isOutage(error: unknown): boolean {
   if (error instanceof ApiError) return error.status === 429 || error.status >= 500;
   return true;
 }
 
-/** What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire. */
+/**
+ * What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire.
+ */
 export function retryAfterMilliseconds(error: unknown): number {
   if (!(error instanceof ApiError)) return 0;
   return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);
 }
 
-/** What went wrong, with its causes: fetch alone says no more than "fetch failed". At most 500 characters. */
-export function errorText(error: unknown): string {
-  const texts = new Set<string>();
-  let one = error;
-  for (let depth = 0; one !== undefined && one !== null && depth < 4; depth++) {
-    texts.add(one instanceof Error ? one.message : String(one));
-    one = one instanceof Error ? one.cause : undefined;
-  }
-  return [...texts].join(": ").slice(0, 500);
-}
+export { errorText } from "../error_text.ts";

@@ -2,8 +2,8 @@ import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import type { ClusterConnection } from "./connection.ts";
 
 /**
- * What a kubeconfig's exec plugin or auth provider gives: a token, which client-node renews when it has
- * expired, or a client certificate, which stays as it is. An OIDC provider must come with its
+ * What a kubeconfig's exec plugin or auth provider gives: a token, which client-node renews when it
+ * has expired, or a client certificate, which stays as it is. An OIDC provider must come with its
  * `idp-certificate-authority`: this process trusts no CA by itself.
  *
  * @throws {Error} when the plugin fails.
@@ -13,7 +13,9 @@ export async function pluginCredentials(
 ): Promise<Pick<ClusterConnection, "token" | "clientCertificate">> {
   const config = new KubeConfig();
   config.loadFromFile(file);
-  const { token, certificate, key } = await credentialsOf(config);
+  const { token, certificate, key } = await credentialsOf(config).catch((cause) => {
+    throw new Error(`the plugin of the kubeconfig ${file} has failed`, { cause });
+  });
   if (token === undefined) {
     if (certificate !== undefined && key !== undefined) {
       return { clientCertificate: { certificate, key } };

@@ -1,5 +1,6 @@
-import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import { rootCertificates } from "node:tls";
+import { errorText } from "../error_text.ts";
 import { KubernetesApi } from "./api.ts";
 import { kubeconfigConnection } from "./kubeconfig.ts";
 
@@ -57,7 +58,7 @@ Deno.test("an exec plugin gives the token", async () => {
     const user = { exec: { apiVersion, command: plugin, interactiveMode: "Never" } };
     strictEqual(await (await connection({}, user)).token?.(), "by-plugin");
     await Deno.writeTextFile(plugin, "#!/bin/sh\necho no >&2; exit 1\n");
-    await rejects(connection({}, user));
+    await rejects(connection({}, user), /plugin of the kubeconfig .*config has failed/);
   });
 });
 
@@ -113,15 +114,33 @@ Deno.test("what cannot be used is refused with the file and the reason", async (
       connection({ "insecure-skip-tls-verify": true }, {}),
       /certificate-authority-data/,
     );
-    await rejects(connection({ server: "http://10.0.0.1" }, {}), /needs https/);
+    await refuses(
+      connection({ server: "http://10.0.0.1" }, {}),
+      /config: clusters\.0\.cluster\.server .*needs https/,
+    );
+    await refuses(connection({ server: 7 }, {}), /clusters\.0\.cluster\.server/);
+    const damaged = { "certificate-authority-data": "*" };
+    await refuses(
+      connection(damaged, {}),
+      /config: its certificate-authority-data cannot be read: /,
+    );
+    await refuses(
+      connection({}, { "client-key": "gone.pem" }),
+      /its client-key .*: No such file.*gone/,
+    );
     await rejects(connection({}, { username: "a", password: "b" }), /no passwords/);
     await rejects(
       connection({}, { tokenFile: "missing" }).then(({ token }) => token?.()),
       /missing/,
     );
   });
-  await rejects(kubeconfigConnection("/nowhere/config"), /kubeconfig \/nowhere\/config/);
+  await refuses(kubeconfigConnection("/nowhere/config"), /kubeconfig \/nowhere\/config: .*No such/);
 });
+
+/** As a user reads it. */
+async function refuses(connecting: Promise<unknown>, message: RegExp): Promise<void> {
+  match(await connecting.then(() => "taken", errorText), message);
+}
 
 async function inDirectory(
   use: (

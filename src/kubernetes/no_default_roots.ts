@@ -1,8 +1,9 @@
 /**
- * Leaves this process without Deno's default CAs (Mozilla's, and what these variables name): Deno adds them to
- * those that an HTTP client is given, and whoever has a certificate from one of them could pass for the API
- * server. Deno reads the variables once, for a process's first client. So that this is it, it is made on import;
- * others, such as plugins' processes, find the variables as they were.
+ * Leaves this process without Deno's default CAs (Mozilla's, and what these variables name): Deno
+ * adds them to those that an HTTP client is given, and whoever has a certificate from one of them
+ * could pass for the API server. Deno reads the variables once, for a process's first client. So
+ * that this is it, it is made on import; others, such as plugins' processes, find the variables as
+ * they were.
  */
 const BLANK = { DENO_TLS_CA_STORE: "", DENO_CERT: undefined };
 

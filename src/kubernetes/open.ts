@@ -8,6 +8,7 @@ import { inClusterConnection } from "./connection.ts";
  */
 export async function openKubernetesApi(kubeconfig: string | undefined): Promise<KubernetesApi> {
   if (kubeconfig === undefined) return new KubernetesApi(await inClusterConnection());
-  const { kubeconfigConnection } = await import("./kubeconfig.ts"); // an agent in a cluster needs no YAML
+  // An agent in a cluster needs no YAML.
+  const { kubeconfigConnection } = await import("./kubeconfig.ts");
   return new KubernetesApi(await kubeconfigConnection(kubeconfig));
 }

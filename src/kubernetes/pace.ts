@@ -1,8 +1,10 @@
+import { pause } from "../waiting.ts";
 import { isOutage, NoAnswer, retryAfterMilliseconds } from "./errors.ts";
 
 /**
- * Spares an API server that is down or overloaded: until something has succeeded, and after each failure,
- * requests go out at most every `interval` milliseconds. How many wait makes no difference to it.
+ * Spares an API server that is down or overloaded: until something has succeeded, and after each
+ * failure, requests go out at most every `interval` milliseconds. How many wait makes no difference
+ * to it.
  */
 export class Pace {
   readonly #interval: number;
@@ -52,27 +54,4 @@ export class Pace {
   }
 }
 
-/**
- * Resolves after so many milliseconds, or when its entry in `wakers` is called, which is there meanwhile.
- *
- * @throws the signal's reason.
- */
-export function pause(
-  milliseconds: number,
-  signal: AbortSignal,
-  wakers?: Set<() => void>,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      wakers?.delete(end);
-      if (signal.aborted) reject(signal.reason);
-      else resolve();
-    };
-    const timer = setTimeout(end, Math.max(0, milliseconds));
-    signal.addEventListener("abort", end, { once: true });
-    wakers?.add(end);
-  });
-}
+export { pause } from "../waiting.ts";

@@ -33,7 +33,7 @@ async function askIn(
 ): Promise<string> {
   const script = `
     import { KubernetesApi } from "${new URL("api.ts", import.meta.url)}";
-    import { errorText } from "${new URL("errors.ts", import.meta.url)}";
+    import { errorText } from "${new URL("../error_text.ts", import.meta.url)}";
     Deno.createHttpClient({}).close(); // as to ask on a unix socket for another agent
     const [server, certificateAuthority] = Deno.args;
     using api = new KubernetesApi({ server, certificateAuthority });

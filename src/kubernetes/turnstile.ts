@@ -7,7 +7,10 @@ export class Turnstile {
     this.#free = places;
   }
 
-  /** Resolves with a place, which its holder disposes of. @throws the signal's reason while it waits. */
+  /**
+   * Resolves with a place, which its holder disposes of. @throws the signal's reason while it
+   * waits.
+   */
   async enter(signal: AbortSignal): Promise<Disposable> {
     if (this.#free > 0) this.#free--;
     else await this.#turn(signal);

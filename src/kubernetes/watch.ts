@@ -1,10 +1,11 @@
 import * as v from "valibot";
+import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
-import type { KubernetesApi } from "./api.ts";
-import { ApiError, errorText, isOutage, retryAfterMilliseconds } from "./errors.ts";
+import { jittered, pause } from "../waiting.ts";
+import type { ApiClient } from "./api.ts";
+import { ApiError, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
-import { pause } from "./pace.ts";
 
 const log = logger("kubernetes");
 
@@ -19,18 +20,18 @@ export interface WatchOptions<T> {
   /** How many objects a page of the list has; 500 when not given. */
   readonly pageSize?: number;
   /**
-   * Reduces an object to what is kept. Undefined: nothing of it is kept. When it throws, what was kept of an
-   * earlier version stays, and `problems` tells.
+   * Reduces an object to what is kept. Undefined: nothing of it is kept. When it throws, what was
+   * kept of an earlier version stays, and `problems` tells.
    */
   readonly read: (object: unknown) => T | undefined;
   /**
-   * Called when the first list is complete, and after every change. `items` is by `namespace/name` (or just
-   * the name) and goes on changing. What it throws is logged.
+   * Called when the first list is complete, and after every change. `items` is by `namespace/name`
+   * (or just the name) and goes on changing. What it throws is logged.
    */
   readonly onChange: (items: ReadonlyMap<string, T>) => void;
   /**
-   * Without a word for so many milliseconds a watch is given up: longer than the API server's bookmarks take
-   * (75 s at most).
+   * Without a word for so many milliseconds a watch is given up: longer than the API server's
+   * bookmarks take (75 s at most).
    */
   readonly idleMilliseconds?: number;
 }
@@ -45,12 +46,14 @@ export interface WatchedList {
 }
 
 /**
- * Lists a collection, then watches it from there, for as long as it takes: what breaks is begun again, with
- * backoff and jitter. Nothing is taken for deleted but by a DELETED event or a complete list.
+ * Lists a collection, then watches it from there, for as long as it takes: what breaks is begun
+ * again, with backoff and jitter. Nothing is taken for deleted but by a DELETED event or a complete
+ * list.
  *
- * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes".
+ * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of
+ * changes".
  */
-export function watchList<T>(api: KubernetesApi, options: WatchOptions<T>): WatchedList {
+export function watchList<T>(api: ApiClient, options: WatchOptions<T>): WatchedList {
   const follower = new Follower(api, options);
   return {
     synced: follower.synced.promise,
@@ -68,7 +71,7 @@ interface Known<T> {
 class Follower<T> {
   readonly synced = Promise.withResolvers<void>();
   readonly problems = new Map<string, string>();
-  readonly #api: KubernetesApi;
+  readonly #api: ApiClient;
   readonly #options: WatchOptions<T>;
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
@@ -82,7 +85,7 @@ class Follower<T> {
   #failures = 0;
   #isAway = false;
 
-  constructor(api: KubernetesApi, options: WatchOptions<T>) {
+  constructor(api: ApiClient, options: WatchOptions<T>) {
     this.#api = api;
     this.#options = options;
     this.#done = this.#run();
@@ -178,7 +181,8 @@ class Follower<T> {
       clearTimeout(timer);
       this.#tell(); // of what came before the failure
     }
-    // The server ends watches in good order; one that does nothing else is not asked in a tight loop.
+    // The server ends watches in good order; one that does nothing else is not asked in a tight
+    // loop.
     const lasted = performance.now() - began;
     if (events === 0 && lasted < 1000) throw new Error("the watch ended at once");
     await pause(SHORTEST_WATCH_MILLISECONDS - lasted, this.#stop.signal);
@@ -247,17 +251,18 @@ class Follower<T> {
   }
 
   async #backOff(error: unknown): Promise<void> {
-    // 410: what the watch or the next page would go on from is forgotten there. What cannot be understood
-    // is no place to go on from either.
+    // 410: what the watch or the next page would go on from is forgotten there. What cannot be
+    // understood is no place to go on from either.
     const isGone = error instanceof ApiError && error.status === 410;
     if (isGone || error instanceof v.ValiError || isSyntax(error)) this.#version = "";
-    // Who answers, be it with a refusal, is back: the failures of his absence do not count any more.
+    // Who answers, be it with a refusal, is back: the failures of his absence do not count any
+    // more.
     if (this.#isAway && !isOutage(error)) this.#failures = 0;
     this.#isAway = isOutage(error);
     const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
     const wait = Math.max(
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
-      Math.min(backoff, MAX_BACKOFF_MILLISECONDS) * (0.5 + Math.random()),
+      jittered(Math.min(backoff, MAX_BACKOFF_MILLISECONDS), 0.5),
     );
     // The first cut is every day's; from the second on somebody may want to know.
     if (this.#failures++ > 0) {

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Registry } from "prom-client";
+import { collectProcessMetrics } from "./process_metrics.ts";
 import type { AgentStatus } from "./status.ts";
 import type { RelayReport } from "../relay/workers.ts";
 import { NO_TRAFFIC, sumOf } from "../relay/traffic.ts";
@@ -73,6 +74,10 @@ export class Metrics {
     "How often something in the kernel was found wrong and put right, by kind.",
     ["kind"],
   );
+
+  constructor() {
+    collectProcessMetrics(this.#registry);
+  }
 
   /** @param report of the same moment as `status`. */
   async text(status: AgentStatus, { pods, past }: RelayReport): Promise<string> {

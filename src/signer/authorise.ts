@@ -13,12 +13,15 @@ import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import { isPodAddressOf } from "./cidr.ts";
 import type { CsrFacts, NodeFacts } from "./facts.ts";
 
-/** Why a request is denied: code → what it means. The code is the condition's reason and a log field. */
+/**
+ * Why a request is denied: code → what it means. The code is the condition's reason and a log
+ * field.
+ */
 export const DENIALS = {
   WrongSigner: "the request is for another signer",
   WrongRequester: "only the agents' service account may ask",
   NoNodeClaim:
-    "the requester's token names no node: it is not bound to a scheduled pod, or the API server is older than 1.30",
+    "the requester's token names no node: not bound to a scheduled pod, or an API server before 1.30",
   BadUsages: "a usage is asked for that pods' certificates do not have",
   BadExpiration: "the lifetime asked for is no positive number of seconds",
   NoPod: "the annotations do not name a pod",
@@ -40,12 +43,21 @@ export const DENIALS = {
 /** A denial's code. */
 export type Denial = keyof typeof DENIALS;
 
+/** For whom a certificate may be made, and for how long. */
+export interface Allowed {
+  readonly allow: PodIdentity;
+  readonly ttlSeconds: number;
+}
+
 export type Verdict =
-  | { readonly allow: PodIdentity; readonly ttlSeconds: number }
+  | Allowed
   | { readonly deny: Denial; readonly message: string }
   | {
     readonly wait: string;
-    /** What it is denied with when waiting has not helped; undefined: it may wait for as long as it likes. */
+    /**
+     * What it is denied with when waiting has not helped; undefined: it may wait for as long as it
+     * likes.
+     */
     readonly orDeny?: Denial;
   };
 
@@ -67,13 +79,14 @@ export interface Claim {
 }
 
 /**
- * Decides about a request, from what the API server knows: the requester and his node, which it fills in
- * itself, and the pod's object. The request's own subject and extensions are never looked at. `pod` and
- * `node` are the objects that {@link claimOf} names, undefined when there are none; `node` matters only
- * while the pod has no addresses in its status.
+ * Decides about a request, from what the API server knows: the requester and his node, which it
+ * fills in itself, and the pod's object. The request's own subject and extensions are never looked
+ * at. `pod` and `node` are the objects that {@link claimOf} names, undefined when there are none;
+ * `node` matters only while the pod has no addresses in its status.
  *
- * The source of the rules is the checks that the API server's NodeRestriction applies to a kubelet's
- * PodCertificateRequest (KEP-4317), and a node's agent stands here where the kubelet stands there.
+ * The source of the rules is the checks that the API server's NodeRestriction applies to a
+ * kubelet's PodCertificateRequest (KEP-4317), and a node's agent stands here where the kubelet
+ * stands there.
  */
 export function authorise(
   request: CsrFacts,

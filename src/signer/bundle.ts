@@ -1,15 +1,18 @@
 /**
- * The trust bundle: the roots that all pods trust, and the signer's record of each, by which a root is
- * brought in before it signs and taken out after its last certificate:
+ * The trust bundle: the roots that all pods trust, and the signer's record of each, by which a root
+ * is brought in before it signs and taken out after its last certificate:
  *
  *     new ─► in the bundle ─► propagated, signs ─► replaced ─► last certificate expired, out
  */
 import { createHash, X509Certificate } from "node:crypto";
 import * as v from "valibot";
+import type { V1ConfigMap, Wire } from "../kubernetes/models.ts";
 import { decodePem, encodePem } from "../identity/pem.ts";
 import { ROOTS_ANNOTATION, TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "../identity/signing_names.ts";
 
-/** One root of the bundle. Without a record it was put there by a person, who will take it out too. */
+/**
+ * One root of the bundle. Without a record it was put there by a person, who will take it out too.
+ */
 export interface BundleRoot {
   readonly der: Uint8Array;
   /** Since when pods may know it. */
@@ -22,13 +25,16 @@ export interface BundleChange {
   /** The root of the CA that is in the Secret, DER. */
   readonly root: Uint8Array;
   readonly now: Date;
-  /** Until when certificates are about to be issued, by root: DER in lower-case hexadecimal's SHA-256. */
+  /**
+   * Until when certificates are about to be issued, by root: DER in lower-case hexadecimal's
+   * SHA-256.
+   */
   readonly issuedUntil?: ReadonlyMap<string, Date>;
 }
 
 /**
- * The bundle as it should be now: with the Secret's root, without those that nothing needs any more. The
- * same array when nothing changes.
+ * The bundle as it should be now: with the Secret's root, without those that nothing needs any
+ * more. The same array when nothing changes.
  */
 export function nextBundle(
   current: readonly BundleRoot[],
@@ -79,7 +85,8 @@ export function fingerprint(der: Uint8Array): string {
 /**
  * The bundle in a ConfigMap. A record that is damaged counts as none: its root stays.
  *
- * @throws {TypeError} when its PEM is damaged or holds no certificates: nobody may guess what was meant.
+ * @throws {TypeError} when its PEM is damaged or holds no certificates: nobody may guess what was
+ * meant.
  */
 export function readBundle(configMap: unknown): BundleRoot[] {
   const { metadata, data } = v.parse(BundleSchema, configMap);
@@ -100,7 +107,7 @@ export function bundleObject(
   bundle: readonly BundleRoot[],
   namespace: string,
   existing: unknown,
-): unknown {
+): Wire<V1ConfigMap> {
   const { metadata, data } = existing === undefined
     ? { metadata: {}, data: {} }
     : v.parse(BundleSchema, existing);

@@ -1,15 +1,15 @@
 import * as v from "valibot";
 import { TRUST_BUNDLE } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError } from "../kubernetes/errors.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
+import { ApiError, NoAnswer } from "../kubernetes/errors.ts";
 import { bundleObject, type BundleRoot, readBundle } from "./bundle.ts";
 
 /** The trust bundle's ConfigMap, read and written by the leading signer. */
 export class BundleStore {
-  readonly #api: KubernetesApi;
+  readonly #api: ApiRequests;
   readonly #namespace: string;
 
-  constructor(api: KubernetesApi, namespace: string) {
+  constructor(api: ApiRequests, namespace: string) {
     this.#api = api;
     this.#namespace = namespace;
   }
@@ -18,23 +18,27 @@ export class BundleStore {
    * Changes the bundle by a pure function and returns what it is then. `change` is asked again when
    * somebody else was faster; nothing is written when it returns its argument.
    *
-   * @throws {ApiError} or what `change` throws; {TypeError} when the ConfigMap cannot be read.
+   * @param timeoutMs until all of it must be done.
+   * @throws {ApiError | NoAnswer} or what `change` throws; {TypeError} when the ConfigMap cannot be
+   * read.
    */
   async update(
     change: (current: readonly BundleRoot[]) => readonly BundleRoot[],
     timeoutMs: number,
   ): Promise<readonly BundleRoot[]> {
+    const deadline = performance.now() + timeoutMs;
     for (let attempt = 1;; attempt++) {
-      const existing = await this.#get(timeoutMs);
+      const existing = await this.#get(leftUntil(deadline));
       const current = existing === undefined ? [] : readBundle(existing);
       const next = change(current);
       if (next === current) return current;
       const body = bundleObject(next, this.#namespace, existing);
+      const options = { body, timeoutMs: leftUntil(deadline) };
       try {
         // The resourceVersion in metadata guards the update against others'.
         await (existing === undefined
-          ? this.#api.request("POST", this.#collection, { body, timeoutMs })
-          : this.#api.request("PUT", this.#path, { body, timeoutMs }));
+          ? this.#api.request("POST", this.#collection, options)
+          : this.#api.request("PUT", this.#path, options));
         return next;
       } catch (error) {
         if (!(error instanceof ApiError) || error.status !== 409 || attempt === 5) throw error;
@@ -58,4 +62,10 @@ export class BundleStore {
   get #path(): string {
     return `${this.#collection}/${TRUST_BUNDLE}`;
   }
+}
+
+function leftUntil(deadline: number): number {
+  const left = deadline - performance.now();
+  if (left <= 0) throw new NoAnswer(`ConfigMap ${TRUST_BUNDLE} took too long to read and write`);
+  return left;
 }

@@ -7,8 +7,9 @@ import type { SigningAuthority } from "../identity/leaf.ts";
 import { caId, newCa } from "../identity/new_ca.ts";
 import { decodePem } from "../identity/pem.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import type { V1Secret, Wire } from "../kubernetes/models.ts";
 import { logger } from "../log.ts";
 import { quoted } from "../names.ts";
 
@@ -21,20 +22,23 @@ export interface ClusterCa extends SigningAuthority {
 }
 
 /**
- * Reads the CA from its Secret, and makes it when there is none. Any number of signers may do so at once:
- * the API server lets one of them create the Secret, and all read that.
+ * Reads the CA from its Secret, and makes it when there is none. Any number of signers may do so at
+ * once: the API server lets one of them create the Secret, and all read that.
  *
- * @throws {IssuingError} `ca_unusable`, saying what is wrong with the Secret. Never repairs or replaces it.
- * @throws {ApiError} when the API server refuses.
+ * @throws {IssuingError} `ca_unusable`, saying what is wrong with the Secret. Never repairs or
+ * replaces it.
+ * @throws {ApiError} when the API server refuses; the signal's reason.
  */
 export async function openCa(
-  api: KubernetesApi,
+  api: ApiRequests,
   namespace: string,
   trustDomain: string,
+  signal?: AbortSignal,
 ): Promise<ClusterCa> {
+  const options = signal === undefined ? {} : { signal };
   const path = `/api/v1/namespaces/${namespace}/secrets`;
   try {
-    return await readCa(await api.request("GET", `${path}/${CA_SECRET}`), trustDomain);
+    return await readCa(await api.request("GET", `${path}/${CA_SECRET}`, options), trustDomain);
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
   }
@@ -42,25 +46,26 @@ export async function openCa(
   const encode = (text: string) => new TextEncoder().encode(text).toBase64();
   try {
     await api.request("POST", path, {
+      ...options,
       body: {
         apiVersion: "v1",
         kind: "Secret",
         metadata: { name: CA_SECRET, namespace },
         type: "kubernetes.io/tls",
         data: { "tls.crt": encode(certificate), "tls.key": encode(key) },
-      },
+      } satisfies Wire<V1Secret>,
     });
     log.info("made a new CA in Secret {secret}", { secret: `${namespace}/${CA_SECRET}` });
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 409) throw error;
   }
-  return await readCa(await api.request("GET", `${path}/${CA_SECRET}`), trustDomain);
+  return await readCa(await api.request("GET", `${path}/${CA_SECRET}`, options), trustDomain);
 }
 
 /**
- * The CA in a Secret of type kubernetes.io/tls, as made here, by a person or by cert-manager: `tls.crt` with
- * the CA's certificate first and its issuers after it, the root last or in `ca.crt`; `tls.key` in PKCS#8,
- * PKCS#1 or SEC1. ECDSA P-256, P-384, or RSA of 2048 bits or more.
+ * The CA in a Secret of type kubernetes.io/tls, as made here, by a person or by cert-manager:
+ * `tls.crt` with the CA's certificate first and its issuers after it, the root last or in `ca.crt`;
+ * `tls.key` in PKCS#8, PKCS#1 or SEC1. ECDSA P-256, P-384, or RSA of 2048 bits or more.
  *
  * @throws {IssuingError} `ca_unusable`.
  */
@@ -149,7 +154,10 @@ function requireCa(certificate: x509.X509Certificate, depth: number): void {
   }
 }
 
-/** X509-SVID 3.2: a signing certificate need not have an ID, but if it has one it is its trust domain's. */
+/**
+ * X509-SVID 3.2: a signing certificate need not have an ID, but if it has one it is its trust
+ * domain's.
+ */
 function requireTrustDomain(certificate: x509.X509Certificate, trustDomain: string): void {
   const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
   const ids = names.filter(({ type, value }) => type === "url" && value.startsWith("spiffe:"));

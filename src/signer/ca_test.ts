@@ -99,7 +99,7 @@ Deno.test("a CA that cannot be one is refused with what is wrong, and without it
 });
 
 async function requireGood(ca: ClusterCa, name: string): Promise<void> {
-  const { csr } = await newKeyAndRequest();
+  const { csr, publicKey } = await newKeyAndRequest();
   const pod = {
     uid: "u",
     namespace: "shop",
@@ -115,7 +115,7 @@ async function requireGood(ca: ClusterCa, name: string): Promise<void> {
     return certificate.leafFacts();
   };
   const copies = chain.map((der) => new Uint8Array(der));
-  const issued = verifyIssued(copies, { pod, csr, trustDomain, roots: [ca.root], leafFacts });
+  const issued = verifyIssued(copies, { pod, publicKey, trustDomain, roots: [ca.root], leafFacts });
   strictEqual(issued.chain.length, 1 + (ca.intermediates?.length ?? 0), name);
   await withDirectory(async (directory) => {
     await Deno.writeTextFile(`${directory}/leaf`, encodePem(copies.slice(0, 1), "CERTIFICATE"));

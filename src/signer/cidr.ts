@@ -2,9 +2,9 @@ import { addressFamily, parseAddress } from "../addresses.ts";
 import { parseCidr, toBigInt } from "../cidr.ts";
 
 /**
- * Whether `address` is one that a node's IPAM gives to pods from `cidr`: inside, and neither the network's
- * own address, nor the first (the bridge's, the pods' gateway), nor an IPv4 network's broadcast address. A
- * text that is no CIDR contains nothing.
+ * Whether `address` is one that a node's IPAM gives to pods from `cidr`: inside, and neither the
+ * network's own address, nor the first (the bridge's, the pods' gateway), nor an IPv4 network's
+ * broadcast address. A text that is no CIDR contains nothing.
  *
  * @throws {TypeError} when `address` is no address.
  */

@@ -1,6 +1,7 @@
 /**
- * What the signer keeps of the objects it decides about. Everything here was written by others: texts are
- * bounded, and what is not of the form that Kubernetes gives it is refused when it is read.
+ * What the signer keeps of the objects it decides about. Everything here was written by others:
+ * texts are bounded, and what is not of the form that Kubernetes gives it is refused when it is
+ * read.
  */
 import * as v from "valibot";
 import { canonicalAddress } from "../addresses.ts";
@@ -71,7 +72,10 @@ export function readNode(value: unknown): NodeFacts {
   };
 }
 
-/** The DER inside base64 of PEM, or nothing: whoever sent something else is told that it is no request. */
+/**
+ * The DER inside base64 of PEM, or nothing: whoever sent something else is told that it is no
+ * request.
+ */
 function requestOf(base64: string): Uint8Array {
   if (base64.length > 3 * MAX_CSR_BYTES) return new Uint8Array();
   try {

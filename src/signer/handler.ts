@@ -1,13 +1,15 @@
 import type * as X509 from "@peculiar/x509";
 import { type Pod, readPod } from "../cluster/objects.ts";
+import { errorText } from "../error_text.ts";
 import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
+import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import {
+  type Allowed,
   authorise,
   type AuthoriseSettings,
   type Claim,
@@ -31,8 +33,11 @@ const audit = logger("signer");
 
 export interface HandlerOptions {
   readonly x509: typeof X509;
-  readonly api: KubernetesApi;
-  /** The request as a watch has seen it last, which saves asking for it; its version guards the writes. */
+  readonly api: ApiRequests;
+  /**
+   * The request as a watch has seen it last, which saves asking for it; its version guards the
+   * writes.
+   */
   readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;
   readonly trustDomain: string;
@@ -43,7 +48,10 @@ export interface HandlerOptions {
   readonly patienceMilliseconds?: number;
 }
 
-/** Takes one request after the other to its end: looked up, authorised, approved and signed, or denied. */
+/**
+ * Takes one request after the other to its end: looked up, authorised, approved and signed, or
+ * denied.
+ */
 export class RequestHandler {
   readonly #options: HandlerOptions;
   /** When a request that waits was first seen; by its name. */
@@ -76,7 +84,7 @@ export class RequestHandler {
   }
 
   async #decide(name: string): Promise<Outcome> {
-    const { x509, settings, rotation, trustDomain } = this.#options;
+    const { x509, settings } = this.#options;
     const object = asRequest(
       this.#options.seen?.(name) ?? await this.#get(`${REQUESTS_PATH}/${name}`),
     );
@@ -84,7 +92,8 @@ export class RequestHandler {
     if (request.state !== "pending" && request.state !== "approved") return "done";
     const claim = claimOf(request, settings);
     if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
-    // Verified while the API server is asked for the pod; it counts only if the pod may have a certificate.
+    // Verified while the API server is asked for the pod; it counts only if the pod may have a
+    // certificate.
     const proof = provenKey(x509, request.request);
     proof.catch(() => {});
     const pod = await this.#pod(claim);
@@ -104,6 +113,18 @@ export class RequestHandler {
       return await this.#refuse(object, request, code, message);
     }
 
+    return await this.#issue(object, request, claim, verdict, proof);
+  }
+
+  /** Takes a request that may have its certificate to its end. */
+  async #issue(
+    object: RequestObject,
+    request: CsrFacts,
+    claim: Claim,
+    { allow: pod, ttlSeconds }: Allowed,
+    proof: Promise<CryptoKey>,
+  ): Promise<"done"> {
+    const { x509, rotation, trustDomain } = this.#options;
     let publicKey: CryptoKey;
     try {
       publicKey = await proof;
@@ -114,11 +135,7 @@ export class RequestHandler {
     }
     // Before the approval: what is approved is signed at once.
     const authority = await rotation.authority(this.#timeout());
-    const { ttlSeconds } = verdict;
-    const signing = signLeaf(x509, authority, publicKey, verdict.allow, {
-      trustDomain,
-      ttlSeconds,
-    });
+    const signing = signLeaf(x509, authority, publicKey, pod, { trustDomain, ttlSeconds });
     signing.catch(() => {}); // awaited once the approval is written
     const approved = request.state === "approved" ? object : asRequest(
       await this.#put(object, {
@@ -129,6 +146,7 @@ export class RequestHandler {
     try {
       leaf = await signing;
     } catch (error) {
+      audit.error("signing {csr} failed: {error}", { csr: request.name, error: errorText(error) });
       const reason = error instanceof IssuingError ? error.message : "signing failed";
       return await this.#refuse(
         approved,
@@ -147,7 +165,10 @@ export class RequestHandler {
     return "done";
   }
 
-  /** Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two ends. */
+  /**
+   * Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two
+   * ends.
+   */
   async #refuse(
     object: RequestObject,
     request: CsrFacts,
@@ -200,7 +221,10 @@ export class RequestHandler {
   }
 }
 
-/** Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`, quoted. */
+/**
+ * Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`,
+ * quoted.
+ */
 function auditFields({ name, uid, username }: CsrFacts, claim: Claim | undefined) {
   return {
     csr: name,

@@ -1,14 +1,16 @@
 import * as v from "valibot";
-import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
+import { errorText } from "../error_text.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import type { V1Lease, Wire } from "../kubernetes/models.ts";
 import { logger } from "../log.ts";
+import { jittered, pause } from "../waiting.ts";
 
 const log = logger("signer");
 
 /** Who leads by a coordination.k8s.io/v1 Lease, and how fast that changes. */
 export interface LeaseOptions {
-  readonly api: KubernetesApi;
+  readonly api: ApiRequests;
   readonly namespace: string;
   /** The Lease's name. */
   readonly name: string;
@@ -19,7 +21,9 @@ export interface LeaseOptions {
   readonly onLead?: () => void;
 }
 
-/** In milliseconds; `renewDeadline` must be shorter than `duration` by more than a request may take. */
+/**
+ * In milliseconds; `renewDeadline` must be shorter than `duration` by more than a request may take.
+ */
 export interface LeaseTimes {
   /** How long others wait before they take an unrenewed lease. */
   readonly duration: number;
@@ -31,63 +35,71 @@ export interface LeaseTimes {
 /** As client-go's leader election has them. */
 export const LEASE_TIMES: LeaseTimes = { duration: 15_000, renewDeadline: 10_000, retry: 2_000 };
 
-/** A candidacy. */
-export interface Candidacy {
-  /** For how many milliseconds this one may still act as the leader; 0 when it may not. */
-  remaining(): number;
-  /** Gives the lease back, so that another can take it at once. */
-  close(): Promise<void>;
-}
-
 /**
- * Tries to lead until closed, by client-go's rules: a lease is free when its holder has let it go or has not
- * renewed it for its duration, which is measured from when *this* process saw it change (clocks differ), and
- * every write is guarded by the resourceVersion. A leader that cannot renew stops acting at the renew
- * deadline, counted from the beginning of its last successful renewal, before anybody may take the lease.
+ * A candidacy for the Lease, which lasts until it is closed, by client-go's rules: a lease is free
+ * when its holder has let it go or has not renewed it for its duration, which is measured from when
+ * *this* process saw it change (clocks differ), and every write is guarded by the resourceVersion.
+ * A leader that cannot renew stops acting at the renew deadline, counted from the beginning of its
+ * last successful renewal, before anybody may take the lease.
+ *
+ *     standing by ─► leading (until #heldUntil, which each renewal moves on) ─► standing by
  */
-export function campaign(options: LeaseOptions): Candidacy {
-  const times = options.times ?? LEASE_TIMES;
-  const stop = new AbortController();
-  let heldUntil = -Infinity;
-  let leading = false;
-  const seen: Seen = { version: "", at: 0 };
-  const round = async () => {
+export class Candidacy {
+  readonly #options: LeaseOptions;
+  readonly #times: LeaseTimes;
+  readonly #stop = new AbortController();
+  readonly #seen: Seen = { version: "", at: 0 };
+  /** By `performance.now`. */
+  #heldUntil = -Infinity;
+  /** What the log and `onLead` were told; `#heldUntil` decides. */
+  #isKnownToLead = false;
+  readonly #done: Promise<void>;
+
+  constructor(options: LeaseOptions) {
+    this.#options = options;
+    this.#times = options.times ?? LEASE_TIMES;
+    this.#done = this.#run();
+  }
+
+  /** For how many milliseconds this one may still act as the leader; 0 when it may not. */
+  remaining(): number {
+    if (this.#stop.signal.aborted) return 0;
+    return Math.max(0, this.#heldUntil - performance.now());
+  }
+
+  /** Gives the lease back, so that another can take it at once. */
+  async close(): Promise<void> {
+    const isHeld = this.remaining() > 0;
+    this.#stop.abort();
+    await this.#done;
+    if (isHeld) await release(this.#options, this.#times).catch(() => {}); // it will run out
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#round();
+      await pause(jittered(1.1 * this.#times.retry), this.#stop.signal).catch(() => {}); // closed
+    }
+  }
+
+  async #round(): Promise<void> {
+    const { identity, name: lease } = this.#options;
     const began = performance.now();
     try {
-      if (await takeOrRenew(options, times, seen)) heldUntil = began + times.renewDeadline;
-      else heldUntil = -Infinity;
+      const isOurs = await takeOrRenew(this.#options, this.#times, this.#seen);
+      this.#heldUntil = isOurs ? began + this.#times.renewDeadline : -Infinity;
     } catch (error) {
-      log.warn("the lease {lease} could not be renewed: {error}", {
-        lease: options.name,
+      log.warn("the Lease {lease} could not be renewed: {error}", {
+        lease,
         error: errorText(error),
       });
     }
-    const leads = heldUntil > performance.now();
-    if (leads !== leading) {
-      log.info(leads ? "{identity} leads" : "{identity} no longer leads", {
-        identity: options.identity,
-      });
-    }
-    const begins = leads && !leading;
-    leading = leads;
-    if (begins && !stop.signal.aborted) options.onLead?.();
-  };
-  const done = (async () => {
-    while (!stop.signal.aborted) {
-      await round();
-      await pause(times.retry * (1 + 0.2 * Math.random()), stop.signal).catch(() => {}); // closed
-    }
-  })();
-  const remaining = () => stop.signal.aborted ? 0 : Math.max(0, heldUntil - performance.now());
-  return {
-    remaining,
-    async close() {
-      const held = remaining() > 0;
-      stop.abort();
-      await done;
-      if (held) await release(options, times).catch(() => {}); // it will run out
-    },
-  };
+    const leads = this.remaining() > 0;
+    if (leads === this.#isKnownToLead) return;
+    this.#isKnownToLead = leads;
+    log.info(leads ? "{identity} leads" : "{identity} no longer leads", { identity, lease });
+    if (leads) this.#options.onLead?.();
+  }
 }
 
 /** The last change of another's lease that was seen here, by this process's own clock. */
@@ -111,7 +123,7 @@ async function takeOrRenew(options: LeaseOptions, times: LeaseTimes, seen: Seen)
         kind: "Lease",
         metadata: { name, namespace },
         spec,
-      },
+      } satisfies Wire<V1Lease>,
     }));
   }
   const { metadata, spec = {} } = lease;

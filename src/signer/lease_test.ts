@@ -1,8 +1,10 @@
 import { ok, strictEqual } from "node:assert/strict";
 import { delay } from "../../tests/lab/delay.ts";
 import { eventually, LEASE, SigningCluster } from "../../tests/lab/signing.ts";
+import { ApiError } from "../kubernetes/errors.ts";
 import { openKubernetesApi } from "../kubernetes/open.ts";
-import { campaign, type Candidacy } from "./lease.ts";
+import { MemoryCluster } from "./cluster_for_tests.ts";
+import { Candidacy } from "./lease.ts";
 
 interface Lease {
   spec?: { holderIdentity?: string; leaseTransitions?: number };
@@ -34,7 +36,7 @@ Deno.test("a leader that cannot renew stops before another begins", async () => 
   await using cluster = await SigningCluster.open();
   const account = await cluster.server.user("other", ["system:masters"]);
   using api = await openKubernetesApi(account.kubeconfig);
-  const old = campaign({ api, ...WHERE, identity: "old", times: TIMES });
+  const old = new Candidacy({ api, ...WHERE, identity: "old", times: TIMES });
   await eventually("old leads", () => old.remaining() > 0);
   const next = await run(cluster, "next");
   await cluster.server.misbehave({ user: account.username, status: 503 });
@@ -76,13 +78,55 @@ Deno.test("only what changes here counts: another's clock does not", async () =>
   strictEqual((await cluster.server.get<Lease>(LEASE)).spec?.holderIdentity, "", "given back");
 });
 
+Deno.test("a renewal counts from when it began, however late it is answered", async () => {
+  const cluster = new MemoryCluster();
+  const candidate = new Candidacy({ api: cluster, ...WHERE, identity: "me", times: TIMES });
+  try {
+    await eventually("it leads", () => candidate.remaining() > 0);
+    let began = performance.now();
+    let renewals = 0;
+    cluster.before = (method) => {
+      if (method === "GET") began = performance.now();
+      else renewals++;
+      return delay(TIMES.renewDeadline / 4);
+    };
+    await eventually("renewals are answered late", () => {
+      const most = began + TIMES.renewDeadline - performance.now();
+      ok(renewals === 0 || candidate.remaining() <= most + 1);
+      return renewals > 4;
+    });
+    cluster.before = () => Promise.reject(new ApiError(503, "", "away"));
+    await eventually("it leads no more", () => candidate.remaining() === 0, 2 * TIMES.duration);
+    cluster.before = () => {};
+    await eventually("it leads again", () => candidate.remaining() > 0);
+  } finally {
+    await candidate.close();
+  }
+});
+
+Deno.test("of two that write at once one leads: a conflict is a defeat", async () => {
+  const cluster = new MemoryCluster();
+  const path = `/apis/coordination.k8s.io/v1/namespaces/${WHERE.namespace}/leases/${WHERE.name}`;
+  cluster.before = (method) => {
+    if (method !== "POST" || cluster.objects.has(path)) return;
+    cluster.seed(path, { spec: { holderIdentity: "faster", leaseDurationSeconds: 3_600 } });
+  };
+  let led = 0;
+  const onLead = () => led++;
+  const candidate = new Candidacy({ api: cluster, ...WHERE, identity: "me", times: TIMES, onLead });
+  await eventually("it has lost", () => cluster.asked.length > 4);
+  strictEqual(candidate.remaining() + led, 0);
+  await candidate.close();
+  strictEqual(cluster.objects.get(path)?.spec.holderIdentity, "faster", "not given back");
+});
+
 async function run(
   cluster: SigningCluster,
   identity: string,
   onLead: () => void = () => {},
 ): Promise<Candidacy> {
   const api = await cluster.api("signer");
-  return campaign({ api, ...WHERE, identity, times: TIMES, onLead });
+  return new Candidacy({ api, ...WHERE, identity, times: TIMES, onLead });
 }
 
 function leaders(candidates: Candidacy[]): number {

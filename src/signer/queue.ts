@@ -1,3 +1,5 @@
+import { jittered } from "../waiting.ts";
+
 /** What the work on one key has come to: done, or to be tried again. */
 export type Outcome = "done" | "again";
 
@@ -11,8 +13,8 @@ export interface QueueOptions {
 }
 
 /**
- * Keys to be worked on, each by one worker at a time, a bounded number at once. Adding a key that waits has
- * no effect; one that is being worked on is worked on once more.
+ * Keys to be worked on, each by one worker at a time, a bounded number at once. Adding a key that
+ * waits has no effect; one that is being worked on is worked on once more.
  */
 export class WorkQueue {
   readonly #options: QueueOptions;
@@ -74,7 +76,7 @@ export class WorkQueue {
     const { first, most } = this.#options.backoff;
     const delay = this.#delays.get(key) ?? first;
     this.#delays.set(key, Math.min(most, delay * 1.6));
-    const timer = setTimeout(() => this.add(key), delay * (0.9 + 0.2 * Math.random()));
+    const timer = setTimeout(() => this.add(key), jittered(delay));
     this.#later.set(key, timer);
   }
 }

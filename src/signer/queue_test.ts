@@ -1,5 +1,6 @@
 import { ok, strictEqual } from "node:assert/strict";
 import { type Outcome, WorkQueue } from "./queue.ts";
+import { delay } from "../waiting.ts";
 
 Deno.test("never more at once than allowed, never one key twice at once, and all are done", async () => {
   let now = 0;
@@ -10,14 +11,14 @@ Deno.test("never more at once than allowed, never one key twice at once, and all
     ok(!busy.has(key));
     busy.add(key);
     most = Math.max(most, ++now);
-    await later(key === "k0" ? 30 : 2);
+    await delay(key === "k0" ? 30 : 2);
     now--;
     busy.delete(key);
     done.push(key);
     return "done";
   });
   for (let i = 0; i < 40; i++) queue.add(`k${i % 20}`);
-  await later(100);
+  await delay(100);
   await queue.close();
   strictEqual(most, 3);
   strictEqual(new Set(done).size, 20);
@@ -27,11 +28,11 @@ Deno.test("a key that is added while it is worked on is worked on once more", as
   let count = 0;
   const queue = make(async () => {
     if (++count === 1) queue.add("k");
-    await later(5);
+    await delay(5);
     return "done";
   });
   queue.add("k");
-  await later(50);
+  await delay(50);
   await queue.close();
   strictEqual(count, 2);
 });
@@ -43,16 +44,16 @@ Deno.test("what is to be tried again comes back ever later, at once when added, 
     return Promise.resolve("again");
   });
   queue.add("k");
-  await later(300);
+  await delay(300);
   const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
   ok(gaps.length >= 4 && gaps.length <= 8, `${gaps}`);
   ok((gaps.at(-1) ?? 0) > 2 * (gaps[0] ?? Infinity), `${gaps}`);
   const before = times.length;
   queue.add("k");
-  await later(3);
+  await delay(3);
   strictEqual(times.length, before + 1);
   queue.forget("k");
-  await later(200);
+  await delay(200);
   strictEqual(times.length, before + 1);
   queue.add("k");
   await queue.close(); // the sanitizers see that no timer is left
@@ -60,8 +61,4 @@ Deno.test("what is to be tried again comes back ever later, at once when added, 
 
 function make(work: (key: string) => Promise<Outcome>): WorkQueue {
   return new WorkQueue({ concurrency: 3, backoff: { first: 10, most: 100 }, work });
-}
-
-function later(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

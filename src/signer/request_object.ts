@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
+import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 
 /** A CertificateSigningRequest as it was read, to be written back with a change. */
@@ -18,13 +18,13 @@ export type RequestChange =
   | { readonly certificate: string };
 
 /**
- * Writes a decision into a request and returns it as it is then. The resourceVersion that was read guards
- * the write: whoever decides, decides on what is.
+ * Writes a decision into a request and returns it as it is then. The resourceVersion that was read
+ * guards the write: whoever decides, decides on what is.
  *
  * @throws {ApiError} 409 when the request has changed since it was read.
  */
 export async function putRequest(
-  api: KubernetesApi,
+  api: ApiRequests,
   { metadata, status, ...rest }: RequestObject,
   change: RequestChange,
   timeoutMs: number,

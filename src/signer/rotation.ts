@@ -1,4 +1,5 @@
 import { IssuingError } from "../identity/issuer.ts";
+import { NoAnswer } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
 import { type BundleRoot, fingerprint, isPropagated, nextBundle, recordOf } from "./bundle.ts";
 import type { BundleStore } from "./bundle_store.ts";
@@ -13,21 +14,28 @@ export interface RotationSettings {
   readonly ttlSeconds: number;
 }
 
-/** Which CA signs: the Secret's, once its root is known everywhere, and until then the one before it. */
+/**
+ * Which CA signs: the Secret's, once its root is known everywhere, and until then the one before
+ * it.
+ */
 export class Rotation {
   readonly #store: BundleStore;
   readonly #settings: RotationSettings;
   /** Those that were in the Secret, oldest first; the last is in it now. */
   #known: ClusterCa[] = [];
   #bundle: readonly BundleRoot[] | undefined;
-  #promising: Promise<void> = Promise.resolve();
+  /** When the last of those that wait for their turn is done. */
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(store: BundleStore, settings: RotationSettings) {
     this.#store = store;
     this.#settings = settings;
   }
 
-  /** The Secret's CA. Has no effect on the bundle before the next {@link review} or {@link authority}. */
+  /**
+   * The Secret's CA. Has no effect on the bundle before the next {@link review} or {@link
+   * authority}.
+   */
   offer(ca: ClusterCa): void {
     const last = this.#known.at(-1);
     if (last !== undefined && sameCa(last, ca)) return;
@@ -36,27 +44,56 @@ export class Rotation {
   }
 
   /**
-   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs out. For
-   * the leader: when it begins to lead, and then now and again.
+   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs
+   * out. For the leader: when it begins to lead, and then now and again.
    *
-   * @throws {ApiError | TypeError} when the ConfigMap cannot be read or written.
+   * @throws {ApiError | NoAnswer | TypeError} when the ConfigMap cannot be read or written in time.
    */
   async review(timeoutMs: number): Promise<void> {
-    await this.#update(new Map(), timeoutMs);
+    await this.#inTurn(timeoutMs, (left) => this.#update(new Map(), left));
   }
 
   /**
-   * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out, the
-   * bundle has promised to keep its root for so long.
+   * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out,
+   * the bundle has promised to keep its root for so long.
    *
-   * @throws {IssuingError} `ca_unusable` while no CA may sign; {ApiError | TypeError} as {@link review}.
+   * @throws {IssuingError} `ca_unusable` while no CA may sign.
+   * @throws {ApiError | NoAnswer | TypeError} as {@link review}.
    */
   async authority(timeoutMs: number): Promise<ClusterCa> {
-    const { ttlSeconds, propagationMilliseconds } = this.#settings;
-    const bundle = this.#bundle ?? await this.#update(new Map(), timeoutMs);
+    return await this.#inTurn(timeoutMs, async (left) => {
+      const ca = this.#signing(this.#bundle ?? await this.#update(new Map(), left));
+      const needed = Date.now() + this.#settings.ttlSeconds * 1000 + SIGNING_MILLISECONDS;
+      if (await this.#promise(ca, needed, left)) return ca;
+      throw new IssuingError(
+        "ca_unusable",
+        "Cannot sign: somebody has taken the root from the bundle",
+      );
+    });
+  }
+
+  /** One after the other: a burst of requests wants the same write, and finds it done. */
+  async #inTurn<T>(timeoutMs: number, work: (leftMs: number) => Promise<T>): Promise<T> {
+    const deadline = performance.now() + timeoutMs;
+    const earlier = this.#turn;
+    const done = Promise.withResolvers<void>();
+    this.#turn = done.promise;
+    try {
+      await earlier;
+      const left = deadline - performance.now();
+      if (left <= 0) throw new NoAnswer(`the trust bundle was busy for ${timeoutMs / 1000} s`);
+      return await work(left);
+    } finally {
+      done.resolve();
+    }
+  }
+
+  /** The newest CA whose root all pods may be expected to know. */
+  #signing(bundle: readonly BundleRoot[]): ClusterCa {
     const now = new Date();
     const ca = this.#known.findLast(({ root, certificate }) =>
-      isPropagated(bundle, root, now, propagationMilliseconds) && certificate.notAfter > now
+      isPropagated(bundle, root, now, this.#settings.propagationMilliseconds) &&
+      certificate.notAfter > now
     );
     if (ca === undefined) {
       throw new IssuingError(
@@ -65,30 +102,16 @@ export class Rotation {
       );
     }
     requireCurrent(ca.certificate);
-    const needed = now.getTime() + ttlSeconds * 1000 + SIGNING_MILLISECONDS;
-    if (await this.#promise(ca, needed, timeoutMs)) return ca;
-    throw new IssuingError(
-      "ca_unusable",
-      "Cannot sign: somebody has taken the root from the bundle",
-    );
+    return ca;
   }
 
-  /** One after the other: a burst of requests wants the same write, and finds it done. */
   async #promise(ca: ClusterCa, needed: number, timeoutMs: number): Promise<boolean> {
-    const earlier = this.#promising;
-    const done = Promise.withResolvers<void>();
-    this.#promising = done.promise;
-    try {
-      await earlier;
-      const promised = (roots: readonly BundleRoot[]) =>
-        (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
-      if (this.#bundle !== undefined && promised(this.#bundle)) return true;
-      // A tenth more than needed, so that this is one write in a tenth of the lifetime.
-      const until = new Date(needed + this.#settings.ttlSeconds * 100);
-      return promised(await this.#update(new Map([[fingerprint(ca.root), until]]), timeoutMs));
-    } finally {
-      done.resolve();
-    }
+    const promised = (roots: readonly BundleRoot[]) =>
+      (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
+    if (this.#bundle !== undefined && promised(this.#bundle)) return true;
+    // A tenth more than needed, so that this is one write in a tenth of the lifetime.
+    const until = new Date(needed + this.#settings.ttlSeconds * 100);
+    return promised(await this.#update(new Map([[fingerprint(ca.root), until]]), timeoutMs));
   }
 
   async #update(

@@ -1,28 +1,27 @@
 /**
- * The cluster's certificate authority: follows the requests for its signer name and takes each to its end.
- * Of several signers the one that holds the Lease acts; the others are ready to.
+ * The cluster's certificate authority: follows the requests for its signer name and takes each to
+ * its end. Of several signers the one that holds the Lease acts; the others are ready to.
  */
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
-import * as v from "valibot";
-import { errorText } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
+import { errorText } from "../error_text.ts";
 import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
-import type { KubernetesApi } from "../kubernetes/api.ts";
-import { watchList } from "../kubernetes/watch.ts";
+import type { ApiClient } from "../kubernetes/api.ts";
+import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
+import { pause } from "../waiting.ts";
 import { BundleStore } from "./bundle_store.ts";
 import { openCa, readCa } from "./ca.ts";
-import { readCsr } from "./facts.ts";
 import { RequestHandler } from "./handler.ts";
-import { campaign, type LeaseTimes } from "./lease.ts";
+import { Candidacy, type LeaseTimes } from "./lease.ts";
+import { awaited, type OpenRequest, readRequest } from "./open_requests.ts";
 import { WorkQueue } from "./queue.ts";
 import { Rotation } from "./rotation.ts";
 
 const log = logger("signer");
 
 export interface SignerOptions {
-  readonly api: KubernetesApi;
+  readonly api: ApiClient;
   /** The gateway's: CA, bundle and Lease are there, and the agents' service account. */
   readonly namespace: string;
   readonly signerName: string;
@@ -52,105 +51,19 @@ export async function runSigner(
   stop: Promise<void>,
   health: SignerHealth = new SignerHealth(),
 ): Promise<void> {
-  const { api, namespace, trustDomain } = options;
-  const rotation = new Rotation(new BundleStore(api, namespace), {
+  const rotation = new Rotation(new BundleStore(options.api, options.namespace), {
     propagationMilliseconds: options.propagationMilliseconds ?? 60_000,
     ttlSeconds: options.certificateSeconds,
   });
   const stopped = new AbortController();
-  stop = stop.finally(() => stopped.abort());
-  if (!await readFirstCa(options, rotation, health, stopped.signal)) return;
-
-  // The watches may speak before the candidacy is there, and the candidacy before the requests are.
-  let pending = new Set<string>();
-  const candidacy = campaign({
-    api,
-    namespace,
-    name: LEASE,
-    identity: options.identity,
-    times: options.leaseTimes,
-    onLead: () => {
-      void review();
-      for (const name of pending) queue.add(name);
-    },
-  });
-  let seen: ReadonlyMap<string, OpenRequest> = new Map();
-  const handler = new RequestHandler({
-    x509,
-    seen: (name) => seen.get(name)?.object,
-    api,
-    trustDomain,
-    rotation,
-    candidacy,
-    settings: {
-      signerName: options.signerName,
-      requester: `system:serviceaccount:${namespace}:${options.agentServiceAccount}`,
-      ttlSeconds: options.certificateSeconds,
-    },
-  });
-  const queue = new WorkQueue({
-    concurrency: CONCURRENCY,
-    backoff: { first: 100, most: 5_000 },
-    work: (name) => handler.handle(name),
-  });
-  const requests = watchList(api, {
-    name: "signing requests",
-    path: REQUESTS_PATH,
-    query: { fieldSelector: `spec.signerName=${options.signerName}` },
-    read: readRequest,
-    onChange: (requests) => {
-      seen = requests;
-      const open = new Set(current([...requests.values()]));
-      for (const name of pending) {
-        if (open.has(name)) continue;
-        queue.forget(name);
-        handler.forget(name);
-      }
-      const added = [...open].filter((name) => !pending.has(name));
-      pending = open;
-      if (candidacy.remaining() > 0) { for (const name of added) queue.add(name); }
-    },
-  });
-  const secrets = watchList(api, {
-    name: "CA",
-    path: `/api/v1/namespaces/${namespace}/secrets`,
-    query: { fieldSelector: `metadata.name=${CA_SECRET}` },
-    read: (secret) => secret,
-    onChange: (secrets) => void follow(secrets.values().next().value),
-  });
-  const follow = async (secret: unknown) => {
-    if (secret === undefined) {
-      return log.error("the CA's Secret is gone: signing goes on with its CA");
-    }
-    try {
-      rotation.offer(await readCa(secret, trustDomain));
-      health.problem = undefined;
-      await review();
-    } catch (error) {
-      health.problem = errorText(error);
-      log.error("the CA's Secret is not used: {error}", { error: errorText(error) });
-    }
-  };
-  const review = async () => {
-    const remaining = candidacy.remaining();
-    health.leading = remaining > 0;
-    if (remaining === 0) return;
-    await rotation.review(Math.min(remaining, 5_000)).catch((error) =>
-      log.error("the trust bundle could not be brought up to date: {error}", {
-        error: errorText(error),
-      })
-    );
-  };
-  const reviews = setInterval(review, options.reviewMilliseconds ?? 10_000);
-
-  await stop;
-  clearInterval(reviews);
-  await Promise.all([requests.close(), secrets.close(), queue.close()]);
-  await candidacy.close();
+  const end = stop.finally(() => stopped.abort());
+  if (!await offerFirstCa(options, rotation, health, stopped.signal)) return;
+  await using _signer = new Signer(options, rotation, health);
+  await end;
 }
 
 /** Retries until there is a CA; false when it is time to stop before that. */
-async function readFirstCa(
+async function offerFirstCa(
   { api, namespace, trustDomain }: SignerOptions,
   rotation: Rotation,
   health: SignerHealth,
@@ -158,42 +71,144 @@ async function readFirstCa(
 ): Promise<boolean> {
   for (let delay = 500; !signal.aborted; delay = Math.min(delay * 2, 10_000)) {
     try {
-      rotation.offer(await openCa(api, namespace, trustDomain));
+      rotation.offer(await openCa(api, namespace, trustDomain, signal));
       health.problem = undefined;
       return true;
     } catch (error) {
+      if (signal.aborted) break;
       health.problem = errorText(error);
       log.error("the CA cannot be read: {error}", { error: errorText(error) });
     }
-    await pause(delay, signal).catch(() => {});
+    await pause(delay, signal).catch(() => {}); // stopped
   }
   return false;
 }
 
-/** What is kept of a request that is not at its end. */
-interface OpenRequest {
-  readonly name: string;
-  readonly createdAt: Date;
-  readonly object: unknown;
-}
+/**
+ * A signer that has a CA: a candidate for the Lease that knows which requests wait, and works on
+ * them while it leads. Two watches and the candidacy call its methods; all state is in its fields.
+ */
+class Signer implements AsyncDisposable {
+  readonly #options: SignerOptions;
+  readonly #rotation: Rotation;
+  readonly #health: SignerHealth;
+  /** The open requests as the watch has seen them last; by name. */
+  #seen: ReadonlyMap<string, OpenRequest> = new Map();
+  /**
+   * Those of them that somebody waits for. Known to every candidate, so that a new leader begins at
+   * once.
+   */
+  #awaited: ReadonlySet<string> = new Set();
+  readonly #candidacy: Candidacy;
+  readonly #handler: RequestHandler;
+  readonly #queue: WorkQueue;
+  readonly #watches: readonly WatchedList[];
+  readonly #reviews: ReturnType<typeof setInterval>;
 
-/** Bad ones cannot come from an API server: passed over, like those that are at their end. */
-function readRequest(value: unknown): OpenRequest | undefined {
-  try {
-    const { name, createdAt, state } = readCsr(value);
-    const isOpen = state === "pending" || state === "approved";
-    return isOpen ? { name, createdAt, object: value } : undefined;
-  } catch (error) {
-    if (!(error instanceof v.ValiError)) throw error;
-    return undefined;
+  constructor(options: SignerOptions, rotation: Rotation, health: SignerHealth) {
+    this.#options = options;
+    this.#rotation = rotation;
+    this.#health = health;
+    const { api, namespace } = options;
+    this.#candidacy = new Candidacy({
+      api,
+      namespace,
+      name: LEASE,
+      identity: options.identity,
+      times: options.leaseTimes,
+      onLead: () => this.#lead(),
+    });
+    this.#handler = new RequestHandler({
+      x509,
+      api,
+      seen: (name) => this.#seen.get(name)?.object,
+      trustDomain: options.trustDomain,
+      rotation,
+      candidacy: this.#candidacy,
+      settings: {
+        signerName: options.signerName,
+        requester: `system:serviceaccount:${namespace}:${options.agentServiceAccount}`,
+        ttlSeconds: options.certificateSeconds,
+      },
+    });
+    this.#queue = new WorkQueue({
+      concurrency: CONCURRENCY,
+      backoff: { first: 100, most: 5_000 },
+      work: (name) => this.#handler.handle(name),
+    });
+    this.#watches = [
+      watchList(api, {
+        name: "signing requests",
+        path: REQUESTS_PATH,
+        query: { fieldSelector: `spec.signerName=${options.signerName}` },
+        read: readRequest,
+        onChange: (requests) => this.#follow(requests),
+      }),
+      watchList(api, {
+        name: "CA",
+        path: `/api/v1/namespaces/${namespace}/secrets`,
+        query: { fieldSelector: `metadata.name=${CA_SECRET}` },
+        read: (secret) => secret,
+        onChange: (secrets) => void this.#replaceCa(secrets.values().next().value),
+      }),
+    ];
+    this.#reviews = setInterval(() => this.#review(), options.reviewMilliseconds ?? 10_000);
   }
-}
 
-/** Those that somebody still waits for, going by the API server's own clock; the others it will collect. */
-function current(requests: readonly OpenRequest[]): string[] {
-  const newest = Math.max(...requests.map(({ createdAt }) => createdAt.getTime()));
-  return requests.filter(({ createdAt }) => createdAt.getTime() >= newest - ABANDONED_MILLISECONDS)
-    .map(({ name }) => name);
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#reviews);
+    await Promise.all([...this.#watches.map((watch) => watch.close()), this.#queue.close()]);
+    await this.#candidacy.close();
+  }
+
+  #lead(): void {
+    void this.#review();
+    for (const name of this.#awaited) this.#queue.add(name);
+  }
+
+  #follow(requests: ReadonlyMap<string, OpenRequest>): void {
+    const before = this.#awaited;
+    this.#seen = requests;
+    this.#awaited = awaited(requests.values());
+    for (const name of before) {
+      if (this.#awaited.has(name)) continue;
+      this.#queue.forget(name);
+      this.#handler.forget(name);
+    }
+    if (this.#candidacy.remaining() === 0) return;
+    for (const name of this.#awaited) if (!before.has(name)) this.#queue.add(name);
+  }
+
+  /** The Secret has changed. One that cannot be used leaves the CA that is. */
+  async #replaceCa(secret: unknown): Promise<void> {
+    if (secret === undefined) {
+      log.error("the CA's Secret is gone: signing goes on with its CA");
+      return;
+    }
+    try {
+      this.#rotation.offer(await readCa(secret, this.#options.trustDomain));
+      this.#health.problem = undefined;
+    } catch (error) {
+      this.#health.problem = errorText(error);
+      log.error("the CA's Secret is not used: {error}", { error: errorText(error) });
+      return;
+    }
+    await this.#review();
+  }
+
+  /** Never throws. */
+  async #review(): Promise<void> {
+    const remaining = this.#candidacy.remaining();
+    this.#health.leading = remaining > 0;
+    if (remaining === 0) return;
+    try {
+      await this.#rotation.review(Math.min(remaining, REVIEW_MILLISECONDS));
+    } catch (error) {
+      log.error("the trust bundle could not be brought up to date: {error}", {
+        error: errorText(error),
+      });
+    }
+  }
 }
 
 /** The Lease by which signers agree on a leader. */
@@ -202,5 +217,5 @@ export const LEASE = "kube-gateway-signer";
 /** Requests that are worked on at once; most of that time is waiting for the API server. */
 const CONCURRENCY = 16;
 
-/** Agents wait for half a minute. */
-const ABANDONED_MILLISECONDS = 10 * 60_000;
+/** Until the bundle must have been read and written. */
+const REVIEW_MILLISECONDS = 5_000;

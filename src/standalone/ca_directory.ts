@@ -12,12 +12,14 @@ export interface CertificateAuthority {
 }
 
 /**
- * Opens the CA in `directory` (`ca.key`, PKCS#8 PEM, and `ca.crt`, PEM), and makes it on first use. Any
- * number of agents may do so at once: each prepares a whole directory beside the final one and renames it,
- * which succeeds for exactly one; all of them then read what is there.
+ * Opens the CA in `directory` (`ca.key`, PKCS#8 PEM, and `ca.crt`, PEM), and makes it on first use.
+ * Any number of agents may do so at once: each prepares a whole directory beside the final one and
+ * renames it, which succeeds for exactly one; all of them then read what is there.
  *
- * @throws {IssuingError} `ca_unusable` when others could read or change the files, or they are not a valid
- * CA of this trust domain. Never repairs or replaces: a CA made anew would cut every enrolled pod off.
+ * @throws {IssuingError} `ca_unusable` when others could read or change the files, or they are not
+ * a valid
+ * CA of this trust domain. Never repairs or replaces: a CA made anew would cut every enrolled pod
+ * off.
  */
 export async function openCaDirectory(
   directory: string,
@@ -56,7 +58,9 @@ export function requireCurrent(file: string, certificate: x509.X509Certificate, 
   }
 }
 
-/** Writes a new CA beside `directory` and renames it into place; another's, made meanwhile, stays. */
+/**
+ * Writes a new CA beside `directory` and renames it into place; another's, made meanwhile, stays.
+ */
 async function makeCa(directory: string, trustDomain: string): Promise<void> {
   const temporary = join(
     dirname(resolve(directory)),

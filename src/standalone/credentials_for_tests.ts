@@ -11,7 +11,7 @@ export async function credentials(directory: string, address = "10.0.0.1"): Prom
     trustDomain: TRUST_DOMAIN,
     ttlSeconds: 3600,
   });
-  const { privateKey, csr } = await newKeyAndRequest();
+  const request = await newKeyAndRequest();
   const pod = {
     uid: "u",
     namespace: "shop",
@@ -19,6 +19,6 @@ export async function credentials(directory: string, address = "10.0.0.1"): Prom
     serviceAccount: "web",
     addresses: [address],
   };
-  const { chain } = await issuer.issue(pod, csr);
-  return { chain, privateKey, roots: await issuer.trustBundle() };
+  const { chain } = await issuer.issue(pod, request);
+  return { chain, privateKey: request.privateKey, roots: await issuer.trustBundle() };
 }

@@ -21,9 +21,9 @@ export interface DirectoryOptions {
 }
 
 /**
- * The cluster in a directory: every `*.yaml`, `*.yml` and `*.json` in it and in `registry/` holds ordinary
- * Kubernetes objects and is read again when it changes. Several agents may share the directory; each
- * writes only `registry/<its node>.yaml`.
+ * The cluster in a directory: every `*.yaml`, `*.yml` and `*.json` in it and in `registry/` holds
+ * ordinary Kubernetes objects and is read again when it changes. Several agents may share the
+ * directory; each writes only `registry/<its node>.yaml`.
  *
  * @throws {TypeError} when the node's name cannot be a file's name.
  */
@@ -135,7 +135,10 @@ class ClusterDirectory implements Cluster {
     clearTimeout(timer);
   }
 
-  /** Reports make it fast; without them (no inotify watches left) the fallback every 2 s still works. */
+  /**
+   * Reports make it fast; without them (no inotify watches left) the fallback every 2 s still
+   * works.
+   */
   #watch(): void {
     try {
       this.#watcher = Deno.watchFs(this.#directory);

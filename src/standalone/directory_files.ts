@@ -1,12 +1,14 @@
 import { join } from "node:path";
-import { logger } from "../log.ts";
+import { logger, logSentence } from "../log.ts";
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import type { Namespace, Pod, RegistrySlice } from "../cluster/objects.ts";
 import type { Service, ServiceEndpoints } from "../cluster/services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
 
-/** The files' objects: as {@link ClusterObjects}, but the registry's slices have not been judged. */
+/**
+ * The files' objects: as {@link ClusterObjects}, but the registry's slices have not been judged.
+ */
 export interface FileObjects extends Omit<ClusterObjects, "registry" | "zone"> {
   /** By node. */
   readonly zones: ReadonlyMap<string, string | undefined>;
@@ -14,8 +16,9 @@ export interface FileObjects extends Omit<ClusterObjects, "registry" | "zone"> {
 }
 
 /**
- * What is known of a cluster directory's files. A file that cannot be read keeps the objects that it last
- * gave: a typo, a full disk or an unmounted directory never looks like the deletion of pods.
+ * What is known of a cluster directory's files. A file that cannot be read keeps the objects that
+ * it last gave: a typo, a full disk or an unmounted directory never looks like the deletion of
+ * pods.
  */
 export class DirectoryFiles {
   readonly #directory: string;
@@ -33,7 +36,9 @@ export class DirectoryFiles {
   /** Whether the directory has ever been listed. */
   listed = false;
 
-  /** Whether a file was read so soon after its last change that a further one might look the same. */
+  /**
+   * Whether a file was read so soon after its last change that a further one might look the same.
+   */
   unsettled = false;
 
   /** The objects as of the last `read`. */
@@ -48,8 +53,8 @@ export class DirectoryFiles {
   }
 
   /**
-   * Reads what has changed since the last call, which must have ended. Never throws: what is wrong becomes
-   * a problem, and is logged once.
+   * Reads what has changed since the last call, which must have ended. Never throws: what is wrong
+   * becomes a problem, and is logged once.
    *
    * @returns whether the objects are others than before.
    */
@@ -118,7 +123,8 @@ export class DirectoryFiles {
         message: (error as Error).message,
         ...(error instanceof FileError && error.line !== undefined ? { line: error.line } : {}),
       };
-      if (!(error instanceof FileError)) file.signature = ""; // a failed read is tried again each time
+      // A failed read is tried again each time.
+      if (!(error instanceof FileError)) file.signature = "";
       this.#files.set(path, file);
       return known === undefined; // the state is no longer complete
     }
@@ -196,8 +202,7 @@ export class DirectoryFiles {
     for (const { file, line, message } of this.problems()) {
       const text = `${file}${line === undefined ? "" : `:${line}`}: ${message}`;
       const key = `${text}\n${this.#files.get(file)?.digest ?? ""}`;
-      // Doubled braces: the text is no template.
-      if (!this.#reported.has(key)) log.warn(text.replace(/[{}]/g, "$&$&"), { file, line });
+      if (!this.#reported.has(key)) logSentence(log, "warning", text, { file, line });
       reported.add(key);
     }
     this.#reported = reported;
@@ -273,8 +278,8 @@ async function readBounded(path: string): Promise<Uint8Array<ArrayBuffer>> {
 function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new FileError("it is not UTF-8 text");
+  } catch (cause) {
+    throw new FileError("it is not UTF-8 text", undefined, { cause });
   }
 }
 

@@ -13,10 +13,11 @@ export interface InProcessIssuerOptions {
 }
 
 /**
- * The issuer for `--cluster DIR`, where there is no signer: a CA in a private directory that the agents
- * on this machine share. Same interface and same template as the signer's.
+ * The issuer for `--cluster DIR`, where there is no signer: a CA in a private directory that the
+ * agents on this machine share. Same interface and same template as the signer's.
  *
- * @throws {IssuingError} `ca_unusable`, naming the file and what to do; {TypeError} on invalid options.
+ * @throws {IssuingError} `ca_unusable`, naming the file and what to do; {TypeError} on invalid
+ * options.
  */
 export async function openInProcessIssuer(options: InProcessIssuerOptions): Promise<Issuer> {
   const { directory, trustDomain, ttlSeconds } = options;
@@ -28,11 +29,12 @@ export async function openInProcessIssuer(options: InProcessIssuerOptions): Prom
       `Cannot open the CA: a lifetime of ${ttlSeconds} s is not within 1 and ${MAX_TTL_SECONDS}`,
     );
   }
-  // Loaded here, not above: the X.509 library takes 24 MB, which only this issuer's users should pay.
+  // Loaded here, not above: the X.509 library takes 24 MB, which only this issuer's users should
+  // pay.
   const ca = await import("./ca_directory.ts");
   const x509 = await import("@peculiar/x509");
   const authority = await ca.openCaDirectory(directory, trustDomain);
-  const issue: Issuer["issue"] = async (pod, csr, signal) => {
+  const issue: Issuer["issue"] = async (pod, { csr }, signal) => {
     signal?.throwIfAborted();
     ca.requireCurrent(`${directory}/ca.crt`, authority.certificate, new Date());
     const publicKey = await provenKey(x509, csr);
@@ -43,8 +45,8 @@ export async function openInProcessIssuer(options: InProcessIssuerOptions): Prom
   // One after the other: it is all one thread's work, and 50 at once leave 20 MB more heap behind.
   let last: Promise<unknown> = Promise.resolve();
   return {
-    issue(pod, csr, signal) {
-      const next = last.then(() => issue(pod, csr, signal));
+    issue(pod, request, signal) {
+      const next = last.then(() => issue(pod, request, signal));
       last = next.catch(() => {}); // its caller is told
       return next;
     },

@@ -2,7 +2,7 @@ import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict
 import { dirname } from "node:path";
 import { newKeyAndRequest } from "../identity/csr.ts";
 import { openInProcessIssuer } from "./in_process.ts";
-import { IssuingError, type PodIdentity } from "../identity/issuer.ts";
+import { type CertificateRequest, IssuingError, type PodIdentity } from "../identity/issuer.ts";
 import { openssl } from "../identity/openssl_command.ts";
 
 const POD: PodIdentity = {
@@ -21,7 +21,7 @@ Deno.test("OpenSSL accepts a pod's certificate and reads the template from it", 
       ttlSeconds: 600,
     });
     const { csr } = await newKeyAndRequest();
-    const issued = await issuer.issue(POD, csr);
+    const issued = await issuer.issue(POD, from(csr));
     strictEqual(issued.chain.length, 1);
     const leaf = issued.chain[0] ?? new Uint8Array();
 
@@ -117,7 +117,7 @@ Deno.test("agents that open the directory at once share one CA", async () => {
       // Certificates of any of them lead to the one root.
       const { csr } = await newKeyAndRequest();
       for (const issuer of issuers) {
-        const [leaf = new Uint8Array()] = (await issuer.issue(POD, csr)).chain;
+        const [leaf = new Uint8Array()] = (await issuer.issue(POD, from(csr))).chain;
         match((await verify(directory, leaf)).text, /: OK/);
       }
       const left = (await Array.fromAsync(Deno.readDir(directory + "/.."))).map((e) => e.name);
@@ -138,7 +138,7 @@ Deno.test("nothing but the key is taken from the request", async () => {
       ),
     ]);
     strictEqual(greedy.ok, true, greedy.text);
-    const [leaf = new Uint8Array()] = (await issuer.issue(POD, greedy.bytes)).chain;
+    const [leaf = new Uint8Array()] = (await issuer.issue(POD, from(greedy.bytes))).chain;
     const { text } = await openssl(["x509", "-inform", "DER", "-noout", "-text"], leaf);
     match(text, /CA:FALSE/);
     match(text, /Subject: *\n/);
@@ -153,7 +153,7 @@ Deno.test("serial numbers are positive, long and never repeat", async () => {
     const { csr } = await newKeyAndRequest();
     const seen = new Set<string>();
     for (let i = 0; i < 40; i++) {
-      const { serial, chain: [leaf] } = await issuer.issue(POD, csr);
+      const { serial, chain: [leaf] } = await issuer.issue(POD, from(csr));
       match(serial, /^[0-9a-f]{28,32}$/);
       seen.add(serial);
       const { text } = await openssl(["x509", "-inform", "DER", "-noout", "-serial"], leaf);
@@ -172,7 +172,7 @@ Deno.test("a certificate never outlives its CA", async () => {
       ttlSeconds: 30 * 86400,
     });
     const { csr } = await newKeyAndRequest();
-    const { notAfter, notBefore } = await issuer.issue(POD, csr);
+    const { notAfter, notBefore } = await issuer.issue(POD, from(csr));
     strictEqual(notAfter.getTime() <= Date.now() + 86_400_000, true);
     strictEqual(notBefore.getTime() >= Date.now() - 300_000, true);
   });
@@ -222,13 +222,13 @@ Deno.test("hostile requests are denied with their reason", async () => {
         ["a key that is no point", notOnCurve, "bad_proof"],
       ] as const
     ) {
-      await rejects(issuer.issue(POD, bytes), (error: unknown) => {
+      await rejects(issuer.issue(POD, from(bytes)), (error: unknown) => {
         strictEqual(error instanceof IssuingError && error.reason, reason, `${name}: ${error}`);
         return true;
       });
     }
-    await issuer.issue(POD, csr);
-    await rejects(issuer.issue(POD, csr, AbortSignal.abort()), { name: "AbortError" });
+    await issuer.issue(POD, from(csr));
+    await rejects(issuer.issue(POD, from(csr), AbortSignal.abort()), { name: "AbortError" });
   });
 });
 
@@ -249,7 +249,10 @@ Deno.test("a pod that Kubernetes would not have is denied", async () => {
         [{ name: "A b" }, "bad_pod"],
       ] as const
     ) {
-      await rejects(issuer.issue({ ...POD, ...change }, csr), { name: "IssuingError", reason });
+      await rejects(issuer.issue({ ...POD, ...change }, from(csr)), {
+        name: "IssuingError",
+        reason,
+      });
     }
   });
 });
@@ -328,7 +331,7 @@ Deno.test("an expired CA signs nothing more, and is not opened", async () => {
       message: /ca\.crt: it expired .*remove the directory/,
     };
     await withClockAhead(2 * 86_400_000, async () => {
-      await rejects(issuer.issue(POD, csr), expired);
+      await rejects(issuer.issue(POD, from(csr)), expired);
       await rejects(open(), expired);
     });
     await withClockAhead(-3_600_000, async () => {
@@ -425,4 +428,9 @@ async function listing(directory: string): Promise<string[]> {
 
 function indexOf(bytes: Uint8Array, part: number[]): number {
   return bytes.findIndex((_, at) => part.every((byte, i) => bytes[at + i] === byte));
+}
+
+/** This issuer takes the key from the request alone. */
+function from(csr: Uint8Array): CertificateRequest {
+  return { csr, publicKey: new Uint8Array() };
 }

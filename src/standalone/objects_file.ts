@@ -10,16 +10,18 @@ export class FileError extends Error {
   override readonly name = "FileError";
   readonly line: number | undefined;
 
-  constructor(message: string, line?: number) {
-    super(message);
+  constructor(message: string, line?: number, options?: ErrorOptions) {
+    super(message, options);
     this.line = line;
   }
 }
 
 /**
- * The objects in the text of one file: JSON when the name says so, else YAML, of any number of documents.
+ * The objects in the text of one file: JSON when the name says so, else YAML, of any number of
+ * documents.
  *
- * @throws {FileError} for the first thing that is wrong; then nothing of the file is to be believed.
+ * @throws {FileError} for the first thing that is wrong; then nothing of the file is to be
+ * believed.
  */
 export function parseObjectsFile(fileName: string, text: string): LocatedObject[] {
   return fileName.endsWith(".json") ? parseJson(text) : parseYaml(text);
@@ -30,13 +32,13 @@ function parseJson(text: string): LocatedObject[] {
   let document: unknown;
   try {
     document = JSON.parse(text);
-  } catch (error) {
+  } catch (cause) {
     // V8 tells the place of most mistakes, but not of an unexpected token.
-    const { message } = error as Error;
+    const { message } = cause as Error;
     const line = /\(line (\d+) column \d+\)/.exec(message)?.[1];
-    if (line !== undefined) throw new FileError(bounded(message), Number(line));
+    if (line !== undefined) throw new FileError(bounded(message), Number(line), { cause });
     const atEnd = message.includes("end of JSON");
-    throw new FileError(bounded(message), atEnd ? text.split("\n").length : undefined);
+    throw new FileError(bounded(message), atEnd ? text.split("\n").length : undefined, { cause });
   }
   try {
     return readObjects(document);
@@ -66,13 +68,13 @@ function parseYaml(text: string): LocatedObject[] {
     try {
       value = document.toJS({ maxAliasCount: MAX_ALIASES });
     } catch (cause) {
-      throw new FileError(bounded((cause as Error).message), lineAt(document.range[0]));
+      throw new FileError(bounded((cause as Error).message), lineAt(document.range[0]), { cause });
     }
     try {
       located.push(...readObjects(value).map((kept) => ({ ...kept, line: lineOf(kept.path) })));
     } catch (cause) {
       if (!(cause instanceof ObjectError)) throw cause;
-      throw new FileError(cause.message, lineOf(cause.path));
+      throw new FileError(cause.message, lineOf(cause.path), { cause });
     }
   }
   return located;
@@ -89,7 +91,8 @@ function documentsOf(text: string, lineCounter: LineCounter) {
     return [...documents];
   } catch (cause) {
     // The parser recurses: too many brackets end as a RangeError.
-    throw new FileError(bounded(`it cannot be parsed: ${(cause as Error).message}`));
+    const message = bounded(`it cannot be parsed: ${(cause as Error).message}`);
+    throw new FileError(message, undefined, { cause });
   }
 }
 

@@ -80,14 +80,25 @@ export async function pathsBelow(directory: string): Promise<string[]> {
   return paths;
 }
 
-async function bpftool<T>(...args: string[]): Promise<T> {
+/**
+ * What bpftool lists. It may complain in between and succeed all the same (on a kernel without BTF it
+ * cannot name types): as an element `{"error": …}` of the list, or on a line before it.
+ */
+async function bpftool<T extends object[]>(...args: string[]): Promise<T> {
   const { code, stdout, stderr } = await new Deno.Command("bpftool", { args: ["-j", ...args] })
     .output();
   const text = new TextDecoder().decode(stdout);
   if (code !== 0) {
     throw new Error(`bpftool ${args.join(" ")}: ${text}${new TextDecoder().decode(stderr)}`);
   }
-  return JSON.parse(text.trim() === "" ? "[]" : text) as T;
+  return listed(text) as T;
+}
+
+/** Exported for its test. */
+export function listed(text: string): object[] {
+  const list = /^(?:\{"error":"(?:[^"\\]|\\.)*"\}\s*)*(.*)$/s.exec(text.trim())?.[1] ?? "";
+  const values = JSON.parse(list === "" ? "[]" : list) as object[];
+  return values.filter((value) => !("error" in value));
 }
 
 function unmapped(text: string): string {

@@ -130,10 +130,10 @@ export class PodCertificate {
   }
 
   async #obtain(): Promise<PodCredentials> {
-    const { privateKey, csr } = await newKeyAndRequest();
-    const certificate = await this.#issuer.issue(this.#pod, csr, this.#ended.signal);
+    const request = await newKeyAndRequest();
+    const certificate = await this.#issuer.issue(this.#pod, request, this.#ended.signal);
     const roots = await this.#issuer.trustBundle();
-    return { chain: certificate.chain, privateKey, roots, certificate };
+    return { chain: certificate.chain, privateKey: request.privateKey, roots, certificate };
   }
 
   async #renew(): Promise<void> {

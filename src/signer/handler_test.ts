@@ -1,0 +1,198 @@
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import "reflect-metadata"; // @peculiar/x509 needs it loaded first
+import * as x509 from "@peculiar/x509";
+import { NAMESPACE, podObject, requestBody } from "../../tests/lab/signing.ts";
+import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import { BundleStore } from "./bundle_store.ts";
+import { openCa } from "./ca.ts";
+import { MemoryCluster, never } from "./cluster_for_tests.ts";
+import { RequestHandler } from "./handler.ts";
+import { Rotation } from "./rotation.ts";
+
+const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
+const POD = "/api/v1/namespaces/shop/pods/web-0";
+const NODE = "/api/v1/nodes/node-a";
+const REQUEST = `${REQUESTS_PATH}/r`;
+
+Deno.test("a request is approved, and then signed with what the API server knows", async () => {
+  const { cluster, handler } = await scene();
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Approved PodOnRequestersNode"]);
+  const chain = atob(cluster.objects.get(REQUEST)?.status.certificate);
+  const leaf = new x509.X509Certificate(chain);
+  const names = leaf.getExtension(x509.SubjectAlternativeNameExtension)?.names.items;
+  deepStrictEqual(names?.map(({ value }) => value), [
+    "spiffe://cluster.local/ns/shop/sa/web",
+    "10.1.0.5",
+  ]);
+  const before = cluster.asked.length;
+  strictEqual(await handler.handle("r"), "done", "at its end");
+  strictEqual(cluster.asked.length, before + 1, "it was looked at, and nothing was written");
+});
+
+Deno.test("while the API server errs or is silent nothing is decided, and it is tried again", async () => {
+  for (
+    const answer of [
+      () => Promise.reject(new ApiError(503, "", "away")),
+      () => Promise.reject(new TypeError("fetch failed")),
+      never,
+    ]
+  ) {
+    for (const failing of [`GET ${POD}`, `PUT ${REQUEST}/approval`, `PUT ${REQUEST}/status`]) {
+      const { cluster, handler, leadFor } = await scene();
+      leadFor(200);
+      cluster.before = (method, path) => `${method} ${path}` === failing ? answer() : undefined;
+      strictEqual(await handler.handle("r"), "again", failing);
+      const isApproved = failing.endsWith("/status");
+      deepStrictEqual(conditions(cluster), isApproved ? ["Approved PodOnRequestersNode"] : []);
+      strictEqual(cluster.objects.get(REQUEST)?.status?.certificate, undefined);
+      cluster.before = () => {};
+      leadFor(5_000);
+      strictEqual(await handler.handle("r"), "done", "when it answers again");
+      ok(cluster.objects.get(REQUEST)?.status.certificate);
+    }
+  }
+});
+
+Deno.test("whoever leads no more writes nothing, and the next leader ends what was approved", async () => {
+  const { cluster, handler, leadFor } = await scene();
+  leadFor(0);
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(cluster.asked, [], "it is the new leader's");
+
+  leadFor(5_000);
+  cluster.before = (method, path) => {
+    if (`${method} ${path}` === `PUT ${REQUEST}/approval`) leadFor(0);
+  };
+  strictEqual(await handler.handle("r"), "again");
+  strictEqual(cluster.objects.get(REQUEST)?.status.certificate, undefined);
+  cluster.before = () => {};
+  leadFor(5_000);
+  strictEqual(await handler.handle("r"), "done");
+  ok(cluster.objects.get(REQUEST)?.status.certificate);
+  strictEqual(conditions(cluster).length, 1, "approved once");
+});
+
+Deno.test("a decision is about what is: a request or a pod that has changed is looked at anew", async () => {
+  const { cluster, handler } = await scene();
+  cluster.before = (method, path) => {
+    if (`${method} ${path}` !== `PUT ${REQUEST}/approval`) return;
+    cluster.before = () => {};
+    cluster.seed(REQUEST, cluster.objects.get(REQUEST) ?? {}); // somebody writes in between
+  };
+  strictEqual(await handler.handle("r"), "again");
+  deepStrictEqual(conditions(cluster), []);
+  cluster.remove(POD);
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Denied PodNotFound"]);
+  cluster.remove(REQUEST);
+  strictEqual(await handler.handle("r"), "done", "it is gone");
+});
+
+Deno.test("a pod without addresses in its status is waited for, and denied when that has not helped", async () => {
+  const { cluster, handler } = await scene({ patienceMilliseconds: 30 });
+  cluster.seed(POD, podObject({ status: { podIPs: [] } }));
+  cluster.seed(NODE, { spec: { podCIDRs: ["10.9.0.0/24"] } });
+  strictEqual(await handler.handle("r"), "again");
+  deepStrictEqual(conditions(cluster), []);
+  while (await handler.handle("r") === "again") await new Promise((done) => setTimeout(done, 5));
+  deepStrictEqual(conditions(cluster), ["Denied AddressNotOfNode"]);
+});
+
+Deno.test("a node that cannot be asked is no reason to believe what is claimed", async () => {
+  const { cluster, handler } = await scene();
+  cluster.seed(POD, podObject({ status: { podIPs: [] } }));
+  cluster.remove(NODE);
+  strictEqual(await handler.handle("r"), "again");
+  deepStrictEqual(conditions(cluster), []);
+});
+
+Deno.test("a request that proves no key is denied, one approved by hand fails", async () => {
+  const { cluster, handler } = await scene();
+  const { csr } = await otherKey();
+  cluster.seed(REQUEST, await request({ csr }));
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Denied BadProof"]);
+
+  const approved = { conditions: [{ type: "Approved", reason: "ByHand" }] };
+  cluster.seed(REQUEST, { ...await request({ csr }), status: approved });
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Approved ByHand", "Failed BadProof"]);
+  strictEqual(cluster.objects.get(REQUEST)?.status.certificate, undefined);
+});
+
+Deno.test("nothing is approved that cannot be signed yet", async () => {
+  const { cluster, handler, rotation } = await scene();
+  const bundle = `/api/v1/namespaces/${NAMESPACE}/configmaps`;
+  cluster.before = (_method, path) => {
+    if (path.startsWith(bundle)) throw new ApiError(403, "Forbidden", "no right to the bundle");
+  };
+  rotation.offer(await openCa(new MemoryCluster(), NAMESPACE, "cluster.local"));
+  strictEqual(await handler.handle("r"), "again");
+  deepStrictEqual(conditions(cluster), []);
+});
+
+Deno.test("a denial names who asked for what", async () => {
+  const { cluster, handler } = await scene();
+  const body = await request();
+  cluster.seed(REQUEST, { ...body, spec: { ...body.spec as object, username: "mallory" } });
+  strictEqual(await handler.handle("r"), "done");
+  match(cluster.objects.get(REQUEST)?.status.conditions[0].message, /"mallory"/);
+});
+
+/** A cluster with a legal request `r` of pod shop/web-0, and a handler that leads. */
+async function scene(options: { patienceMilliseconds?: number } = {}) {
+  const cluster = new MemoryCluster();
+  cluster.seed(POD, podObject());
+  cluster.seed(NODE, { spec: { podCIDRs: ["10.1.0.0/24"] } });
+  const rotation = new Rotation(new BundleStore(cluster, NAMESPACE), {
+    propagationMilliseconds: 60_000,
+    ttlSeconds: 3_600,
+  });
+  rotation.offer(await openCa(cluster, NAMESPACE, "cluster.local"));
+  await rotation.review(1_000);
+  cluster.seed(REQUEST, await request());
+  cluster.asked.length = 0;
+  let until = performance.now() + 5_000;
+  const handler = new RequestHandler({
+    x509,
+    api: cluster,
+    settings: { signerName: DEFAULT_SIGNER_NAME, requester: AGENT, ttlSeconds: 3_600 },
+    trustDomain: "cluster.local",
+    rotation,
+    candidacy: { remaining: () => Math.max(0, until - performance.now()) },
+    ...options,
+  });
+  const leadFor = (milliseconds: number) => void (until = performance.now() + milliseconds);
+  return { cluster, handler, rotation, leadFor };
+}
+
+/** As the API server fills it in. */
+async function request(change: Parameters<typeof requestBody>[0] = {}) {
+  const { metadata: { annotations }, spec } = await requestBody(change);
+  return {
+    metadata: { annotations },
+    spec: {
+      ...spec,
+      username: AGENT,
+      extra: { "authentication.kubernetes.io/node-name": ["node-a"] },
+    },
+  };
+}
+
+/** A request whose signature is another key's. */
+async function otherKey(): Promise<{ csr: Uint8Array }> {
+  const body = await requestBody();
+  const pem = atob(body.spec.request as string);
+  const csr = new Uint8Array(new x509.Pkcs10CertificateRequest(pem).rawData);
+  const at = csr.length - 10;
+  csr[at] = (csr[at] ?? 0) ^ 1;
+  return { csr };
+}
+
+function conditions(cluster: MemoryCluster): string[] {
+  const all: { type: string; reason: string }[] =
+    cluster.objects.get(REQUEST)?.status?.conditions ?? [];
+  return all.map(({ type, reason }) => `${type} ${reason}`);
+}

@@ -1,0 +1,188 @@
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { until } from "../../tests/lab/delay.ts";
+import { NAMESPACE, podObject, requestBody } from "../../tests/lab/signing.ts";
+import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import { MemoryCluster, never } from "./cluster_for_tests.ts";
+import { LEASE, runSigner, SignerHealth } from "./signer.ts";
+import { delay } from "../waiting.ts";
+
+const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
+const POD = "/api/v1/namespaces/shop/pods/web-0";
+const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/kube-gateway-ca`;
+const LEASE_PATH = `/apis/coordination.k8s.io/v1/namespaces/${NAMESPACE}/leases/${LEASE}`;
+
+Deno.test("who stands by knows the requests that wait, and works on them when it leads", async () => {
+  const cluster = newCluster();
+  const held = { holderIdentity: "other", leaseDurationSeconds: 3_600, renewTime: "2026" };
+  cluster.seed(LEASE_PATH, { spec: held });
+  await file(cluster, "early");
+  await using signer = run(cluster);
+  await holds("it could lead", () => signer.health.problem === undefined);
+  await file(cluster, "late");
+  await delay(100);
+  ok(!cluster.asked.some((line) => line.includes(POD)), "they are another's");
+  strictEqual(signer.health.leading, false);
+
+  cluster.seed(LEASE_PATH, { spec: { ...held, holderIdentity: "" } });
+  await holds("both are signed", () => isSigned(cluster, "early") && isSigned(cluster, "late"));
+  await holds("it says that it leads", () => signer.health.leading);
+  await file(cluster, "third");
+  await holds("so is a new one", () => isSigned(cluster, "third"));
+});
+
+Deno.test("until there is a CA it says what is in the way, and goes on trying", async () => {
+  const cluster = newCluster();
+  let tries = 0;
+  cluster.before = (_method, path) => {
+    if (path !== SECRET || ++tries > 2) return;
+    throw new ApiError(403, "Forbidden", "GET secrets: 403 no right to the CA");
+  };
+  await using signer = run(cluster);
+  await holds("the problem is told", () => signer.health.problem?.includes("no right") === true);
+  await file(cluster, "r");
+  await holds("it is signed in the end", () => isSigned(cluster, "r"));
+  strictEqual(signer.health.problem, undefined);
+});
+
+Deno.test("it ends while it waits for a CA that is never answered, or has just failed", async () => {
+  for (const answer of [() => Promise.reject(new ApiError(500, "", "away")), never]) {
+    const cluster = newCluster();
+    cluster.before = answer;
+    const signer = run(cluster);
+    await holds("it has tried", () => cluster.asked.length > 0);
+    const began = performance.now();
+    await signer[Symbol.asyncDispose]();
+    ok(performance.now() - began < 5_000, "not when the request has timed out");
+    ok(!cluster.objects.has(LEASE_PATH), "it was no candidate");
+  }
+});
+
+Deno.test("a Secret that cannot be used, or goes, leaves the CA that signs", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  await file(cluster, "r0");
+  await holds("it signs", () => isSigned(cluster, "r0"));
+  const secret = cluster.objects.get(SECRET);
+  ok(secret);
+  cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
+  await holds("the problem is told", () => signer.health.problem !== undefined);
+  match(signer.health.problem ?? "", /Secret kube-gateway-ca/);
+  await file(cluster, "r1");
+  await holds("it signs all the same", () => isSigned(cluster, "r1"));
+  cluster.remove(SECRET);
+  await file(cluster, "r2");
+  await holds("without the Secret, too", () => isSigned(cluster, "r2"));
+  cluster.seed(SECRET, secret);
+  await holds("the old one is fine", () => signer.health.problem === undefined);
+});
+
+Deno.test("a request that goes while it is tried is tried no more", async () => {
+  const cluster = newCluster();
+  cluster.before = (_method, path) => {
+    if (path === POD) throw new ApiError(500, "", "away");
+  };
+  await using _signer = run(cluster);
+  await file(cluster, "r");
+  const tries = () => cluster.asked.filter((line) => line.includes(POD)).length;
+  await holds("it is tried again", () => tries() >= 3);
+  cluster.remove(`${REQUESTS_PATH}/r`);
+  await file(cluster, "s");
+  await holds("the next one is seen", () => tries() >= 4);
+  cluster.remove(`${REQUESTS_PATH}/s`);
+  await delay(50); // a try that has begun may end
+  const before = tries();
+  await delay(600); // three times its next wait
+  strictEqual(tries(), before);
+  ok(!cluster.asked.includes(`GET ${REQUESTS_PATH}/r`), "it is forgotten, not asked for");
+});
+
+Deno.test("a bundle that cannot be written keeps nobody from leading, and is written later", async () => {
+  const cluster = newCluster();
+  cluster.before = (method, path) => {
+    if (path.includes("/configmaps") && method !== "GET") throw new ApiError(500, "", "full");
+  };
+  await using signer = run(cluster);
+  await file(cluster, "r");
+  await holds("it leads", () => signer.health.leading);
+  strictEqual(isSigned(cluster, "r"), false);
+  cluster.before = () => {};
+  await holds("it signs", () => isSigned(cluster, "r"));
+});
+
+Deno.test("a leader whose renewals are not answered stops acting, and gives nothing out", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  await holds("it leads", () => signer.health.leading);
+  cluster.before = (_method, path) => path === LEASE_PATH ? never() : undefined;
+  await holds("it leads no more", () => !signer.health.leading);
+  await file(cluster, "r");
+  await delay(150);
+  strictEqual(isSigned(cluster, "r"), false);
+  cluster.before = () => {};
+  await holds("it leads again and signs", () => isSigned(cluster, "r"));
+});
+
+Deno.test("at its end it gives the Lease back", async () => {
+  const cluster = newCluster();
+  const signer = run(cluster);
+  await holds("it leads", () => signer.health.leading);
+  strictEqual(cluster.objects.get(LEASE_PATH)?.spec.holderIdentity, "me");
+  await signer[Symbol.asyncDispose]();
+  deepStrictEqual(cluster.objects.get(LEASE_PATH)?.spec.holderIdentity, "");
+});
+
+function newCluster(): MemoryCluster {
+  const cluster = new MemoryCluster();
+  cluster.seed(POD, podObject());
+  return cluster;
+}
+
+function run(cluster: MemoryCluster): AsyncDisposable & { health: SignerHealth } {
+  const stopped = Promise.withResolvers<void>();
+  const health = new SignerHealth();
+  const running = runSigner(
+    {
+      api: cluster,
+      namespace: NAMESPACE,
+      signerName: DEFAULT_SIGNER_NAME,
+      agentServiceAccount: "kube-gateway-agent",
+      trustDomain: "cluster.local",
+      certificateSeconds: 3_600,
+      identity: "me",
+      propagationMilliseconds: 60_000,
+      reviewMilliseconds: 20,
+      leaseTimes: { duration: 500, renewDeadline: 250, retry: 30 },
+    },
+    stopped.promise,
+    health,
+  );
+  return {
+    health,
+    [Symbol.asyncDispose]: () => {
+      stopped.resolve();
+      return running;
+    },
+  };
+}
+
+/** Files a legal request, as the API server fills it in. */
+async function file(cluster: MemoryCluster, name: string): Promise<void> {
+  const { metadata: { annotations }, spec } = await requestBody();
+  cluster.seed(`${REQUESTS_PATH}/${name}`, {
+    metadata: { annotations },
+    spec: {
+      ...spec,
+      username: AGENT,
+      extra: { "authentication.kubernetes.io/node-name": ["node-a"] },
+    },
+  });
+}
+
+function isSigned(cluster: MemoryCluster, name: string): boolean {
+  return cluster.objects.get(`${REQUESTS_PATH}/${name}`)?.status?.certificate !== undefined;
+}
+
+async function holds(what: string, condition: () => boolean): Promise<void> {
+  await until(condition, 10_000, () => `not in time: ${what}`);
+}
