@@ -51,6 +51,7 @@ export const ENOBUFS = constants.errno.ENOBUFS;
 export const ENOENT = constants.errno.ENOENT;
 export const ENOSPC = constants.errno.ENOSPC;
 export const ENOMEM = constants.errno.ENOMEM;
+export const EOPNOTSUPP = constants.errno.EOPNOTSUPP;
 export const EPERM = constants.errno.EPERM;
 export const EPIPE = constants.errno.EPIPE;
 export const ETIMEDOUT = constants.errno.ETIMEDOUT;

@@ -4,6 +4,7 @@
  */
 import { deepStrictEqual, match, notStrictEqual, strictEqual } from "node:assert/strict";
 import { EPOLL_EVENT } from "./architecture.ts";
+import { TCP_STATES, type TcpState } from "./sock_diag.ts";
 import { TCP_INFO_FIELDS } from "./socket.ts";
 
 /** A symbol of a `Deno.dlopen` table and the comment lines above it. */
@@ -147,6 +148,15 @@ const OUR_NAMES: Record<string, string | undefined> = {
   GRAIN: undefined,
   MAX_LEAVES: undefined,
   MAX_PROGRAMS: undefined,
+  NLA_TYPE_MASK: "NLA_TYPE_MASK & 0xffff",
+  PATIENCE_SECONDS: undefined,
+  BUFFER_SIZE: undefined,
+  HEADER_SIZE: "sizeof(struct nlmsghdr)",
+  ATTRIBUTE_HEADER_SIZE: "sizeof(struct nlattr)",
+  SOCKET_ID_SIZE: "sizeof(struct inet_diag_sockid)",
+  MESSAGE_SIZE: "sizeof(struct inet_diag_msg)",
+  REQUEST_ID: "offsetof(struct inet_diag_req_v2, id)",
+  MESSAGE_ID: "offsetof(struct inet_diag_msg, id)",
   MAX_SECONDS: undefined,
   BATCH: undefined,
   INCOMING_SIZE: undefined,
@@ -163,9 +173,13 @@ Deno.test("every constant has the value that its C name has", async () => {
   const lines = [
     "fcntl.h",
     "sched.h",
+    "stddef.h",
     "linux/bpf.h",
+    "linux/inet_diag.h",
     "linux/magic.h",
+    "linux/netlink.h",
     "linux/nsfs.h",
+    "linux/sock_diag.h",
     "netinet/in.h",
     "netinet/tcp.h",
     "sys/epoll.h",
@@ -198,6 +212,28 @@ Deno.test("every constant has the value that its C name has", async () => {
   await compile(lines);
 });
 
+Deno.test("the states of a TCP socket have C's numbers", async () => {
+  const inC: Record<TcpState, string> = {
+    established: "ESTABLISHED",
+    synSent: "SYN_SENT",
+    synReceived: "SYN_RECV",
+    finWait1: "FIN_WAIT1",
+    finWait2: "FIN_WAIT2",
+    timeWait: "TIME_WAIT",
+    closed: "CLOSE",
+    closeWait: "CLOSE_WAIT",
+    lastAck: "LAST_ACK",
+    listening: "LISTEN",
+    closing: "CLOSING",
+  };
+  await compile([
+    "#include <netinet/tcp.h>",
+    ...Object.entries(inC).map(([name, c]) =>
+      `_Static_assert(TCP_${c} == ${TCP_STATES[name as TcpState]}, "${name}");`
+    ),
+  ]);
+});
+
 /** Sizes and offsets that this folder reads and writes by number. */
 const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }> = {
   "struct bpf_map_info": {
@@ -215,6 +251,24 @@ const LAYOUTS: Record<string, { size?: number; fields: Record<string, number> }>
       "netns.attach_type": 20,
     },
   },
+  "struct inet_diag_req_v2": {
+    size: 56,
+    fields: { sdiag_family: 0, sdiag_protocol: 1, idiag_states: 4, id: 8 },
+  },
+  "struct inet_diag_msg": {
+    size: 72,
+    fields: { idiag_family: 0, idiag_state: 1, id: 4, idiag_uid: 64, idiag_inode: 68 },
+  },
+  "struct inet_diag_sockid": {
+    size: 48,
+    fields: { idiag_sport: 0, idiag_dport: 2, idiag_src: 4, idiag_dst: 20, idiag_cookie: 40 },
+  },
+  "struct nlmsghdr": {
+    size: 16,
+    fields: { nlmsg_len: 0, nlmsg_type: 4, nlmsg_flags: 6, nlmsg_seq: 8 },
+  },
+  "struct nlattr": { size: 4, fields: { nla_len: 0, nla_type: 2 } },
+  "struct sockaddr_nl": { size: 12, fields: { nl_family: 0, nl_pid: 4, nl_groups: 8 } },
   "struct epoll_event": { size: EPOLL_EVENT.size, fields: { events: 0, data: EPOLL_EVENT.data } },
   "struct tcp_info": {
     fields: {
@@ -244,6 +298,8 @@ Deno.test("every struct lies in memory as this folder takes it to", async () => 
     "stddef.h",
     "ifaddrs.h",
     "linux/bpf.h",
+    "linux/inet_diag.h",
+    "linux/netlink.h",
     "linux/tcp.h",
     "netinet/in.h",
     "sys/epoll.h",

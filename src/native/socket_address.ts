@@ -16,7 +16,8 @@ export const AF_INET6 = 10;
 /** The size of a buffer that holds either form of socket address: struct sockaddr_in6, netinet/in.h. */
 export const SOCKADDR_SIZE = 28;
 
-const IPV4_MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/** The first bytes of ::ffff:a.b.c.d. */
+export const IPV4_MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /** Whether 16 address bytes hold an IPv4 address. */
 export function isIpv4(address: Uint8Array): boolean {

@@ -1,0 +1,68 @@
+import type { NetworkNamespace } from "../native/namespace.ts";
+import { SocketDiagnosis, type TcpSocket, type TcpState } from "../native/sock_diag.ts";
+
+/** In which bytes of a connection may still go either way. */
+const ALIVE: readonly TcpState[] = [
+  "established",
+  "synSent",
+  "synReceived",
+  "finWait1",
+  "finWait2",
+  "closeWait",
+  "lastAck",
+  "closing",
+];
+
+export interface PlainConnections {
+  readonly sockets: readonly TcpSocket[];
+  /** False: there were more than could be listed. */
+  readonly isComplete: boolean;
+}
+
+/**
+ * The connections between a pod and peers outside the tunnel, in either direction, that are open now: those that are older
+ * than the pod's enrolment, or came past it. `isPeer` takes 16 address bytes. Throws a SystemError.
+ */
+export function plainConnections(
+  namespace: NetworkNamespace,
+  isPeer: (address: Uint8Array) => boolean,
+  tunnelPort: number,
+): PlainConnections {
+  using diagnosis = namespace.run(() => new SocketDiagnosis());
+  const { sockets, isComplete } = diagnosis.tcpSockets(ALIVE);
+  return {
+    sockets: sockets.filter((socket) => isPlain(socket, isPeer, tunnelPort)),
+    isComplete,
+  };
+}
+
+/** What became of each connection: those of "unsupported" are still open, since this kernel cannot end them. */
+export function endConnections(
+  namespace: NetworkNamespace,
+  sockets: readonly TcpSocket[],
+): { readonly ended: number; readonly unsupported: number } {
+  using diagnosis = namespace.run(() => new SocketDiagnosis());
+  const results = sockets.map((socket) => diagnosis.destroy(socket));
+  const unsupported = results.filter((result) => result === "unsupported").length;
+  return { ended: results.length - unsupported, unsupported };
+}
+
+/** The sockets that listen on a port of the pod's namespace: how many there are, and whose. Throws a SystemError. */
+export function listeners(namespace: NetworkNamespace, port: number): PlainConnections {
+  using diagnosis = namespace.run(() => new SocketDiagnosis());
+  const { sockets, isComplete } = diagnosis.tcpSockets(["listening"]);
+  return { sockets: sockets.filter(({ local }) => local.port === port), isComplete };
+}
+
+/** Exported for its test. */
+export function isPlain(
+  { local, remote }: Pick<TcpSocket, "local" | "remote">,
+  isPeer: (address: Uint8Array) => boolean,
+  tunnelPort: number,
+): boolean {
+  // The relay's own ends, and what another mesh's sidecar passes on for it.
+  if (local.port === tunnelPort || remote.port === tunnelPort) return false;
+  // The pod with itself: the relay dials the application at the pod's own address, which is a peer's for others.
+  if (local.address.every((byte, index) => byte === remote.address[index])) return false;
+  return isPeer(remote.address);
+}

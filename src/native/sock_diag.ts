@@ -1,0 +1,138 @@
+import { ENOENT, EOPNOTSUPP, SystemError } from "./errno.ts";
+import { Netlink, NETLINK_SOCK_DIAG, NLM_F_ACK, NLM_F_DUMP } from "./netlink.ts";
+import { AF_INET, AF_INET6, type Endpoint, IPV4_MAPPED } from "./socket_address.ts";
+
+/** States of a TCP socket (netinet/tcp.h). */
+export const TCP_STATES = {
+  established: 1,
+  synSent: 2,
+  synReceived: 3,
+  finWait1: 4,
+  finWait2: 5,
+  timeWait: 6,
+  closed: 7,
+  closeWait: 8,
+  lastAck: 9,
+  listening: 10,
+  closing: 11,
+} as const;
+
+export type TcpState = keyof typeof TCP_STATES;
+
+/** A TCP socket of a network namespace, as the kernel describes it. */
+export interface TcpSocket {
+  readonly state: TcpState;
+  /** IPv4 also of an IPv6 socket that speaks it. */
+  readonly local: Endpoint;
+  readonly remote: Endpoint;
+  /** Of the process that made it. */
+  readonly uid: number;
+  /** 0 when no process holds it any more. */
+  readonly inode: number;
+  /** The kernel's name of the socket, never used twice. */
+  readonly cookie: bigint;
+  /** `struct inet_diag_sockid` and its family, by which the kernel finds it again. */
+  readonly identity: { readonly family: number; readonly id: Uint8Array<ArrayBuffer> };
+}
+
+/** The TCP sockets of the network namespace in which the thread stands when this is made (sock_diag(7)). */
+export class SocketDiagnosis implements Disposable {
+  /** Throws a SystemError. */
+  readonly #netlink = new Netlink(NETLINK_SOCK_DIAG);
+
+  /**
+   * The sockets in one of these states, both families. There may be more than `limit`: then it says that it is not
+   * complete. Throws a SystemError.
+   */
+  tcpSockets(
+    states: readonly TcpState[],
+    limit = 65_536,
+  ): { readonly sockets: readonly TcpSocket[]; readonly isComplete: boolean } {
+    const sockets: TcpSocket[] = [];
+    let count = 0;
+    const wanted = states.reduce((mask, state) => mask | 1 << TCP_STATES[state], 0);
+    for (const family of [AF_INET, AF_INET6]) {
+      const request = encodeRequest(family, wanted, new Uint8Array(SOCKET_ID_SIZE));
+      this.#netlink.ask("sock_diag", SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request, ({ payload }) => {
+        const socket = ++count > limit ? undefined : decodeSocket(payload);
+        if (socket !== undefined) sockets.push(socket);
+      });
+    }
+    return { sockets, isComplete: count <= limit };
+  }
+
+  /**
+   * Ends a connection as if it had been reset from both sides: its process gets ECONNABORTED, its peer an RST.
+   * "unsupported": the kernel was built without CONFIG_INET_DIAG_DESTROY. Throws a SystemError.
+   */
+  destroy({ identity: { family, id } }: TcpSocket): "destroyed" | "gone" | "unsupported" {
+    try {
+      this.#netlink.ask("SOCK_DESTROY", SOCK_DESTROY, NLM_F_ACK, encodeRequest(family, -1, id));
+      return "destroyed";
+    } catch (error) {
+      if (error instanceof SystemError && error.errno === ENOENT) return "gone";
+      if (error instanceof SystemError && error.errno === EOPNOTSUPP) return "unsupported";
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#netlink[Symbol.dispose]();
+  }
+}
+
+/** `struct inet_diag_req_v2`. */
+function encodeRequest(family: number, states: number, id: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(REQUEST_ID + SOCKET_ID_SIZE);
+  bytes[0] = family;
+  bytes[1] = IPPROTO_TCP;
+  new DataView(bytes.buffer).setInt32(4, states, true);
+  bytes.set(id, REQUEST_ID);
+  return bytes;
+}
+
+/** `struct inet_diag_msg`; undefined when it is cut short, or its state or family is none that there was. */
+export function decodeSocket(bytes: Uint8Array<ArrayBuffer>): TcpSocket | undefined {
+  if (bytes.length < MESSAGE_SIZE) return undefined;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const family = view.getUint8(0);
+  const state = STATE_NAMES.get(view.getUint8(1));
+  if (state === undefined || (family !== AF_INET && family !== AF_INET6)) return undefined;
+  const id = bytes.slice(MESSAGE_ID, MESSAGE_ID + SOCKET_ID_SIZE);
+  const endpoint = (port: number, address: number): Endpoint => ({
+    address: addressOf(family, id.subarray(address, address + 16)),
+    port: view.getUint16(MESSAGE_ID + port),
+  });
+  return {
+    state,
+    local: endpoint(0, 4),
+    remote: endpoint(2, 20),
+    uid: view.getUint32(64, true),
+    inode: view.getUint32(68, true),
+    cookie: view.getBigUint64(MESSAGE_ID + 40, true),
+    identity: { family, id },
+  };
+}
+
+function addressOf(family: number, bytes: Uint8Array): Uint8Array {
+  if (family === AF_INET6) return bytes.slice();
+  const address = new Uint8Array(16);
+  address.set(IPV4_MAPPED);
+  address.set(bytes.subarray(0, 4), 12);
+  return address;
+}
+
+const STATE_NAMES = new Map<number, TcpState>(
+  Object.entries(TCP_STATES).map(([name, number]) => [number, name as TcpState]),
+);
+
+// linux/sock_diag.h, netinet/in.h
+const SOCK_DIAG_BY_FAMILY = 20;
+const SOCK_DESTROY = 21;
+const IPPROTO_TCP = 6;
+
+/** linux/inet_diag.h: where the socket's identity lies in a request and in a message, and how long both are. */
+const REQUEST_ID = 8;
+const MESSAGE_ID = 4;
+const SOCKET_ID_SIZE = 48;
+const MESSAGE_SIZE = 72;
