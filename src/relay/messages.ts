@@ -3,6 +3,7 @@ import type { Endpoint } from "../native/socket_address.ts";
 import type { Credentials } from "../native/tls_context.ts";
 import type { TlsFacts } from "../native/tls_session.ts";
 import type { Policy } from "../policy.ts";
+import type { Traffic } from "./traffic.ts";
 
 /** To a worker, with a ring of its bell. */
 export type WorkerCommand =
@@ -13,7 +14,7 @@ export type WorkerCommand =
     readonly worker: number;
     /** Of `load.ts`, shared by all. */
     readonly load: SharedArrayBuffer;
-    readonly bench: BenchDescription;
+    readonly context: WorkerDescription;
   }
   /** Another worker has too much to do. */
   | { readonly type: "take"; readonly connection: PassedConnection }
@@ -32,7 +33,7 @@ export type WorkerCommand =
   | { readonly type: "connections"; readonly id: number };
 
 /** What all connections of a worker share. */
-export interface BenchDescription {
+export interface WorkerDescription {
   /** Descriptors of the kernel's maps, lent. */
   readonly maps: {
     readonly peers: number;
@@ -159,21 +160,4 @@ export interface ConnectionReport {
 export interface StreamReport extends ConnectionReport {
   /** Why it did not end by both sides' FIN; absent when it did. */
   readonly failure?: string;
-}
-
-/** Counters and, ending in Open, what there is now. */
-export interface Traffic {
-  readonly streamsOpen: number;
-  readonly streams: number;
-  /** Of these, those in clear to Services' endpoints that are not enrolled. */
-  readonly plainStreams: number;
-  /** How often another endpoint of a Service was tried. */
-  readonly retries: number;
-  readonly tunnelsOpen: number;
-  readonly handshakes: number;
-  /** Handshakes by key exchange group. */
-  readonly groups: Readonly<Record<string, number>>;
-  readonly bytesSent: number;
-  readonly bytesReceived: number;
-  readonly refused: Readonly<Record<string, number>>;
 }

@@ -9,12 +9,12 @@ import { Socket } from "../native/socket.ts";
 import type { Endpoint } from "../native/socket_address.ts";
 import { AlpnProtocol } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
-import type { Expiring } from "./deadlines.ts";
-import { ALPN } from "./frame.ts";
-import { acceptInbound } from "./inbound.ts";
-import { Listener } from "./listener.ts";
-import { Load } from "./load.ts";
-import { EventLoop } from "./loop.ts";
+import type { Expiring } from "./loop/deadlines.ts";
+import { ALPN } from "./tunnel/frame.ts";
+import { acceptInbound } from "./stream/inbound.ts";
+import { Listener } from "./loop/listener.ts";
+import { Load } from "./loop/load.ts";
+import { EventLoop } from "./loop/event_loop.ts";
 import type {
   ConnectionReport,
   PassedConnection,
@@ -22,10 +22,10 @@ import type {
   WorkerCommand,
   WorkerEvent,
 } from "./messages.ts";
-import { acceptOutbound } from "./outbound.ts";
+import { acceptOutbound } from "./stream/outbound.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
-import { RelayPod } from "./pod.ts";
-import { Workbench } from "./workbench.ts";
+import { RelayPod } from "./stream/pod.ts";
+import { WorkerContext } from "./loop/worker_context.ts";
 
 /** Commands that arrived before the loop could take them. */
 const commands: WorkerCommand[] = [];
@@ -53,7 +53,7 @@ const MAX_CONNECTIONS = 1_000;
 
 /** The enrolled pods of one worker and the commands about them. */
 class Relay {
-  readonly #bench: Workbench;
+  readonly #context: WorkerContext;
   readonly #pods = new Map<number, EnrolledPod>();
   #past = NO_TRAFFIC;
 
@@ -61,8 +61,8 @@ class Relay {
     command: WorkerCommand & { type: "start" },
     receive: (rings: number) => Promise<void>,
   ) {
-    this.#bench = new Workbench(
-      command.bench,
+    this.#context = new WorkerContext(
+      command.context,
       new EventLoop(new Bell(command.bell), receive),
       new TlsEngine(new AlpnProtocol(ALPN)),
       new Load(command.load, command.worker),
@@ -71,7 +71,7 @@ class Relay {
   }
 
   async run(): Promise<void> {
-    await this.#bench.loop.run();
+    await this.#context.loop.run();
   }
 
   /** A command that fails must not take the worker, and so the whole node, with it. */
@@ -80,7 +80,7 @@ class Relay {
       this.#obey(command);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.#bench.log("error", `the command ${command.type} failed: ${reason}`, {
+      this.#context.log("error", `the command ${command.type} failed: ${reason}`, {
         reason: "command",
       });
     }
@@ -97,30 +97,34 @@ class Relay {
       case "adjust":
         return this.#pods.get(command.relay)?.pod.adjust(command.settings);
       case "connections":
-        return this.#bench.report({ type: "connections", id: command.id, ...this.#connections() });
+        return this.#context.report({
+          type: "connections",
+          id: command.id,
+          ...this.#connections(),
+        });
       case "withdraw":
         return this.#withdraw(command.relay, command.drainMilliseconds);
       case "peers":
-        this.#bench.peers.changed();
+        this.#context.peers.changed();
         for (const { pod } of this.#pods.values()) {
-          pod.pool.retain((peer) => this.#bench.peers.isCurrent(peer));
+          pod.pool.retain((peer) => this.#context.peers.isCurrent(peer));
         }
         return;
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());
-        return this.#bench.report({ type: "report", id: command.id, pods, past: this.#past });
+        return this.#context.report({ type: "report", id: command.id, pods, past: this.#past });
       }
     }
   }
 
   #enrol({ pod, credentials }: WorkerCommand & { type: "enrol" }): void {
     try {
-      this.#pods.set(pod.relay, new EnrolledPod(new RelayPod(this.#bench, pod, credentials)));
-      this.#bench.report({ type: "enrolled", relay: pod.relay });
+      this.#pods.set(pod.relay, new EnrolledPod(new RelayPod(this.#context, pod, credentials)));
+      this.#context.report({ type: "enrolled", relay: pod.relay });
     } catch (error) {
       closeListeners(pod);
       const reason = error instanceof Error ? error.message : String(error);
-      this.#bench.report({ type: "failed", relay: pod.relay, reason });
+      this.#context.report({ type: "failed", relay: pod.relay, reason });
     }
   }
 
@@ -150,7 +154,7 @@ class Relay {
     const done = () => {
       if (enrolled !== undefined) this.#past = sumOf(this.#past, enrolled.pod.report());
       this.#pods.delete(relay);
-      this.#bench.report({ type: "withdrawn", relay });
+      this.#context.report({ type: "withdrawn", relay });
     };
     if (enrolled === undefined) return done();
     enrolled.withdraw(drainMilliseconds, done);
@@ -165,11 +169,11 @@ class EnrolledPod implements Expiring {
   #drainUntil = 0;
 
   constructor(readonly pod: RelayPod) {
-    const { bench, description } = pod;
+    const { worker, description } = pod;
     const listen = (descriptor: number, accepted: (socket: Socket, peer: Endpoint) => void) => {
       const index = this.#listeners.length;
       const passOn = (socket: Socket, peer: Endpoint) => this.#passOn(index, socket, peer);
-      this.#listeners.push(new Listener(bench, descriptor, accepted, passOn));
+      this.#listeners.push(new Listener(worker, descriptor, accepted, passOn));
     };
     for (const descriptor of description.outbound) {
       listen(descriptor, (socket, peer) => acceptOutbound(pod, socket, peer));
@@ -186,10 +190,10 @@ class EnrolledPod implements Expiring {
   }
 
   #passOn(listener: number, { descriptor }: Socket, peer: Endpoint): boolean {
-    const { bench, description: { relay } } = this.pod;
-    const to = bench.load.lighter();
+    const { worker, description: { relay } } = this.pod;
+    const to = worker.load.lighter();
     if (to === undefined) return false;
-    bench.report({ type: "passed", to, connection: { relay, listener, descriptor, peer } });
+    worker.report({ type: "passed", to, connection: { relay, listener, descriptor, peer } });
     return true;
   }
 
@@ -204,7 +208,7 @@ class EnrolledPod implements Expiring {
   /** Looks again whether the last stream has ended. */
   expired(): void {
     if (this.pod.counters.streamsOpen > 0 && performance.now() < this.#drainUntil) {
-      return this.pod.bench.loop.deadlines.arm(this, DRAIN_POLL_MILLISECONDS);
+      return this.pod.worker.loop.deadlines.arm(this, DRAIN_POLL_MILLISECONDS);
     }
     this.pod[Symbol.dispose]();
     this.#withdrawn?.();

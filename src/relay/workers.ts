@@ -1,19 +1,18 @@
 /** The main thread's view of the relay workers: commands to all of them, answers from each. */
 import { Bell } from "../native/epoll.ts";
 import type {
-  BenchDescription,
   ConnectionReport,
   PodDescription,
   PodReport,
   RelayCredentials,
   RelaySettings,
   StreamReport,
-  Traffic,
   WorkerCommand,
+  WorkerDescription,
   WorkerEvent,
 } from "./messages.ts";
-import { Load } from "./load.ts";
-import { NO_TRAFFIC, sumOf } from "./traffic.ts";
+import { Load } from "./loop/load.ts";
+import { NO_TRAFFIC, sumOf, type Traffic } from "./traffic.ts";
 
 /** A pod's description without its sockets, and the sockets of each worker. */
 export interface RelayEnrolment {
@@ -22,7 +21,7 @@ export interface RelayEnrolment {
   readonly sockets: readonly Pick<PodDescription, "outbound" | "inbound">[];
 }
 
-export interface RelayOptions extends BenchDescription {
+export interface RelayOptions extends WorkerDescription {
   readonly count: number;
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
   /** Some streams have ended; `left` more have, too. */
@@ -184,8 +183,8 @@ class Thread implements Disposable {
       options.died(event.message);
     };
     const { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery } = options;
-    const bench = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
-    this.#post({ type: "start", bell: this.#bell.descriptor, worker, load, bench });
+    const context = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
+    this.#post({ type: "start", bell: this.#bell.descriptor, worker, load, context });
   }
 
   tell(command: WorkerCommand): void {

@@ -1,7 +1,7 @@
 /** With the kernel's own maps (root). */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseAddress } from "../../addresses.ts";
-import { KnownPeers } from "../../relay/known_peers.ts";
+import { KnownPeers } from "../../relay/loop/known_peers.ts";
 import type { PeerChange } from "../rules/peer_index.ts";
 import { withMaps } from "../../kernel/maps_for_tests.ts";
 import { Peers } from "./peers.ts";

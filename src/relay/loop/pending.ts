@@ -1,6 +1,6 @@
-import { EAGAIN } from "../native/errno.ts";
-import type { ScatterBuffer } from "../native/scatter.ts";
-import { sendBytes } from "../native/socket.ts";
+import { EAGAIN } from "../../native/errno.ts";
+import type { ScatterBuffer } from "../../native/scatter.ts";
+import { sendBytes } from "../../native/socket.ts";
 
 /** Large enough for everything that one read can turn into. */
 const SIZE = 131_072;

@@ -1,13 +1,13 @@
-import { TUNNEL_PORT } from "../constants.ts";
-import { IdentityError } from "../identity/reasons.ts";
-import { requireServer } from "../identity/verify.ts";
-import { errnoName, SystemError } from "../native/errno.ts";
-import { text } from "../native/socket.ts";
-import { BetweenStreams } from "./between_streams.ts";
-import type { Expiring } from "./deadlines.ts";
-import type { KnownPeer } from "./known_peers.ts";
-import type { RelayPod } from "./pod.ts";
-import { Tunnel, type TunnelOwner } from "./tunnel.ts";
+import { TUNNEL_PORT } from "../../constants.ts";
+import { IdentityError } from "../../identity/reasons.ts";
+import { requireServer } from "../../identity/verify.ts";
+import { errnoName, SystemError } from "../../native/errno.ts";
+import { text } from "../../native/socket.ts";
+import type { Expiring } from "../loop/deadlines.ts";
+import type { KnownPeer } from "../loop/known_peers.ts";
+import { StreamlessOwner } from "./idle_tunnel.ts";
+import { Tunnel } from "./tunnel.ts";
+import type { TunnelPod } from "./tunnel_pod.ts";
 
 /** Connecting and the TLS handshake together. */
 const HANDSHAKE_MILLISECONDS = 10_000;
@@ -26,11 +26,11 @@ export interface DialListener {
 }
 
 /** One tunnel in the making: its socket in our pod's namespace, TLS, the server's identity. */
-export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
+export class Dial extends StreamlessOwner implements Expiring {
   #tunnel: Tunnel | undefined;
 
   constructor(
-    readonly pod: RelayPod,
+    readonly pod: TunnelPod,
     readonly peer: KnownPeer,
     readonly listener: DialListener,
   ) {
@@ -39,7 +39,7 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
 
   start(): void {
     const { pod, peer } = this;
-    const { bench } = pod;
+    const { worker } = pod;
     const endpoint = { address: peer.address, port: TUNNEL_PORT };
     try {
       const socket = pod.socketFor(endpoint.address);
@@ -48,9 +48,9 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
         socket[Symbol.dispose]();
         throw new SystemError("connect", errno, text(endpoint));
       }
-      const session = bench.engine.session(pod.context, "client");
-      this.#tunnel = new Tunnel(bench, socket, session, "client", this);
-      this.#tunnel.epoch = pod.pool.epoch;
+      const session = worker.engine.session(pod.context, "client");
+      this.#tunnel = new Tunnel(worker, socket, session, "client", this);
+      this.#tunnel.epoch = pod.epoch;
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       const message = `${errnoName(error.errno)}: ${error.message}`;
@@ -60,16 +60,16 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
       });
     }
     pod.counters.tunnelsOpen++;
-    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
+    worker.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
   }
 
   secured(tunnel: Tunnel): void {
     const { pod, peer } = this;
     using certificate = tunnel.session.peerCertificate();
-    const identity = pod.bench.identityOf(certificate);
+    const identity = pod.worker.identityOf(certificate);
     requireServer(identity, { address: peer.name, id: peer.identity });
     pod.secured(tunnel, certificate.secondsLeft());
-    pod.bench.loop.deadlines.disarm(this);
+    pod.worker.loop.deadlines.disarm(this);
     this.#tunnel = undefined;
     this.listener.done(tunnel);
   }
@@ -89,7 +89,7 @@ export class Dial extends BetweenStreams implements TunnelOwner, Expiring {
 
   /** Ends without a word to the listener. */
   abort(): void {
-    this.pod.bench.loop.deadlines.disarm(this);
+    this.pod.worker.loop.deadlines.disarm(this);
     if (this.#tunnel === undefined) return;
     this.#tunnel.close();
     this.#tunnel = undefined;

@@ -4,8 +4,8 @@
  * Every frame is a header of 4 bytes (type, 0, payload length as 16 bits in network byte order) and its
  * payload. A frame fits one TLS record; where record and frame borders fall is not significant.
  */
-import type { Endpoint } from "../native/socket_address.ts";
-import { MAX_RECORD } from "../native/tls_session.ts";
+import type { Endpoint } from "../../native/socket_address.ts";
+import { MAX_RECORD } from "../../native/tls_session.ts";
 
 /** The application protocol that both sides negotiate (RFC 7301); its number is the format's version. */
 export const ALPN = "kube-gateway/1";

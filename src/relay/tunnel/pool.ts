@@ -1,8 +1,8 @@
 import { Dial, type Failure } from "./dial.ts";
 import { IdleTunnel } from "./idle_tunnel.ts";
-import type { KnownPeer } from "./known_peers.ts";
-import type { RelayPod } from "./pod.ts";
+import type { KnownPeer } from "../loop/known_peers.ts";
 import type { Tunnel } from "./tunnel.ts";
+import type { TunnelPod } from "./tunnel_pod.ts";
 
 /** However busy a tunnel is, both sides prove who they are again after this. */
 const MAX_AGE_MILLISECONDS = 600_000;
@@ -27,14 +27,8 @@ export interface TunnelUser {
  */
 export class TunnelPool {
   readonly #destinations = new Map<string, Destination>();
-  #epoch = 0;
 
-  constructor(readonly pod: RelayPod) {}
-
-  /** What tunnels are made with has changed when this has: those of before are not used for another stream. */
-  get epoch(): number {
-    return this.#epoch;
-  }
+  constructor(readonly pod: TunnelPod) {}
 
   /** Calls `user`, at once where there is an idle tunnel, unless it withdraws before. */
   request(peer: KnownPeer, user: TunnelUser): void {
@@ -54,11 +48,12 @@ export class TunnelPool {
 
   /** Takes a tunnel back on which nothing is under way. */
   park(peer: KnownPeer, tunnel: Tunnel): void {
-    const { bench, counters } = this.pod;
+    const { worker, counters } = this.pod;
     const now = performance.now();
-    const isSpent = tunnel.closed || tunnel.epoch !== this.#epoch ||
+    const isSpent = tunnel.closed || tunnel.epoch !== this.pod.epoch ||
       now - tunnel.opened > MAX_AGE_MILLISECONDS || now > tunnel.expires ||
-      bench.tunnelIdleMilliseconds === 0 || !bench.peers.isCurrent(peer) || bench.load.shouldShed;
+      worker.tunnelIdleMilliseconds === 0 || !worker.peers.isCurrent(peer) ||
+      worker.load.shouldShed;
     if (isSpent) {
       tunnel.close();
       counters.tunnelsOpen--;
@@ -71,8 +66,8 @@ export class TunnelPool {
     destination.give(tunnel, true);
   }
 
-  /** One tunnel turned out to be dead, so the others are likely to be: closes the idle ones. */
-  distrust(peer: KnownPeer): void {
+  /** Closes the idle tunnels to one pod: one turned out to be dead, so the others are likely to be. */
+  closeIdleTo(peer: KnownPeer): void {
     this.#destinations.get(keyOf(peer))?.closeIdle();
   }
 
@@ -83,9 +78,8 @@ export class TunnelPool {
     }
   }
 
-  /** The pod shows another certificate, or trusts other roots, from now on. */
-  renew(): void {
-    this.#epoch++;
+  /** Closes all idle tunnels: the pod shows another certificate, or trusts other roots, from now on. */
+  closeIdle(): void {
     for (const destination of [...this.#destinations.values()]) destination.closeIdle();
   }
 
@@ -111,7 +105,7 @@ class Destination {
   readonly #dials = new Set<Dial>();
   #mostDials = 1;
 
-  constructor(readonly pod: RelayPod, readonly peer: KnownPeer, readonly empty: () => void) {}
+  constructor(readonly pod: TunnelPod, readonly peer: KnownPeer, readonly empty: () => void) {}
 
   request(user: TunnelUser): void {
     const idle = this.#idle.pop();
@@ -135,7 +129,7 @@ class Destination {
       this.#waiting.delete(user);
       user.tunnelReady(tunnel, reused);
     } else if (this.#idle.length >= MAX_IDLE) this.#close(tunnel);
-    else this.#idle.push(new IdleTunnel(this.pod, tunnel, (idle) => this.#ended(idle)));
+    else this.#idle.push(new IdleTunnel(this.pod.worker, tunnel, (idle) => this.#ended(idle)));
     this.#forgetIfEmpty();
   }
 

@@ -1,6 +1,6 @@
-import { formatAddress } from "../addresses.ts";
-import { decodeIdentity, decodePeer, encodeNumber } from "../kernel/maps.ts";
-import type { BpfMap } from "../native/bpf_map.ts";
+import { formatAddress } from "../../addresses.ts";
+import { decodeIdentity, decodePeer, encodeNumber } from "../../kernel/maps.ts";
+import type { BpfMap } from "../../native/bpf_map.ts";
 
 /** Who is expected behind an address. The handshake decides whether it is so. */
 export interface KnownPeer {

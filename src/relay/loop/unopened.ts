@@ -8,7 +8,7 @@ const MOST = 4_096;
 export interface UnopenedTunnel {
   readonly pod: object;
   /** Ends, for a newer one. */
-  giveWay(): void;
+  evict(): void;
 }
 
 /**
@@ -30,8 +30,8 @@ export class UnopenedTunnels {
   add(tunnel: UnopenedTunnel): void {
     const { pod } = tunnel;
     const members = this.#pods.get(pod) ?? new Members();
-    if (members.size >= this.mostOfAPod) members.any()?.giveWay();
-    else if (this.#size >= this.most) this.#largest()?.any()?.giveWay();
+    if (members.size >= this.mostOfAPod) members.any()?.evict();
+    else if (this.#size >= this.most) this.#largest()?.any()?.evict();
     this.#pods.set(pod, members);
     members.add(tunnel);
     this.#size++;

@@ -1,6 +1,6 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { parseAddress } from "../addresses.ts";
-import { MAX_RECORD } from "../native/tls_session.ts";
+import { parseAddress } from "../../addresses.ts";
+import { MAX_RECORD } from "../../native/tls_session.ts";
 import {
   FRAME,
   FrameError,

@@ -1,8 +1,8 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { awaitEvents, connectedSockets } from "../native/connected_sockets.ts";
-import { EPOLLIN, EPOLLOUT } from "../native/epoll.ts";
-import { EPIPE } from "../native/errno.ts";
-import { ScatterBuffer } from "../native/scatter.ts";
+import { awaitEvents, connectedSockets } from "../../native/connected_sockets.ts";
+import { EPOLLIN, EPOLLOUT } from "../../native/epoll.ts";
+import { EPIPE } from "../../native/errno.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
 import { isCrowded, Pending } from "./pending.ts";
 
 const SOL_SOCKET = 1;

@@ -3,7 +3,7 @@
  * but FrameError, and keeps nothing. frame_test.ts holds it against another parser of the same format.
  */
 import { strictEqual } from "node:assert/strict";
-import { generator, mutate, type Random } from "../random_for_tests.ts";
+import { generator, mutate, type Random } from "../../random_for_tests.ts";
 import {
   FRAME,
   FrameError,

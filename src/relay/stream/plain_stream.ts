@@ -1,12 +1,16 @@
-import { EAGAIN, errnoName } from "../native/errno.ts";
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
-import type { Socket } from "../native/socket.ts";
-import type { Handler } from "./loop.ts";
-import { Pending } from "./pending.ts";
-import { ALL_EVENTS } from "./tunnel.ts";
-import { COPY_SIZE, type Workbench } from "./workbench.ts";
+import { EAGAIN, errnoName } from "../../native/errno.ts";
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
+import type { Socket } from "../../native/socket.ts";
+import type { Handler } from "../loop/event_loop.ts";
+import { Pending } from "../loop/pending.ts";
+import { ALL_EVENTS } from "../tunnel/tunnel.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
 
 const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+/** How much is copied at once. */
+const COPY_SIZE = 65_536;
 
 /** How many times 64 KiB one direction may take before others have their turn. */
 const ROUNDS = 4;
@@ -35,10 +39,10 @@ export class PlainStream implements Handler {
   #state: "connecting" | "open" | "closed" = "connecting";
 
   /** Takes over `far`, a socket that is connecting. */
-  constructor(readonly bench: Workbench, far: Socket, readonly owner: PlainStreamOwner) {
+  constructor(readonly worker: WorkerContext, far: Socket, readonly owner: PlainStreamOwner) {
     far.keepAlive(KEEPALIVE_SECONDS); // the application's own ends at the relay
     this.#far = new Side(far);
-    bench.loop.register(far.descriptor, ALL_EVENTS, this);
+    worker.loop.register(far.descriptor, ALL_EVENTS, this);
   }
 
   /** Takes over the application's socket, which is registered already, and begins to copy. */
@@ -47,7 +51,7 @@ export class PlainStream implements Handler {
     this.#far.socket.resetsOnClose(true);
     this.#app = new Side(app);
     this.#state = "open";
-    this.bench.loop.replace(app.descriptor, {
+    this.worker.loop.replace(app.descriptor, {
       ready: (events) => this.#event(this.#app, events),
       failed: (error) => this.failed(error),
     });
@@ -98,7 +102,7 @@ export class PlainStream implements Handler {
 
   /** False when a side broke, and everything is closed. */
   #move(from: Side, to: Side, moved: (count: number) => void): boolean {
-    const { copy, loop } = this.bench;
+    const { loop } = this.worker;
     if (!to.unsent.empty) {
       const result = to.unsent.flush(to.socket.descriptor);
       if (result < 0) return this.#broken(result);
@@ -124,7 +128,7 @@ export class PlainStream implements Handler {
         return true;
       }
       moved(count);
-      this.bench.load.add(count);
+      this.worker.load.add(count);
       copy.clear();
       copy.add(0, count);
       const sent = copy.send(to.socket.descriptor);
@@ -154,7 +158,7 @@ export class PlainStream implements Handler {
 
   #release({ socket, unsent }: Side, reset: boolean): void {
     unsent.drop();
-    this.bench.loop.forget(socket.descriptor);
+    this.worker.loop.forget(socket.descriptor);
     socket.resetsOnClose(reset);
     socket[Symbol.dispose]();
   }
@@ -171,3 +175,6 @@ class Side {
 
   constructor(readonly socket: Socket) {}
 }
+
+/** What is being copied: good for one event of this thread. */
+const copy = new ScatterBuffer(COPY_SIZE);

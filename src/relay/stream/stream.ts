@@ -1,14 +1,18 @@
-import { EAGAIN, errnoName } from "../native/errno.ts";
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
-import type { Socket } from "../native/socket.ts";
-import { MAX_RECORD } from "../native/tls_session.ts";
-import { FRAME, MAX_DATA } from "./frame.ts";
-import type { Handler } from "./loop.ts";
-import { isCrowded, Pending } from "./pending.ts";
-import type { Tunnel } from "./tunnel.ts";
-import { SEGMENTS, type Workbench } from "./workbench.ts";
+import { EAGAIN, errnoName } from "../../native/errno.ts";
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import type { Socket } from "../../native/socket.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
+import { MAX_RECORD } from "../../native/tls_session.ts";
+import { FRAME, HEADER_SIZE, MAX_DATA } from "../tunnel/frame.ts";
+import type { Handler } from "../loop/event_loop.ts";
+import { isCrowded, Pending } from "../loop/pending.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
 
 const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+/** How many DATA frames one read from an application can fill. */
+const SEGMENTS = 4;
 
 /** How many times 64 KiB one application may send before others have their turn. */
 const ROUNDS = 4;
@@ -52,7 +56,7 @@ export class Stream implements Handler {
    * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an answer must not
    * look like a whole one. The owner registers the stream for its events.
    */
-  constructor(readonly bench: Workbench, readonly app: Socket, readonly owner: StreamOwner) {
+  constructor(readonly worker: WorkerContext, readonly app: Socket, readonly owner: StreamOwner) {
   }
 
   /** Whether the tunnel may be read: everything that came has gone to the application. */
@@ -96,14 +100,14 @@ export class Stream implements Handler {
 
   /** DATA: `length` bytes at `start` of the worker's plain buffer. */
   data(start: number, length: number): void {
-    const { plain } = this.bench;
+    const { plain } = this.worker;
     if (plain.full) this.deliver();
     plain.add(start, length);
   }
 
   /** Hands over what has been collected from DATA frames. */
   deliver(): void {
-    const { plain } = this.bench;
+    const { plain } = this.worker;
     if (plain.length === 0) return;
     if (!this.app.closed) {
       this.bytesReceived += plain.length;
@@ -136,7 +140,7 @@ export class Stream implements Handler {
 
   /** Reads from the application as long as it has something and the tunnel takes it. */
   #pump(): void {
-    const { gather, loop } = this.bench;
+    const { loop } = this.worker;
     for (let round = 0; this.#readable && !this.#ended; round++) {
       const tunnel = this.#tunnel;
       if (tunnel === undefined || tunnel.congested) return;
@@ -160,7 +164,7 @@ export class Stream implements Handler {
 
   /** What was read last is sealed, and FIN is likely to be next: both sides are spared a call if END goes with it. */
   #sendLast(tunnel: Tunnel): void {
-    const { gather, loop } = this.bench;
+    const { loop } = this.worker;
     const count = gather.receive(this.app.descriptor);
     if (count === 0) return this.#endSending(tunnel);
     tunnel.flush();
@@ -184,7 +188,7 @@ export class Stream implements Handler {
   #seal(tunnel: Tunnel, count: number): void {
     for (let segment = 0; count > 0; segment++) {
       const length = Math.min(count, MAX_DATA);
-      tunnel.sealData(this.bench.gather, segment * MAX_RECORD, length);
+      tunnel.sealData(gather, segment * MAX_RECORD, length);
       count -= length;
     }
   }
@@ -228,9 +232,15 @@ export class Stream implements Handler {
   #close(reason: string | undefined): void {
     if (this.app.closed) return;
     this.#pending.drop();
-    this.bench.loop.forget(this.app.descriptor);
+    this.worker.loop.forget(this.app.descriptor);
     if (reason === undefined) this.app.resetsOnClose(false);
     this.app[Symbol.dispose]();
     this.owner.closed(reason);
   }
+}
+
+/** What an application sent, with room for a header before each of the payloads: good for one event of this thread. */
+const gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
+for (let segment = 0; segment < SEGMENTS; segment++) {
+  gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_DATA);
 }

@@ -1,7 +1,7 @@
-import { encodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
-import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from "../native/errno.ts";
-import { type Socket, text } from "../native/socket.ts";
-import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
+import { encodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from "../../native/errno.ts";
+import { type Socket, text } from "../../native/socket.ts";
+import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 import type { RelayPod } from "./pod.ts";
 
 /** So many of the relay's own ports in a row would have to be taken. */
@@ -33,7 +33,7 @@ export class ApplicationDial implements Disposable {
       const own = source.port === 0 ? socket.localEndpoint() : source;
       this.#originKey = encodeSocketKey(pod.description.cookie, own);
       // Another connection may have the port, to another port of the application.
-      if (!pod.bench.origins.add(this.#originKey, encodeEndpoint(client))) {
+      if (!pod.worker.origins.add(this.#originKey, encodeEndpoint(client))) {
         throw new SystemError("bind", EADDRINUSE, text(own));
       }
     } catch (error) {
@@ -61,7 +61,7 @@ export class ApplicationDial implements Disposable {
 
   /** To be called when the socket is closed: its port may become another connection's. */
   forgetClient(): void {
-    this.pod.bench.origins.delete(this.#originKey);
+    this.pod.worker.origins.delete(this.#originKey);
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,4 @@
-import { Bell, Epoll, EPOLLIN } from "../native/epoll.ts";
+import { Bell, Epoll, EPOLLIN } from "../../native/epoll.ts";
 import { Deadlines } from "./deadlines.ts";
 
 /** What the loop calls when a descriptor has events. */

@@ -12,7 +12,7 @@ class Scene {
     return Array.from({ length: count }, () => {
       const tunnel: UnopenedTunnel = {
         pod,
-        giveWay: () => {
+        evict: () => {
           this.gone.push(tunnel);
           this.tunnels.delete(tunnel);
         },

@@ -1,41 +1,28 @@
-import { identityOfLeaf, type PeerIdentity } from "../identity/verify.ts";
-import { openMap } from "../kernel/maps.ts";
-import type { BpfMap } from "../native/bpf_map.ts";
-import type { Certificate } from "../native/certificate.ts";
-import { releaseFreedMemory } from "../native/heap.ts";
-import { ScatterBuffer } from "../native/scatter.ts";
-import { MAX_RECORD, type TlsEngine } from "../native/tls_session.ts";
-import { AccessLog } from "./access.ts";
-import { HEADER_SIZE } from "./frame.ts";
+import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
+import { openMap } from "../../kernel/maps.ts";
+import type { BpfMap } from "../../native/bpf_map.ts";
+import type { Certificate } from "../../native/certificate.ts";
+import { releaseFreedMemory } from "../../native/heap.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
+import type { TlsEngine } from "../../native/tls_session.ts";
+import { AccessLog } from "./access_log.ts";
 import { KnownPeers } from "./known_peers.ts";
 import type { Load } from "./load.ts";
-import type { EventLoop } from "./loop.ts";
-import type { BenchDescription, WorkerEvent } from "./messages.ts";
-import { Tide } from "./tide.ts";
+import type { EventLoop } from "./event_loop.ts";
+import type { WorkerDescription, WorkerEvent } from "../messages.ts";
+import { MemoryRelease } from "./memory_release.ts";
 import { UnopenedTunnels } from "./unopened.ts";
-
-/** How much a plain stream copies at once. */
-export const COPY_SIZE = 65_536;
-
-/** How many DATA frames one read from an application can fill. */
-export const SEGMENTS = 4;
 
 /**
  * What all connections of one worker share. The buffers are good for one event: nobody keeps anything in
  * them until the next.
  */
-export class Workbench {
+export class WorkerContext {
   /** Decrypted records, each at a multiple of GRAIN: room for 64 KiB of ciphertext in the smallest ones. */
   readonly plain = new ScatterBuffer(204_800);
-  /** What an application sent, with room for a header before each of the payloads. */
-  readonly gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
-  /** One control frame. */
-  readonly control = new ScatterBuffer(64);
   /** Of the tunnels. */
-  readonly tide: Tide;
+  readonly memory: MemoryRelease;
   readonly unopened = new UnopenedTunnels();
-  /** What a plain stream copies. */
-  readonly copy = new ScatterBuffer(COPY_SIZE);
   readonly peers: KnownPeers;
   readonly flows: BpfMap;
   readonly origins: BpfMap;
@@ -53,13 +40,14 @@ export class Workbench {
   readonly outstanding = new Map<string, number>();
 
   constructor(
-    { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery }: BenchDescription,
+    { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery }:
+      WorkerDescription,
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
     readonly load: Load,
     readonly report: (event: WorkerEvent) => void,
   ) {
-    this.tide = new Tide(loop.deadlines, releaseFreedMemory);
+    this.memory = new MemoryRelease(loop.deadlines, releaseFreedMemory);
     this.peers = new KnownPeers(
       openMap("peers", maps.peers),
       openMap("identities", maps.identities),
@@ -73,9 +61,6 @@ export class Workbench {
     this.tunnelIdleMilliseconds = tunnelIdleMilliseconds;
     this.maxConnections = maxConnections;
     this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
-    for (let segment = 0; segment < SEGMENTS; segment++) {
-      this.gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_RECORD - HEADER_SIZE);
-    }
   }
 
   /** Whose a peer's leaf is: a pair of pods meets again and again. Throws an IdentityError. */

@@ -1,18 +1,19 @@
-import { parseAddress } from "../addresses.ts";
-import { NetworkNamespace } from "../native/namespace.ts";
-import { Socket } from "../native/socket.ts";
-import { isIpv4 } from "../native/socket_address.ts";
-import { TlsContext } from "../native/tls_context.ts";
+import { parseAddress } from "../../addresses.ts";
+import { NetworkNamespace } from "../../native/namespace.ts";
+import { Socket } from "../../native/socket.ts";
+import { isIpv4 } from "../../native/socket_address.ts";
+import { TlsContext } from "../../native/tls_context.ts";
 import type {
   ConnectionReport,
   PodDescription,
   PodReport,
   RelayCredentials,
   RelaySettings,
-} from "./messages.ts";
-import { TunnelPool } from "./pool.ts";
-import type { Tunnel } from "./tunnel.ts";
-import type { Workbench } from "./workbench.ts";
+} from "../messages.ts";
+import { TunnelPool } from "../tunnel/pool.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
 export interface Connection {
@@ -25,7 +26,7 @@ export interface Connection {
 }
 
 /** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
-export class RelayPod implements Disposable {
+export class RelayPod implements TunnelPod, Disposable {
   readonly #connections = new Set<Connection>();
   readonly counters = {
     streams: 0,
@@ -47,11 +48,13 @@ export class RelayPod implements Disposable {
   /** When the certificate expires, in milliseconds since 1970. */
   notAfter: number;
   settings: RelaySettings;
+  /** Counts the credentials that the pod has had. */
+  epoch = 0;
   /** Lent by the main thread, so never disposed of here. */
   readonly #namespace: NetworkNamespace;
 
   constructor(
-    readonly bench: Workbench,
+    readonly worker: WorkerContext,
     readonly description: PodDescription,
     credentials: RelayCredentials,
   ) {
@@ -61,16 +64,17 @@ export class RelayPod implements Disposable {
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
     this.#namespace = new NetworkNamespace(description.namespace);
-    this.context = new TlsContext(credentials, bench.engine.protocol);
+    this.context = new TlsContext(credentials, worker.engine.protocol);
   }
 
   /** From the next handshake on; sessions hold on to the context they began with. */
   renew(credentials: RelayCredentials): void {
-    const next = new TlsContext(credentials, this.bench.engine.protocol);
+    const next = new TlsContext(credentials, this.worker.engine.protocol);
     this.context[Symbol.dispose]();
     this.context = next;
     this.notAfter = credentials.notAfter;
-    this.pool.renew();
+    this.epoch++;
+    this.pool.closeIdle();
     this.#enforce();
   }
 
@@ -102,19 +106,19 @@ export class RelayPod implements Disposable {
 
   /** Whether one more connection would take what the agent's memory is not enough for, or what other pods need. */
   get isFull(): boolean {
-    const { connections, maxConnections } = this.bench;
+    const { connections, maxConnections } = this.worker;
     return connections >= maxConnections || this.#connections.size >= maxConnections / 2;
   }
 
   opened(connection: Connection): void {
     this.#connections.add(connection);
-    this.bench.connections++;
+    this.worker.connections++;
   }
 
   /** False when it had been closed before. */
   closed(connection: Connection): boolean {
     const isNews = this.#connections.delete(connection);
-    if (isNews) this.bench.connections--;
+    if (isNews) this.worker.connections--;
     return isNews;
   }
 
@@ -133,7 +137,7 @@ export class RelayPod implements Disposable {
   /** The same for one that was let through all the same. */
   note(reason: string, message: string, fields: Record<string, string | number>): void {
     this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
-    this.bench.log("warning", message, { pod: this.description.name, reason, ...fields });
+    this.worker.log("warning", message, { pod: this.description.name, reason, ...fields });
   }
 
   #enforce(): void {

@@ -1,4 +1,4 @@
-import { formatAddress } from "../addresses.ts";
+import { formatAddress } from "../../addresses.ts";
 import {
   decodeAffinity,
   decodeEndpoint,
@@ -8,10 +8,10 @@ import {
   encodeEndpoint,
   encodeSocketKey,
   type FrontendValue,
-} from "../kernel/maps.ts";
-import { text } from "../native/socket.ts";
-import type { Endpoint } from "../native/socket_address.ts";
-import type { KnownPeer } from "./known_peers.ts";
+} from "../../kernel/maps.ts";
+import { text } from "../../native/socket.ts";
+import type { Endpoint } from "../../native/socket_address.ts";
+import type { KnownPeer } from "../loop/known_peers.ts";
 import type { RelayPod } from "./pod.ts";
 
 /** Where one attempt goes: through a tunnel to a peer, or in clear where there is none. */
@@ -59,7 +59,7 @@ export class ServiceRoute implements Route {
   readonly #tried = new Set<string>();
   #frontend: FrontendValue;
   #attempts = 0;
-  /** The last target's key in `bench.outstanding`. */
+  /** The last target's key in `worker.outstanding`. */
   #current: string | undefined;
   #last: Endpoint | undefined;
 
@@ -69,7 +69,7 @@ export class ServiceRoute implements Route {
 
   /** The route of a connection to `dialled`, if that is a Service's address and port. */
   static find(pod: RelayPod, dialled: Endpoint): ServiceRoute | undefined {
-    const value = pod.bench.frontends.get(encodeEndpoint(dialled));
+    const value = pod.worker.frontends.get(encodeEndpoint(dialled));
     return value === undefined ? undefined : new ServiceRoute(pod, dialled, decodeFrontend(value));
   }
 
@@ -81,7 +81,7 @@ export class ServiceRoute implements Route {
       if (target !== undefined) return this.#use(target);
       if (!this.#readAgain()) break;
     }
-    const isGone = this.pod.bench.frontends.get(encodeEndpoint(this.dialled)) === undefined;
+    const isGone = this.pod.worker.frontends.get(encodeEndpoint(this.dialled)) === undefined;
     return isGone && this.#tried.size === 0 && !this.pod.settings.strictEgress
       ? this.#use({ endpoint: this.dialled, peer: undefined })
       : undefined;
@@ -90,12 +90,12 @@ export class ServiceRoute implements Route {
   accepted(): void {
     if (this.#frontend.affinity === 0 || this.#last === undefined) return;
     const value = encodeAffinity({ backend: this.#last, used: Date.now() });
-    this.pod.bench.affinities.set(this.#affinityKey(), value);
+    this.pod.worker.affinities.set(this.#affinityKey(), value);
   }
 
   close(): void {
     if (this.#current === undefined) return;
-    const { outstanding } = this.pod.bench;
+    const { outstanding } = this.pod.worker;
     const count = (outstanding.get(this.#current) ?? 1) - 1;
     if (count === 0) outstanding.delete(this.#current);
     else outstanding.set(this.#current, count);
@@ -104,7 +104,7 @@ export class ServiceRoute implements Route {
 
   #use(target: Target): Target {
     const key = text(target.endpoint);
-    const { outstanding } = this.pod.bench;
+    const { outstanding } = this.pod.worker;
     this.#tried.add(key);
     this.#current = key;
     this.#last = target.endpoint;
@@ -114,7 +114,7 @@ export class ServiceRoute implements Route {
 
   /** Whether the Service has another set of backends by now. */
   #readAgain(): boolean {
-    const value = this.pod.bench.frontends.get(encodeEndpoint(this.dialled));
+    const value = this.pod.worker.frontends.get(encodeEndpoint(this.dialled));
     if (value === undefined) return false;
     const now = decodeFrontend(value);
     const isOther = now.set !== this.#frontend.set;
@@ -125,7 +125,7 @@ export class ServiceRoute implements Route {
   #stickyTarget(): Target | undefined {
     const { affinity, set, count } = this.#frontend;
     if (affinity === 0 || this.#tried.size > 0) return undefined;
-    const value = this.pod.bench.affinities.get(this.#affinityKey());
+    const value = this.pod.worker.affinities.get(this.#affinityKey());
     if (value === undefined) return undefined;
     const { backend, used } = decodeAffinity(value);
     if (Date.now() - used > affinity * 1000) return undefined;
@@ -144,7 +144,7 @@ export class ServiceRoute implements Route {
   }
 
   #busy({ endpoint }: Target): number {
-    return this.pod.bench.outstanding.get(text(endpoint)) ?? 0;
+    return this.pod.worker.outstanding.get(text(endpoint)) ?? 0;
   }
 
   /** From a random place on, the first one that may be tried. */
@@ -159,13 +159,13 @@ export class ServiceRoute implements Route {
   }
 
   #usable(set: number, index: number): Target | undefined {
-    const { bench, settings } = this.pod;
-    const value = bench.backends.get(encodeBackendKey(set, index));
+    const { worker, settings } = this.pod;
+    const value = worker.backends.get(encodeBackendKey(set, index));
     if (value === undefined) return undefined; // the set was replaced just now
     const endpoint = decodeEndpoint(value);
     if (this.#tried.has(text(endpoint))) return undefined;
     if (this.pod.isOwn(formatAddress(endpoint.address))) return { endpoint, peer: undefined };
-    const peer = bench.peers.find(endpoint.address);
+    const peer = worker.peers.find(endpoint.address);
     return peer === undefined && settings.strictEgress ? undefined : { endpoint, peer };
   }
 

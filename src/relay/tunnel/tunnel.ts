@@ -1,20 +1,20 @@
-import { EAGAIN, errnoName } from "../native/errno.ts";
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../native/epoll.ts";
-import { GRAIN, type ScatterBuffer } from "../native/scatter.ts";
-import type { Socket } from "../native/socket.ts";
+import { EAGAIN, errnoName } from "../../native/errno.ts";
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import { GRAIN, ScatterBuffer } from "../../native/scatter.ts";
+import type { Socket } from "../../native/socket.ts";
 import {
   INCOMING_SIZE,
   MAX_RECORD,
   SMALL_INCOMING_SIZE,
   type TlsFacts,
   type TlsSession,
-} from "../native/tls_session.ts";
-import type { Expiring } from "./deadlines.ts";
+} from "../../native/tls_session.ts";
+import type { Expiring } from "../loop/deadlines.ts";
 import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from "./frame.ts";
 import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
-import type { Handler } from "./loop.ts";
-import { isCrowded, Pending } from "./pending.ts";
-import type { Workbench } from "./workbench.ts";
+import type { Handler } from "../loop/event_loop.ts";
+import { isCrowded, Pending } from "../loop/pending.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Everything that a connection registers for, once. */
 export const ALL_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -65,7 +65,7 @@ export class Tunnel implements Handler, Expiring {
   readonly opened = performance.now();
   /** Not used for another stream after this, by performance.now(): one of the certificates expires. */
   expires = Infinity;
-  /** Of the pool that it was made for (pool.ts). */
+  /** Of the pod's credentials that it was made with (tunnel_pod.ts). */
   epoch = 0;
   /** What was agreed on; undefined before the handshake. */
   tls: TlsFacts | undefined;
@@ -80,7 +80,7 @@ export class Tunnel implements Handler, Expiring {
 
   /** Takes over `socket` and `session`. A client's socket is still connecting. */
   constructor(
-    readonly bench: Workbench,
+    readonly worker: WorkerContext,
     readonly socket: Socket,
     readonly session: TlsSession,
     role: "client" | "server",
@@ -89,8 +89,8 @@ export class Tunnel implements Handler, Expiring {
     this.owner = owner;
     this.#state = role === "client" ? "connecting" : "handshake";
     socket.keepAlive(KEEPALIVE_SECONDS);
-    bench.loop.register(socket.descriptor, ALL_EVENTS, this);
-    bench.tide.rise();
+    worker.loop.register(socket.descriptor, ALL_EVENTS, this);
+    worker.memory.opened();
   }
 
   /** Whether ciphertext waits for the socket: nothing more should be sent meanwhile. */
@@ -135,16 +135,16 @@ export class Tunnel implements Handler, Expiring {
   /** Reads as long as there is something and the owner accepts it. */
   receive(): void {
     for (let round = 0; this.#readable && !this.closed && this.owner.accepting; round++) {
-      if (round === ROUNDS) return this.bench.loop.again(this);
+      if (round === ROUNDS) return this.worker.loop.again(this);
       const most = isCrowded() ? SMALL_INCOMING_SIZE : INCOMING_SIZE;
-      const count = this.bench.engine.receive(this.socket.descriptor, most);
+      const count = this.worker.engine.receive(this.socket.descriptor, most);
       if (count === -EAGAIN) {
         this.#readable = false;
         return;
       }
       if (count === 0) return this.#lose("the peer closed the connection");
       if (count < 0) return this.#lose(errnoName(-count));
-      this.bench.load.add(count);
+      this.worker.load.add(count);
       // A short read emptied the socket (epoll(7)): save the call that would say EAGAIN.
       if (count < most && !this.#closing) this.#readable = false;
       this.#take(count);
@@ -152,16 +152,16 @@ export class Tunnel implements Handler, Expiring {
   }
 
   sendOpen(open: Open): void {
-    this.#sendControl(writeOpen(this.bench.control.bytes, open));
+    this.#sendControl(writeOpen(control.bytes, open));
   }
 
   sendRefuse(errno: number): void {
-    this.#sendControl(writeRefuse(this.bench.control.bytes, errno));
+    this.#sendControl(writeRefuse(control.bytes, errno));
   }
 
   /** ACCEPT, END or RESET. */
   send(type: number): void {
-    writeHeader(this.bench.control.bytes, 0, type, 0);
+    writeHeader(control.bytes, 0, type, 0);
     this.#sendControl(HEADER_SIZE);
   }
 
@@ -175,14 +175,14 @@ export class Tunnel implements Handler, Expiring {
 
   /** Sends what was encrypted; what the socket does not take is kept. */
   flush(): void {
-    const { engine } = this.bench;
+    const { engine } = this.worker;
     const produced = engine.produced;
     if (produced === 0) return;
     if (!this.#awaitsDelivery) this.#awaitDelivery();
     const { outgoing } = engine;
     outgoing.clear();
     outgoing.add(0, produced);
-    this.bench.load.add(produced);
+    this.worker.load.add(produced);
     const sent = this.congested ? -EAGAIN : outgoing.send(this.socket.descriptor);
     const broken = sent < 0 && sent !== -EAGAIN;
     if (!broken && sent < produced) this.#unsent.keep(outgoing, Math.max(sent, 0));
@@ -203,8 +203,8 @@ export class Tunnel implements Handler, Expiring {
     this.session[Symbol.dispose]();
     this.#state = "lingering";
     this.socket.finish();
-    this.bench.loop.deadlines.arm(this, LINGER_MILLISECONDS);
-    this.bench.loop.again(this);
+    this.worker.loop.deadlines.arm(this, LINGER_MILLISECONDS);
+    this.worker.loop.again(this);
   }
 
   /** The peer has not closed its side in time; or it is time to see what has become of what was sent. */
@@ -222,7 +222,7 @@ export class Tunnel implements Handler, Expiring {
 
   #awaitDelivery(): void {
     this.#awaitsDelivery = true;
-    this.bench.loop.deadlines.arm(this, DELIVERY_MILLISECONDS);
+    this.worker.loop.deadlines.arm(this, DELIVERY_MILLISECONDS);
   }
 
   #connected(events: number): boolean {
@@ -238,7 +238,7 @@ export class Tunnel implements Handler, Expiring {
   }
 
   #take(count: number): void {
-    this.bench.engine.feed(count);
+    this.worker.engine.feed(count);
     this.#process();
   }
 
@@ -259,14 +259,14 @@ export class Tunnel implements Handler, Expiring {
       }
     }
     if (this.closed) {
-      this.bench.engine.clearOutgoing();
+      this.worker.engine.clearOutgoing();
       return;
     }
     this.flush();
   }
 
   #readFrames(): void {
-    const { engine, plain } = this.bench;
+    const { engine, plain } = this.worker;
     plain.clear();
     let offset = 0;
     while (!this.closed && engine.unread > 0) {
@@ -285,7 +285,7 @@ export class Tunnel implements Handler, Expiring {
 
   #sendControl(length: number): void {
     if (this.closed) return;
-    this.session.write(this.bench.control, 0, length);
+    this.session.write(control, 0, length);
     this.flush();
   }
 
@@ -298,20 +298,23 @@ export class Tunnel implements Handler, Expiring {
   /** Reads what still comes, for nobody, until the peer has closed. */
   #discard(): void {
     for (let round = 0; round < ROUNDS; round++) {
-      const count = this.bench.engine.receive(this.socket.descriptor, INCOMING_SIZE);
+      const count = this.worker.engine.receive(this.socket.descriptor, INCOMING_SIZE);
       if (count === -EAGAIN) return;
       if (count <= 0) return this.#release();
     }
-    this.bench.loop.again(this);
+    this.worker.loop.again(this);
   }
 
   #release(): void {
-    this.bench.loop.deadlines.disarm(this);
+    this.worker.loop.deadlines.disarm(this);
     this.#state = "closed";
-    this.bench.tide.fall();
-    this.bench.loop.forget(this.socket.descriptor);
+    this.worker.memory.closed();
+    this.worker.loop.forget(this.socket.descriptor);
     this.#unsent.drop();
     this.session[Symbol.dispose]();
     this.socket[Symbol.dispose]();
   }
 }
+
+/** One control frame that is being sent. */
+const control = new ScatterBuffer(64);

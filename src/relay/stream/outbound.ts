@@ -8,21 +8,21 @@
  *   OPEN        the stream is asked for, and accepted or refused
  *   stream      bytes go both ways
  */
-import { decodeEndpoint, encodeSocketKey } from "../kernel/maps.ts";
-import { EACCES, errnoName, SystemError } from "../native/errno.ts";
-import { type Socket, text } from "../native/socket.ts";
-import { type Endpoint, isLoopback } from "../native/socket_address.ts";
-import type { TlsFacts } from "../native/tls_session.ts";
-import type { Expiring } from "./deadlines.ts";
-import type { Failure } from "./dial.ts";
-import { FrameError } from "./frame.ts";
-import type { ConnectionReport } from "./messages.ts";
+import { decodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
+import { EACCES, errnoName, SystemError } from "../../native/errno.ts";
+import { type Socket, text } from "../../native/socket.ts";
+import { type Endpoint, isLoopback } from "../../native/socket_address.ts";
+import type { TlsFacts } from "../../native/tls_session.ts";
+import type { Expiring } from "../loop/deadlines.ts";
+import type { Failure } from "../tunnel/dial.ts";
+import { FrameError } from "../tunnel/frame.ts";
+import type { ConnectionReport } from "../messages.ts";
 import { PlainStream, type PlainStreamOwner } from "./plain_stream.ts";
 import type { Connection, RelayPod } from "./pod.ts";
-import type { TunnelUser } from "./pool.ts";
+import type { TunnelUser } from "../tunnel/pool.ts";
 import { type Route, routeToPeer, ServiceRoute, type Target } from "./service_route.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
-import { ALL_EVENTS, type Tunnel, type TunnelOwner } from "./tunnel.ts";
+import { ALL_EVENTS, type Tunnel, type TunnelOwner } from "../tunnel/tunnel.ts";
 
 /** Until there is a tunnel, or a plain connection. */
 const TUNNEL_MILLISECONDS = 10_000;
@@ -41,8 +41,8 @@ const REUSED_ACCEPT_MILLISECONDS = 4_000;
 
 /** Takes a connection that the kernel redirected to the pod's outbound listener. */
 export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): void {
-  const { bench } = pod;
-  const noted = bench.flows.take(encodeSocketKey(pod.description.cookie, source));
+  const { worker } = pod;
+  const noted = worker.flows.take(encodeSocketKey(pod.description.cookie, source));
   if (noted === undefined) {
     app.reset();
     const message = "closed a connection to the outbound listener that connect() did not redirect";
@@ -59,7 +59,7 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
       },
     );
   }
-  const peer = bench.peers.find(dialled.address);
+  const peer = worker.peers.find(dialled.address);
   const route = peer === undefined ? ServiceRoute.find(pod, dialled) : routeToPeer(dialled, peer);
   const own = pod.ownAddress(dialled.address);
   if (route === undefined || own === undefined) {
@@ -104,8 +104,8 @@ class Outbound
     pod.opened(this);
     pod.counters.streams++;
     pod.counters.streamsOpen++;
-    this.#stream = new Stream(pod.bench, app, this);
-    pod.bench.loop.register(app.descriptor, ALL_EVENTS, this.#stream);
+    this.#stream = new Stream(pod.worker, app, this);
+    pod.worker.loop.register(app.descriptor, ALL_EVENTS, this.#stream);
   }
 
   /** Tries the next target; when there is none, `failure` is why nothing came of it. */
@@ -147,7 +147,7 @@ class Outbound
     this.#streaming = true;
     this.route.accepted();
     // Not before the rest of this read has been taken from the shared buffers: the loop calls at once.
-    this.pod.bench.loop.again({
+    this.pod.worker.loop.again({
       ready: () => {
         if (this.#tunnel !== undefined) this.#stream.start(this.#tunnel);
       },
@@ -269,7 +269,7 @@ class Outbound
     pod.counters.bytesSent += bytesSent;
     pod.counters.bytesReceived += bytesReceived;
     pod.closed(this);
-    pod.bench.access?.finished(reason, () => ({
+    pod.worker.access?.finished(reason, () => ({
       ...this.describe(),
       milliseconds: performance.now() - this.#began,
     }));
@@ -287,7 +287,7 @@ class Outbound
     const peer = this.#target?.peer;
     return {
       direction: "outbound",
-      worker: this.pod.bench.load.own,
+      worker: this.pod.worker.load.own,
       pod: description.name,
       identity: description.identity,
       state: this.#streaming ? "streaming" : "opening",
@@ -308,7 +308,7 @@ class Outbound
       const socket = this.pod.socketFor(endpoint.address);
       errno = socket.connect(endpoint);
       if (errno === 0) {
-        this.#plain = new PlainStream(this.pod.bench, socket, this);
+        this.#plain = new PlainStream(this.pod.worker, socket, this);
         return;
       }
       socket[Symbol.dispose]();
@@ -386,7 +386,7 @@ class Outbound
     this.#disarm();
     this.#closeTunnel();
     this.#reused = false;
-    if (fresh) this.pod.pool.distrust(peer);
+    if (fresh) this.pod.pool.closeIdleTo(peer);
     this.#waiting = true;
     this.pod.pool.request(peer, this);
     if (this.#waiting) this.#arm(TUNNEL_MILLISECONDS);
@@ -394,11 +394,11 @@ class Outbound
   }
 
   #arm(milliseconds: number): void {
-    this.pod.bench.loop.deadlines.arm(this, milliseconds);
+    this.pod.worker.loop.deadlines.arm(this, milliseconds);
   }
 
   #disarm(): void {
-    this.pod.bench.loop.deadlines.disarm(this);
+    this.pod.worker.loop.deadlines.disarm(this);
   }
 }
 

@@ -1,10 +1,10 @@
-import { EPOLLIN } from "../native/epoll.ts";
-import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "../native/errno.ts";
-import { Socket } from "../native/socket.ts";
-import type { Endpoint } from "../native/socket_address.ts";
+import { EPOLLIN } from "../../native/epoll.ts";
+import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "../../native/errno.ts";
+import { Socket } from "../../native/socket.ts";
+import type { Endpoint } from "../../native/socket_address.ts";
 import type { Expiring } from "./deadlines.ts";
-import type { Handler } from "./loop.ts";
-import type { Workbench } from "./workbench.ts";
+import type { Handler } from "./event_loop.ts";
+import type { WorkerContext } from "./worker_context.ts";
 
 /** How many connections one event may accept before others have their turn. */
 const BATCH = 64;
@@ -20,14 +20,14 @@ export class Listener implements Handler, Expiring, Disposable {
   #closed = false;
 
   constructor(
-    readonly bench: Workbench,
+    readonly worker: WorkerContext,
     descriptor: number,
     readonly accepted: (socket: Socket, peer: Endpoint) => void,
     /** Gives the connection to another worker: false when this one is to take it. */
     readonly passOn: (socket: Socket, peer: Endpoint) => boolean = () => false,
   ) {
     this.#socket = new Socket(descriptor);
-    bench.loop.register(descriptor, EPOLLIN, this);
+    worker.loop.register(descriptor, EPOLLIN, this);
   }
 
   ready(): void {
@@ -50,7 +50,7 @@ export class Listener implements Handler, Expiring, Disposable {
       if (this.#closed) return socket.reset();
       this.accepted(socket, peer);
     } catch (error) {
-      this.bench.loop.forget(socket.descriptor);
+      this.worker.loop.forget(socket.descriptor);
       socket.reset();
       this.failed(error);
     }
@@ -58,27 +58,27 @@ export class Listener implements Handler, Expiring, Disposable {
 
   /** The kernel keeps what arrives meanwhile, up to the backlog. */
   #pause(code: number): void {
-    this.bench.log("warning", "accepting pauses: the agent is out of resources", {
+    this.worker.log("warning", "accepting pauses: the agent is out of resources", {
       reason: "exhausted",
       errno: errnoName(code),
     });
-    this.bench.loop.interest(this.#socket.descriptor, 0);
-    this.bench.loop.deadlines.arm(this, PAUSE_MILLISECONDS);
+    this.worker.loop.interest(this.#socket.descriptor, 0);
+    this.worker.loop.deadlines.arm(this, PAUSE_MILLISECONDS);
   }
 
   expired(): void {
-    if (!this.#closed) this.bench.loop.interest(this.#socket.descriptor, EPOLLIN);
+    if (!this.#closed) this.worker.loop.interest(this.#socket.descriptor, EPOLLIN);
   }
 
   failed(error: unknown): void {
-    this.bench.log("error", "accepting a connection failed", { error: String(error) });
+    this.worker.log("error", "accepting a connection failed", { error: String(error) });
   }
 
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.bench.loop.deadlines.disarm(this);
-    this.bench.loop.forget(this.#socket.descriptor);
+    this.worker.loop.deadlines.disarm(this);
+    this.worker.loop.forget(this.#socket.descriptor);
     this.#socket[Symbol.dispose]();
   }
 }

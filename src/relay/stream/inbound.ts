@@ -7,25 +7,25 @@
  *   dial        the application is connected from inside the pod, with the client's address noted for it
  *   stream      ACCEPT, then bytes both ways; after both ENDs the tunnel waits for the next OPEN
  */
-import { formatAddress } from "../addresses.ts";
-import { TUNNEL_PORT } from "../constants.ts";
-import { IdentityError } from "../identity/reasons.ts";
-import { type PeerIdentity, requireClient } from "../identity/verify.ts";
-import { EPOLLERR, EPOLLHUP } from "../native/epoll.ts";
-import { EACCES, ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../native/errno.ts";
-import { type Socket, text } from "../native/socket.ts";
-import { type Endpoint, isIpv4 } from "../native/socket_address.ts";
-import { allowingRule, policyText } from "../policy.ts";
+import { formatAddress } from "../../addresses.ts";
+import { TUNNEL_PORT } from "../../constants.ts";
+import { IdentityError } from "../../identity/reasons.ts";
+import { type PeerIdentity, requireClient } from "../../identity/verify.ts";
+import { EPOLLERR, EPOLLHUP } from "../../native/epoll.ts";
+import { EACCES, ECONNREFUSED, errnoName, ETIMEDOUT, SystemError } from "../../native/errno.ts";
+import { type Socket, text } from "../../native/socket.ts";
+import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
+import { allowingRule, policyText } from "../../policy.ts";
 import { ApplicationDial } from "./application_dial.ts";
-import type { Expiring } from "./deadlines.ts";
-import { FRAME, FrameError, type Open } from "./frame.ts";
-import type { Handler } from "./loop.ts";
-import type { KnownPeer } from "./known_peers.ts";
-import type { ConnectionReport } from "./messages.ts";
+import type { Expiring } from "../loop/deadlines.ts";
+import { FRAME, FrameError, type Open } from "../tunnel/frame.ts";
+import type { Handler } from "../loop/event_loop.ts";
+import type { KnownPeer } from "../loop/known_peers.ts";
+import type { ConnectionReport } from "../messages.ts";
 import type { Connection, RelayPod } from "./pod.ts";
 import { Stream } from "./stream.ts";
-import { ALL_EVENTS, Tunnel, type TunnelOwner } from "./tunnel.ts";
-import type { UnopenedTunnel } from "./unopened.ts";
+import { ALL_EVENTS, Tunnel, type TunnelOwner } from "../tunnel/tunnel.ts";
+import type { UnopenedTunnel } from "../loop/unopened.ts";
 
 const HANDSHAKE_MILLISECONDS = 10_000;
 const OPEN_MILLISECONDS = 5_000;
@@ -80,14 +80,14 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     readonly source: Endpoint,
     readonly local: Uint8Array,
   ) {
-    const { bench } = pod;
-    this.#epoch = pod.pool.epoch;
-    const session = bench.engine.session(pod.context, "server");
-    this.#tunnel = new Tunnel(bench, socket, session, "server", this);
+    const { worker } = pod;
+    this.#epoch = pod.epoch;
+    const session = worker.engine.session(pod.context, "server");
+    this.#tunnel = new Tunnel(worker, socket, session, "server", this);
     pod.opened(this);
-    bench.unopened.add(this);
+    worker.unopened.add(this);
     pod.counters.tunnelsOpen++;
-    bench.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
+    worker.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
   }
 
   get accepting(): boolean {
@@ -97,7 +97,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
-    this.#identity = this.pod.bench.identityOf(certificate);
+    this.#identity = this.pod.worker.identityOf(certificate);
     this.pod.secured(tunnel, certificate.secondsLeft());
     this.#state = "idle";
     this.#rearm(OPEN_MILLISECONDS);
@@ -113,8 +113,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
       throw new FrameError("the client's address is of another family than the tunnel");
     }
     this.#hasOpened = true;
-    this.pod.bench.unopened.delete(this);
-    this.pod.bench.loop.deadlines.disarm(this);
+    this.pod.worker.unopened.delete(this);
+    this.pod.worker.loop.deadlines.disarm(this);
     this.#open = open;
     if (
       open.port === 0 || open.port === TUNNEL_PORT ||
@@ -199,7 +199,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#end();
   }
 
-  giveWay(): void {
+  evict(): void {
     const message =
       "dropped a tunnel that has not sent OPEN yet for a newer one: there are too many";
     this.pod.refuse("too_many_handshakes", message, this.#fields());
@@ -229,7 +229,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const { description } = this.pod;
     return {
       direction: "inbound",
-      worker: this.pod.bench.load.own,
+      worker: this.pod.worker.load.own,
       pod: description.name,
       identity: description.identity,
       state: this.#state === "streaming"
@@ -263,34 +263,34 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#streamBegan = performance.now();
     this.#dialling = dial;
     this.#rearm(DIAL_MILLISECONDS);
-    pod.bench.loop.register(dial.socket.descriptor, ALL_EVENTS, this);
+    pod.worker.loop.register(dial.socket.descriptor, ALL_EVENTS, this);
   }
 
   #startStream(dial: ApplicationDial, events: number): void {
     const { pod } = this;
     this.#dialling = undefined;
-    pod.bench.loop.deadlines.disarm(this);
+    pod.worker.loop.deadlines.disarm(this);
     this.#state = "streaming";
     pod.counters.streams++;
     pod.counters.streamsOpen++;
-    const stream: Stream = new Stream(pod.bench, dial.socket, {
+    const stream: Stream = new Stream(pod.worker, dial.socket, {
       abandoned: () => this.#end(),
       released: (clean) => this.#released(clean),
       closed: (reason) => this.#streamClosed(stream, dial, reason),
     });
     this.#stream = stream;
-    pod.bench.loop.replace(dial.socket.descriptor, stream);
+    pod.worker.loop.replace(dial.socket.descriptor, stream);
     this.#tunnel.send(FRAME.ACCEPT);
     if (this.#stream === stream) stream.start(this.#tunnel, events);
   }
 
   #streamClosed(stream: Stream, dial: ApplicationDial, reason: string | undefined): void {
-    const { bench, counters } = this.pod;
+    const { worker, counters } = this.pod;
     counters.streamsOpen--;
     counters.bytesSent += stream.bytesSent;
     counters.bytesReceived += stream.bytesReceived;
     dial.forgetClient();
-    bench.access?.finished(reason, () => {
+    worker.access?.finished(reason, () => {
       const { bytesSent, bytesReceived } = stream;
       const report = this.describe();
       return report === undefined ? undefined : { ...report, bytesSent, bytesReceived };
@@ -302,7 +302,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#state = "idle";
     if (!clean) return this.#end();
     this.#rearm(IDLE_MILLISECONDS);
-    if (this.#isOutdated || this.pod.bench.load.shouldShed) this.#retire();
+    if (this.#isOutdated || this.pod.worker.load.shouldShed) this.#retire();
   }
 
   /** No other stream is to be carried: ends as soon as the last one's bytes are out. */
@@ -313,7 +313,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 
   /** The SPIFFE ID that the registry names for an address. The next stream of a tunnel is usually the same pod's. */
   #registered(address: Uint8Array): string | undefined {
-    const { peers } = this.pod.bench;
+    const { peers } = this.pod.worker;
     const last = this.#client;
     if (last === undefined || last.version !== peers.version || !sameBytes(last.address, address)) {
       this.#client = peers.find(address);
@@ -322,7 +322,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   }
 
   get #isOutdated(): boolean {
-    return this.#epoch !== this.pod.pool.epoch;
+    return this.#epoch !== this.pod.epoch;
   }
 
   /** Why the pod's policy keeps the client from this port, if it does. */
@@ -344,14 +344,14 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#state = "idle";
     this.#tunnel.sendRefuse(errno);
     // What came behind OPEN was left unread; the loop calls, since this may be inside a read already.
-    this.pod.bench.loop.again(this.#tunnel);
+    this.pod.worker.loop.again(this.#tunnel);
   }
 
   /** Everything ends here that is not clean. */
   #end(reason = "the tunnel ended"): void {
     const { pod } = this;
-    pod.bench.loop.deadlines.disarm(this);
-    pod.bench.unopened.delete(this);
+    pod.worker.loop.deadlines.disarm(this);
+    pod.worker.unopened.delete(this);
     if (pod.closed(this)) pod.counters.tunnelsOpen--;
     this.#closeDial();
     this.#tunnel.close();
@@ -362,13 +362,13 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 
   #closeDial(): void {
     if (this.#dialling === undefined) return;
-    this.pod.bench.loop.forget(this.#dialling.socket.descriptor);
+    this.pod.worker.loop.forget(this.#dialling.socket.descriptor);
     this.#dialling[Symbol.dispose]();
     this.#dialling = undefined;
   }
 
   #rearm(milliseconds: number): void {
-    this.pod.bench.loop.deadlines.arm(this, milliseconds);
+    this.pod.worker.loop.deadlines.arm(this, milliseconds);
   }
 
   #fields(): Record<string, string | number> {

@@ -1,6 +1,6 @@
 import type { Expiring } from "./deadlines.ts";
-import type { EventLoop } from "./loop.ts";
-import type { ConnectionReport, StreamReport, WorkerEvent } from "./messages.ts";
+import type { EventLoop } from "./event_loop.ts";
+import type { ConnectionReport, StreamReport, WorkerEvent } from "../messages.ts";
 
 /** How long a line may wait for others. */
 const BATCH_MILLISECONDS = 100;
