@@ -51,6 +51,7 @@ struct dialled {
 struct peer {
 	__u32 identity;   /* key of `identities` */
 	__u32 generation; /* never the same for two pods that had the address one after the other */
+	__u32 ready;	  /* 1: its node's agent can serve it, 0: the relays wait a little for that */
 };
 
 /* A SPIFFE ID, zero-padded: 9 + 255 + 4 + 63 + 4 + 253 bytes at most, and one zero. */

@@ -10,7 +10,7 @@ export const LAYOUT = {
   address: { size: 16 },
   endpoint: { size: 20, address: 0, port: 16 },
   socket_key: { size: 32, netns_cookie: 0, endpoint: 8 },
-  peer: { size: 8, identity: 0, generation: 4 },
+  peer: { size: 12, identity: 0, generation: 4, ready: 8 },
   identity: { size: 592, text: 0 },
   pod: { size: 36, own: 0, outbound_port: 32 },
   frontend: { size: 12, set: 0, count: 4, affinity: 8 },
@@ -55,13 +55,16 @@ export interface PeerValue {
   /** Key of the `identities` map. */
   readonly identity: number;
   readonly generation: number;
+  /** Its node's agent can serve it now. */
+  readonly ready: boolean;
 }
 
-export function encodePeer({ identity, generation }: PeerValue): Uint8Array<ArrayBuffer> {
+export function encodePeer({ identity, generation, ready }: PeerValue): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(LAYOUT.peer.size);
   const view = new DataView(bytes.buffer);
   view.setUint32(LAYOUT.peer.identity, identity, true);
   view.setUint32(LAYOUT.peer.generation, generation, true);
+  view.setUint32(LAYOUT.peer.ready, Number(ready), true);
   return bytes;
 }
 
@@ -70,6 +73,7 @@ export function decodePeer(bytes: Uint8Array<ArrayBuffer>): PeerValue {
   return {
     identity: view.getUint32(LAYOUT.peer.identity, true),
     generation: view.getUint32(LAYOUT.peer.generation, true),
+    ready: view.getUint32(LAYOUT.peer.ready, true) !== 0,
   };
 }
 

@@ -129,18 +129,15 @@ Deno.test("a pod is its two addresses, zero where it has none, and the outbound 
 });
 
 Deno.test("a peer and an identity come back from their bytes", () => {
-  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5 })], [
-    4,
-    3,
-    2,
-    1,
-    5,
-    0,
-    0,
-    0,
+  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5, ready: true })], [
+    ...[4, 3, 2, 1],
+    ...[5, 0, 0, 0],
+    ...[1, 0, 0, 0],
   ]);
-  const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1 };
-  deepStrictEqual(decodePeer(encodePeer(largest)), largest);
+  for (const ready of [false, true]) {
+    const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1, ready };
+    deepStrictEqual(decodePeer(encodePeer(largest)), largest);
+  }
   const longest = `spiffe://${"t".repeat(255)}/ns/${"n".repeat(63)}/sa/${"s".repeat(253)}`;
   for (const id of ["", "spiffe://td/ns/shop/sa/web", longest]) {
     strictEqual(decodeIdentity(encodeIdentity(id)), id);

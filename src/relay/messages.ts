@@ -27,6 +27,8 @@ export type WorkerCommand =
   | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
+  /** Whether the pod can be reached, seen by a handshake with it. Answered by `proved`. */
+  | { readonly type: "prove"; readonly id: number; readonly relay: number }
   /** Answered by `report`. */
   | { readonly type: "report"; readonly id: number }
   /** Answered by `connections`. */
@@ -103,6 +105,7 @@ export type WorkerEvent =
   | { readonly type: "enrolled"; readonly relay: number }
   | { readonly type: "failed"; readonly relay: number; readonly reason: string }
   | { readonly type: "withdrawn"; readonly relay: number }
+  | { readonly type: "proved"; readonly id: number; readonly result: ProofResult }
   | {
     readonly type: "report";
     readonly id: number;
@@ -125,6 +128,17 @@ export type WorkerEvent =
     readonly message: string;
     readonly fields: Readonly<Record<string, string | number>>;
   };
+
+/** What a handshake of a pod with itself has shown. */
+export type ProofResult =
+  | {
+    readonly ok: true;
+    /** When the certificate that it showed expires, in milliseconds since 1970. */
+    readonly notAfter: number;
+    /** How long it took. */
+    readonly milliseconds: number;
+  }
+  | { readonly ok: false; readonly reason: string };
 
 /** What a worker has done for a pod since it was enrolled. */
 export interface PodReport extends Traffic {

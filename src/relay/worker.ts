@@ -19,13 +19,15 @@ import type {
   ConnectionReport,
   PassedConnection,
   PodDescription,
+  ProofResult,
   WorkerCommand,
   WorkerEvent,
 } from "./messages.ts";
 import { acceptOutbound } from "./stream/outbound.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";
+import { prove } from "./stream/proof.ts";
 import { RelayPod } from "./stream/pod.ts";
-import { WorkerContext } from "./loop/worker_context.ts";
+import { openMaps, WorkerContext } from "./loop/worker_context.ts";
 
 /** Commands that arrived before the loop could take them. */
 const commands: WorkerCommand[] = [];
@@ -63,6 +65,7 @@ class Relay {
   ) {
     this.#context = new WorkerContext(
       command.context,
+      openMaps(command.context.maps),
       new EventLoop(new Bell(command.bell), receive),
       new TlsEngine(new AlpnProtocol(ALPN)),
       new Load(command.load, command.worker),
@@ -109,7 +112,17 @@ class Relay {
         for (const { pod } of this.#pods.values()) {
           pod.pool.retain((peer) => this.#context.peers.isCurrent(peer));
         }
+        for (const connection of [...this.#context.postponed]) connection.peersChanged();
         return;
+      case "prove": {
+        const { id, relay } = command;
+        const done = (result: ProofResult) => this.#context.report({ type: "proved", id, result });
+        const enrolled = this.#pods.get(relay);
+        if (enrolled === undefined) {
+          return done({ ok: false, reason: "the pod is not enrolled here" });
+        }
+        return prove(enrolled.pod, done);
+      }
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());
         return this.#context.report({ type: "report", id: command.id, pods, past: this.#past });
@@ -201,13 +214,13 @@ class EnrolledPod implements Expiring {
   withdraw(drainMilliseconds: number, withdrawn: () => void): void {
     for (const listener of this.#listeners) listener[Symbol.dispose]();
     this.#withdrawn = withdrawn;
-    this.#drainUntil = performance.now() + drainMilliseconds;
+    this.#drainUntil = this.pod.worker.now() + drainMilliseconds;
     this.expired();
   }
 
   /** Looks again whether the last stream has ended. */
   expired(): void {
-    if (this.pod.counters.streamsOpen > 0 && performance.now() < this.#drainUntil) {
+    if (this.pod.counters.streamsOpen > 0 && this.pod.worker.now() < this.#drainUntil) {
       return this.pod.worker.loop.deadlines.arm(this, DRAIN_POLL_MILLISECONDS);
     }
     this.pod[Symbol.dispose]();

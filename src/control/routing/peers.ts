@@ -1,5 +1,11 @@
 import { formatAddress, parseAddress } from "../../addresses.ts";
-import { decodeNumber, encodeIdentity, encodeNumber, encodePeer } from "../../kernel/maps.ts";
+import {
+  decodeNumber,
+  decodePeer,
+  encodeIdentity,
+  encodeNumber,
+  encodePeer,
+} from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
@@ -20,17 +26,30 @@ export class Peers {
   }
 
   apply(changes: readonly PeerChange[]): void {
-    for (const { address, before, now } of changes) {
+    for (const change of changes) {
+      const { address, before, now } = change;
       const key = new Uint8Array(parseAddress(address));
       if (now === undefined) this.#map.delete(key);
       else {
         // The identity first: whoever finds the peer finds it, too.
         const identity = this.#identities.use(now.identity);
-        this.#map.set(key, encodePeer({ identity, generation: ++this.#generation }));
+        const { ready } = now;
+        this.#map.set(
+          key,
+          encodePeer({ identity, generation: this.#generationOf(key, change), ready }),
+        );
       }
       if (before !== undefined) this.#identities.release(before.identity);
     }
     if (changes.some(({ before }) => before !== undefined)) this.workers.peersChanged();
+  }
+
+  /** The number of the pod that has the address now: another one only for another pod. */
+  #generationOf(key: Uint8Array<ArrayBuffer>, { before, now }: PeerChange): number {
+    const isSame = before !== undefined && before.uid === now?.uid &&
+      before.identity === now.identity;
+    const value = isSame ? this.#map.get(key) : undefined;
+    return value === undefined ? ++this.#generation : decodePeer(value).generation;
   }
 
   /** Removes what an earlier agent has left and no slice names any more. */

@@ -38,6 +38,14 @@ Deno.test("what the registry says is what the workers find in the kernel's maps"
     strictEqual(redirector.identities.keys().length, 1, "one identity for both");
     strictEqual(told, 0, "nobody used what was not there");
 
+    peers.apply([{ address: A.address, before: A, now: { ...A, ready: false } }]);
+    strictEqual(find(A.address)?.ready, false, "its agent cannot serve it for now");
+    strictEqual(first !== undefined && known.isCurrent(first), true, "the same pod");
+    peers.apply([{ address: A.address, before: { ...A, ready: false }, now: A }]);
+    strictEqual(find(A.address)?.ready, true);
+    strictEqual(told, 2, "who waits for it is told");
+    told = 0;
+
     const moved = { ...A, uid: "uid-new", identity: "spiffe://td/ns/shop/sa/other" };
     peers.apply([{ address: A.address, before: A, now: moved }]);
     strictEqual(find(A.address)?.identity, moved.identity);

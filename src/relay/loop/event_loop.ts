@@ -12,8 +12,8 @@ export interface Handler {
  * A worker's epoll loop. Connections register once, edge-triggered (EPOLLET): whoever handles an event reads
  * or writes until the kernel has no more, or asks to be called {@link again}.
  */
-export class EventLoop {
-  readonly deadlines = new Deadlines();
+export class EventLoop implements Disposable {
+  readonly deadlines: Deadlines;
   readonly #epoll = new Epoll();
   /** By descriptor. The tag tells a descriptor's owner from an earlier one in the same batch of events. */
   readonly #handlers: (Handler | undefined)[] = [];
@@ -25,8 +25,14 @@ export class EventLoop {
   /**
    * @param bell rung by other threads when they have posted a message.
    * @param receive gives up the thread until the messages of one ring have been handled.
+   * @param now the clock of the deadlines, in milliseconds; it never goes back.
    */
-  constructor(readonly bell: Bell, readonly receive: (rings: number) => Promise<void>) {
+  constructor(
+    readonly bell: Bell,
+    readonly receive: (rings: number) => Promise<void>,
+    now?: () => number,
+  ) {
+    this.deadlines = new Deadlines(now);
     this.#epoll.add(bell.descriptor, EPOLLIN, bell.descriptor, 0);
   }
 
@@ -65,22 +71,35 @@ export class EventLoop {
 
   async run(): Promise<void> {
     while (!this.#stopped) {
-      const count = this.#epoll.wait(this.#again.length > 0 ? 0 : this.deadlines.wait());
-      let rung = false;
-      for (let index = 0; index < count; index++) {
-        const descriptor = this.#epoll.key(index);
-        if (descriptor === this.bell.descriptor) {
-          rung = true;
-          continue;
-        }
-        const handler = this.#handlers[descriptor];
-        if (handler === undefined || this.#tags[descriptor] !== this.#epoll.tag(index)) continue;
-        this.#call(handler, this.#epoll.events(index));
-      }
-      this.deadlines.run();
-      if (this.#again.length > 0) this.#takeTurns();
+      const rung = this.turn(this.deadlines.wait());
       if (rung) await this.receive(this.bell.quiet());
     }
+    this[Symbol.dispose]();
+  }
+
+  /**
+   * Waits for at most `milliseconds` (-1: for ever), handles what has happened, and says whether the bell has
+   * rung. Nothing is waited for while a handler wants to be called again.
+   */
+  turn(milliseconds: number): boolean {
+    const count = this.#epoll.wait(this.#again.length > 0 ? 0 : milliseconds);
+    let rung = false;
+    for (let index = 0; index < count; index++) {
+      const descriptor = this.#epoll.key(index);
+      if (descriptor === this.bell.descriptor) {
+        rung = true;
+        continue;
+      }
+      const handler = this.#handlers[descriptor];
+      if (handler === undefined || this.#tags[descriptor] !== this.#epoll.tag(index)) continue;
+      this.#call(handler, this.#epoll.events(index));
+    }
+    this.deadlines.run();
+    if (this.#again.length > 0) this.#takeTurns();
+    return rung;
+  }
+
+  [Symbol.dispose](): void {
     this.#epoll[Symbol.dispose]();
   }
 

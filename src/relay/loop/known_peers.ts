@@ -12,6 +12,8 @@ export interface KnownPeer {
   readonly identity: string;
   /** Never the same for two pods that had the address one after the other. */
   readonly generation: number;
+  /** Its node's agent can serve it; else a stream to it waits a little. */
+  readonly ready: boolean;
   /** {@link KnownPeers.version} when this was read. */
   readonly version: number;
 }
@@ -26,7 +28,7 @@ export class KnownPeers {
 
   #version = 0;
 
-  constructor(readonly peers: BpfMap, readonly identities: BpfMap) {}
+  constructor(readonly peers: Pick<BpfMap, "get">, readonly identities: Pick<BpfMap, "get">) {}
 
   /** Another number since an entry was removed or changed; while it is the same, what was found is still true. */
   get version(): number {
@@ -42,10 +44,11 @@ export class KnownPeers {
     const address = new Uint8Array(bytes);
     const value = this.peers.get(address);
     if (value === undefined) return undefined;
-    const { identity: number, generation } = decodePeer(value);
+    const { identity: number, generation, ready } = decodePeer(value);
     const identity = this.#identities.get(number) ?? this.#read(number);
     if (identity === undefined) return undefined; // withdrawn between the two lookups
-    return { address, name: formatAddress(address), identity, generation, version: this.#version };
+    const name = formatAddress(address);
+    return { address, name, identity, generation, ready, version: this.#version };
   }
 
   /** Whether the address is still the same pod's. */

@@ -24,11 +24,11 @@ export class WorkerContext {
   readonly memory: MemoryRelease;
   readonly unopened = new UnopenedTunnels();
   readonly peers: KnownPeers;
-  readonly flows: BpfMap;
-  readonly origins: BpfMap;
-  readonly frontends: BpfMap;
-  readonly backends: BpfMap;
-  readonly affinities: BpfMap;
+  readonly flows: WorkerMap;
+  readonly origins: WorkerMap;
+  readonly frontends: WorkerMap;
+  readonly backends: WorkerMap;
+  readonly affinities: WorkerMap;
   readonly trustDomain: string;
   readonly tunnelIdleMilliseconds: number;
   readonly maxConnections: number;
@@ -36,31 +36,38 @@ export class WorkerContext {
   connections = 0;
   /** Undefined when nobody wants to know. */
   readonly access: AccessLog | undefined;
+  /** Those whose destination cannot be served yet; told when something has changed. */
+  readonly postponed = new Set<{ peersChanged(): void }>();
   /** Connections of this worker by Service endpoint, while they last. */
   readonly outstanding = new Map<string, number>();
 
   constructor(
-    { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery }:
-      WorkerDescription,
+    settings: Omit<WorkerDescription, "maps">,
+    maps: WorkerMaps,
     readonly loop: EventLoop,
     readonly engine: TlsEngine,
     readonly load: Load,
     readonly report: (event: WorkerEvent) => void,
+    /** Milliseconds since 1970, as certificates count; it may jump. */
+    readonly wallClock: () => number = Date.now,
   ) {
     this.memory = new MemoryRelease(loop.deadlines, releaseFreedMemory);
-    this.peers = new KnownPeers(
-      openMap("peers", maps.peers),
-      openMap("identities", maps.identities),
-    );
-    this.flows = openMap("flows", maps.flows);
-    this.origins = openMap("origins", maps.origins);
-    this.frontends = openMap("frontends", maps.frontends);
-    this.backends = openMap("backends", maps.backends);
-    this.affinities = openMap("affinities", maps.affinities);
-    this.trustDomain = trustDomain;
-    this.tunnelIdleMilliseconds = tunnelIdleMilliseconds;
-    this.maxConnections = maxConnections;
+    this.peers = new KnownPeers(maps.peers, maps.identities);
+    this.flows = maps.flows;
+    this.origins = maps.origins;
+    this.frontends = maps.frontends;
+    this.backends = maps.backends;
+    this.affinities = maps.affinities;
+    this.trustDomain = settings.trustDomain;
+    this.tunnelIdleMilliseconds = settings.tunnelIdleMilliseconds;
+    this.maxConnections = settings.maxConnections;
+    const { accessLogEvery } = settings;
     this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
+  }
+
+  /** Monotonic milliseconds, of the same clock as the deadlines. */
+  now(): number {
+    return this.loop.deadlines.now();
   }
 
   /** Whose a peer's leaf is: a pair of pods meets again and again. Throws an IdentityError. */
@@ -84,7 +91,7 @@ export class WorkerContext {
     message: string,
     fields: Record<string, string | number>,
   ): void {
-    const now = performance.now();
+    const now = this.now();
     this.#lines = Math.min(
       LOG_BURST,
       this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND,
@@ -101,8 +108,27 @@ export class WorkerContext {
   }
 
   #lines = LOG_BURST;
-  #refilled = performance.now();
+  #refilled = 0;
   #suppressed = 0;
+}
+
+/** One of the kernel's maps, or what stands for it in a test. */
+export type WorkerMap = Pick<BpfMap, "get" | "set" | "add" | "take" | "delete">;
+
+/** The maps that a worker reads and writes, by their names in the kernel. */
+export type WorkerMaps = Readonly<Record<keyof WorkerDescription["maps"], WorkerMap>>;
+
+/** The kernel's own, by descriptors that stay their owner's. */
+export function openMaps(descriptors: WorkerDescription["maps"]): WorkerMaps {
+  return {
+    peers: openMap("peers", descriptors.peers),
+    identities: openMap("identities", descriptors.identities),
+    flows: openMap("flows", descriptors.flows),
+    origins: openMap("origins", descriptors.origins),
+    frontends: openMap("frontends", descriptors.frontends),
+    backends: openMap("backends", descriptors.backends),
+    affinities: openMap("affinities", descriptors.affinities),
+  };
 }
 
 /** Half a kilobyte each. */

@@ -16,16 +16,20 @@ const PORTS = 28_232;
  * is from before the SYN until {@link forgetClient}, so the application sees the client in accept() already.
  */
 export class ApplicationDial implements Disposable {
+  readonly began: number;
   readonly #originKey: Uint8Array<ArrayBuffer>;
 
   private constructor(
     readonly pod: RelayPod,
     /** Is connecting. */
     readonly socket: Socket,
+    /** Which of the pod's addresses it comes from. */
+    readonly from: "loopback" | "pod",
     source: Endpoint,
     application: Endpoint,
     client: Endpoint,
   ) {
+    this.began = pod.worker.now();
     try {
       socket.resetsOnClose(true); // if the agent dies, half a request must not look like a whole one
       if (source.port !== 0) socket.reuseAddress();
@@ -47,12 +51,23 @@ export class ApplicationDial implements Disposable {
     }
   }
 
-  /** Starts to connect to `application`, an address of the pod's own. Throws a SystemError. */
-  static start(pod: RelayPod, application: Endpoint, client: Endpoint): ApplicationDial {
+  /**
+   * Starts to connect to `application`, an address of the pod's own, from a loopback address where the family has
+   * many of them and `from` does not say otherwise. Throws a SystemError.
+   */
+  static start(
+    pod: RelayPod,
+    application: Endpoint,
+    client: Endpoint,
+    from: "loopback" | "pod",
+  ): ApplicationDial {
+    const { address } = application;
+    const side = isIpv4(address) ? from : "pod";
     for (let attempt = 1;; attempt++) {
-      const socket = pod.socketFor(application.address);
+      const socket = pod.socketFor(address);
+      const source = from === "pod" ? { address, port: 0 } : sourceFor(application);
       try {
-        return new ApplicationDial(pod, socket, sourceFor(application), application, client);
+        return new ApplicationDial(pod, socket, side, source, application, client);
       } catch (error) {
         if (attempt === ATTEMPTS || !isTaken(error)) throw error;
       }

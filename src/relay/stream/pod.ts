@@ -10,8 +10,10 @@ import type {
   RelayCredentials,
   RelaySettings,
 } from "../messages.ts";
+import { ForwardedPorts } from "./forwarded_ports.ts";
 import { TunnelPool } from "../tunnel/pool.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
+import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
@@ -42,6 +44,7 @@ export class RelayPod implements TunnelPod, Disposable {
   readonly #groups = new Map<string, number>();
   /** Outbound tunnels that no stream uses. */
   readonly pool = new TunnelPool(this);
+  readonly forwardedPorts = new ForwardedPorts();
   readonly ipv4: Uint8Array | undefined;
   readonly ipv6: Uint8Array | undefined;
   context: TlsContext;
@@ -50,20 +53,19 @@ export class RelayPod implements TunnelPod, Disposable {
   settings: RelaySettings;
   /** Counts the credentials that the pod has had. */
   epoch = 0;
-  /** Lent by the main thread, so never disposed of here. */
-  readonly #namespace: NetworkNamespace;
 
+  /** @param namespace lent by the main thread, so never disposed of here. */
   constructor(
     readonly worker: WorkerContext,
     readonly description: PodDescription,
     credentials: RelayCredentials,
+    readonly namespace: Pick<NetworkNamespace, "run"> = new NetworkNamespace(description.namespace),
   ) {
     this.settings = description.settings;
     this.notAfter = credentials.notAfter;
     const addresses = description.addresses.map(parseAddress);
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
-    this.#namespace = new NetworkNamespace(description.namespace);
     this.context = new TlsContext(credentials, worker.engine.protocol);
   }
 
@@ -86,7 +88,7 @@ export class RelayPod implements TunnelPod, Disposable {
 
   /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */
   socketFor(address: Uint8Array): Socket {
-    return this.#namespace.run(() => Socket.forAddress(address));
+    return this.namespace.run(() => Socket.forAddress(address));
   }
 
   /** The pod's own address of the same family, if it has one. */
@@ -122,9 +124,16 @@ export class RelayPod implements TunnelPod, Disposable {
     return isNews;
   }
 
-  /** Counts a handshake, and notes on the tunnel what it has agreed on and until when that is good. */
-  secured(tunnel: Tunnel, peerSecondsLeft: number): void {
+  /**
+   * Notes on a tunnel what its handshake has agreed on and until when that is good, and counts it if it is to be.
+   * Throws when the pod's own certificate has expired.
+   */
+  secured(tunnel: Tunnel, peerSecondsLeft: number, isCounted = true): void {
     const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);
+    if (!tunnel.current) {
+      throw new TlsError("the certificate of the pod or of its peer has expired");
+    }
+    if (!isCounted) return;
     this.counters.handshakes++;
     this.#groups.set(group, (this.#groups.get(group) ?? 0) + 1);
   }

@@ -11,40 +11,10 @@ import {
 } from "../../kernel/maps.ts";
 import { text } from "../../native/socket.ts";
 import type { Endpoint } from "../../native/socket_address.ts";
-import type { KnownPeer } from "../loop/known_peers.ts";
 import type { RelayPod } from "./pod.ts";
+import type { Route, Target } from "./route.ts";
 
-/** Where one attempt goes: through a tunnel to a peer, or in clear where there is none. */
-export interface Target {
-  readonly endpoint: Endpoint;
-  readonly peer: KnownPeer | undefined;
-}
-
-/** Where a connection may go: one target after the other, until one takes it. */
-export interface Route {
-  /** Undefined when there is no other to try. */
-  next(): Target | undefined;
-  /** The last target has taken the stream. */
-  accepted(): void;
-  /** The stream has ended, or was never one. */
-  close(): void;
-}
-
-/** A pod that was dialled by its own address. */
-export function routeToPeer(endpoint: Endpoint, peer: KnownPeer): Route {
-  let target: Target | undefined = { endpoint, peer };
-  return {
-    next: () => {
-      const once = target;
-      target = undefined;
-      return once;
-    },
-    accepted: () => {},
-    close: () => {},
-  };
-}
-
-/** How many endpoints of a Service one connection is tried on. */
+/** How many endpoints of a Service one connection is tried on, not counting those that cannot be served yet. */
 const MOST_ATTEMPTS = 5;
 
 /** How often a set of backends may be replaced while it is being read. */
@@ -56,7 +26,12 @@ const MOST_READS = 4;
  * kube-proxy, as it is for connections that come after it.
  */
 export class ServiceRoute implements Route {
+  /** Those that have failed, and those of this round that cannot be served yet. */
   readonly #tried = new Set<string>();
+  /** Of the tried ones, by address and port: peers that the next round may try again. */
+  readonly #notReady = new Set<string>();
+  /** Peers that were once not ready: none of them is ever dialled in clear. */
+  readonly #peersOnly = new Set<string>();
   #frontend: FrontendValue;
   #attempts = 0;
   /** The last target's key in `worker.outstanding`. */
@@ -75,21 +50,38 @@ export class ServiceRoute implements Route {
 
   next(): Target | undefined {
     this.close();
-    if (this.#attempts++ >= MOST_ATTEMPTS) return undefined;
+    if (this.#attempts >= MOST_ATTEMPTS) return undefined;
     for (let read = 0; read < MOST_READS; read++) {
       const target = this.#stickyTarget() ?? this.#lessBusyTarget();
       if (target !== undefined) return this.#use(target);
       if (!this.#readAgain()) break;
     }
     const isGone = this.pod.worker.frontends.get(encodeEndpoint(this.dialled)) === undefined;
-    return isGone && this.#tried.size === 0 && !this.pod.settings.strictEgress
+    const isUntouched = this.#tried.size + this.#peersOnly.size === 0;
+    return isGone && isUntouched && !this.pod.settings.strictEgress
       ? this.#use({ endpoint: this.dialled, peer: undefined })
       : undefined;
   }
 
+  get isAwaited(): boolean {
+    return this.#notReady.size > 0 && this.#attempts < MOST_ATTEMPTS;
+  }
+
+  notReady(): void {
+    if (this.#last === undefined) return;
+    this.#attempts--;
+    this.#await(text(this.#last));
+  }
+
+  again(): void {
+    for (const key of this.#notReady) this.#tried.delete(key);
+    this.#notReady.clear();
+    this.#readAgain();
+  }
+
   accepted(): void {
     if (this.#frontend.affinity === 0 || this.#last === undefined) return;
-    const value = encodeAffinity({ backend: this.#last, used: Date.now() });
+    const value = encodeAffinity({ backend: this.#last, used: this.pod.worker.wallClock() });
     this.pod.worker.affinities.set(this.#affinityKey(), value);
   }
 
@@ -105,11 +97,18 @@ export class ServiceRoute implements Route {
   #use(target: Target): Target {
     const key = text(target.endpoint);
     const { outstanding } = this.pod.worker;
+    this.#attempts++;
     this.#tried.add(key);
     this.#current = key;
     this.#last = target.endpoint;
     outstanding.set(key, (outstanding.get(key) ?? 0) + 1);
     return target;
+  }
+
+  #await(key: string): void {
+    this.#tried.add(key);
+    this.#notReady.add(key);
+    this.#peersOnly.add(key);
   }
 
   /** Whether the Service has another set of backends by now. */
@@ -128,7 +127,7 @@ export class ServiceRoute implements Route {
     const value = this.pod.worker.affinities.get(this.#affinityKey());
     if (value === undefined) return undefined;
     const { backend, used } = decodeAffinity(value);
-    if (Date.now() - used > affinity * 1000) return undefined;
+    if (this.pod.worker.wallClock() - used > affinity * 1000) return undefined;
     const key = text(backend);
     for (let index = 0; index < count; index++) {
       const target = this.#usable(set, index);
@@ -163,10 +162,16 @@ export class ServiceRoute implements Route {
     const value = worker.backends.get(encodeBackendKey(set, index));
     if (value === undefined) return undefined; // the set was replaced just now
     const endpoint = decodeEndpoint(value);
-    if (this.#tried.has(text(endpoint))) return undefined;
+    const key = text(endpoint);
+    if (this.#tried.has(key)) return undefined;
     if (this.pod.isOwn(formatAddress(endpoint.address))) return { endpoint, peer: undefined };
     const peer = worker.peers.find(endpoint.address);
-    return peer === undefined && settings.strictEgress ? undefined : { endpoint, peer };
+    if (peer?.ready === false) {
+      this.#await(key);
+      return undefined;
+    }
+    const isRefused = peer === undefined && (settings.strictEgress || this.#peersOnly.has(key));
+    return isRefused ? undefined : { endpoint, peer };
   }
 
   #affinityKey(): Uint8Array<ArrayBuffer> {

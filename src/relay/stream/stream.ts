@@ -19,11 +19,9 @@ const ROUNDS = 4;
 
 /** Who a stream belongs to. */
 export interface StreamOwner {
-  /** The application's connection broke or was reset before the stream began. */
-  abandoned(reason: string): void;
   /**
-   * The stream needs its tunnel no more. `clean`: both sides have ended, so the tunnel can carry another;
-   * the application's socket may still take what came last.
+   * The stream needs its tunnel no more, or will never have one. `clean`: both sides have ended, so the tunnel can
+   * carry another; the application's socket may still take what came last.
    */
   released(clean: boolean, reason: string): void;
   /** The application's socket is closed, called once, also without `released`; `reason` unless both sides had ended. */
@@ -38,6 +36,9 @@ export interface StreamOwner {
  *
  * One direction waits while its receiver has not taken everything. Whatever ends otherwise than by both
  * ENDs is a reset on both sides, never a clean close.
+ *
+ *     open ─── END sent ───► sent ──── END received ─► over ─ last bytes taken ─► closed
+ *       └─ END received ─► received ─── END sent ───────┘
  */
 export class Stream implements Handler {
   bytesSent = 0;
@@ -46,10 +47,7 @@ export class Stream implements Handler {
   /** An edge has announced something to read; the first one comes with the registration. */
   #readable = false;
   #closing = false;
-  /** END was sent: the application has finished. */
-  #ended = false;
-  /** END was received: the other application has finished. */
-  #peerEnded = false;
+  #state: "open" | "sent" | "received" | "over" | "closed" = "open";
   readonly #pending = new Pending();
 
   /**
@@ -81,10 +79,14 @@ export class Stream implements Handler {
     if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
     if ((events & CLOSING) !== 0) this.#closing = true;
     // RDHUP may be a half-close before the stream begins; HUP and ERR end both directions.
-    if ((events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined && !this.#over) {
+    if (
+      (events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined && this.#state !== "over"
+    ) {
       return this.#break("the application is gone");
     }
-    if ((events & EPOLLERR) !== 0 && this.#ended) return this.#break("reset by the application");
+    if ((events & EPOLLERR) !== 0 && this.#hasSentEnd) {
+      return this.#break("reset by the application");
+    }
     if ((events & EPOLLOUT) !== 0 && !this.#pending.empty && !this.#flushPending()) return;
     this.#pump();
   }
@@ -122,8 +124,9 @@ export class Stream implements Handler {
   end(): void {
     this.deliver();
     if (this.app.closed) return;
-    this.#peerEnded = true;
-    if (this.#pending.empty && !this.#over) this.app.finish(); // else closing it says the same
+    this.#state = this.#hasSentEnd ? "over" : "received";
+    // Else closing the socket says the same.
+    if (this.#pending.empty && this.#state === "received") this.app.finish();
     this.#finishIfDone();
   }
 
@@ -133,15 +136,14 @@ export class Stream implements Handler {
     this.#close(reason);
   }
 
-  /** Both ends have sent END: only the application's last bytes may be missing. */
-  get #over(): boolean {
-    return this.#ended && this.#peerEnded;
+  get #hasSentEnd(): boolean {
+    return this.#state === "sent" || this.#state === "over";
   }
 
   /** Reads from the application as long as it has something and the tunnel takes it. */
   #pump(): void {
     const { loop } = this.worker;
-    for (let round = 0; this.#readable && !this.#ended; round++) {
+    for (let round = 0; this.#readable && !this.#hasSentEnd; round++) {
       const tunnel = this.#tunnel;
       if (tunnel === undefined || tunnel.congested) return;
       if (round === ROUNDS) return loop.again(this);
@@ -180,7 +182,7 @@ export class Stream implements Handler {
 
   /** FIN: the application sends no more. What was sealed goes with END. */
   #endSending(tunnel: Tunnel): void {
-    this.#ended = true;
+    this.#state = this.#state === "received" ? "over" : "sent";
     tunnel.send(FRAME.END);
     this.#finishIfDone();
   }
@@ -201,16 +203,16 @@ export class Stream implements Handler {
       return false;
     }
     if (!this.#pending.empty) return true;
-    if (this.#over) this.#close(undefined);
+    if (this.#state === "over") this.#close(undefined);
     else {
-      if (this.#peerEnded) this.app.finish();
+      if (this.#state === "received") this.app.finish();
       this.#tunnel?.receive();
     }
     return !this.app.closed;
   }
 
   #finishIfDone(): void {
-    if (!this.#over) return;
+    if (this.#state !== "over") return;
     this.#tunnel = undefined;
     if (this.#pending.empty) this.#close(undefined);
     this.owner.released(true, "ended");
@@ -220,17 +222,17 @@ export class Stream implements Handler {
   #break(reason: string): void {
     const tunnel = this.#tunnel;
     this.#tunnel = undefined;
-    const over = this.#over;
+    const needsTunnel = this.#state !== "over" && this.#state !== "closed";
     this.#close(reason);
-    if (over) return;
-    if (tunnel === undefined) return this.owner.abandoned(reason);
-    if (!tunnel.congested) tunnel.send(FRAME.RESET);
+    if (!needsTunnel) return;
+    if (tunnel !== undefined && !tunnel.congested) tunnel.send(FRAME.RESET);
     this.owner.released(false, reason);
   }
 
   /** A close with a reason is a reset. */
   #close(reason: string | undefined): void {
     if (this.app.closed) return;
+    this.#state = "closed";
     this.#pending.drop();
     this.worker.loop.forget(this.app.descriptor);
     if (reason === undefined) this.app.resetsOnClose(false);

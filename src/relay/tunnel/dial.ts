@@ -1,7 +1,7 @@
 import { TUNNEL_PORT } from "../../constants.ts";
 import { IdentityError } from "../../identity/reasons.ts";
 import { requireServer } from "../../identity/verify.ts";
-import { errnoName, SystemError } from "../../native/errno.ts";
+import { ECONNREFUSED, ECONNRESET, SystemError } from "../../native/errno.ts";
 import { text } from "../../native/socket.ts";
 import type { Expiring } from "../loop/deadlines.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
@@ -16,6 +16,8 @@ const HANDSHAKE_MILLISECONDS = 10_000;
 export interface Failure {
   readonly code: string;
   readonly message: string;
+  /** The peer's relay does not listen, or went away before it has answered: it may be back in a moment. */
+  readonly notReady?: boolean;
 }
 
 /** Called once, unless the dial is aborted. */
@@ -41,6 +43,12 @@ export class Dial extends StreamlessOwner implements Expiring {
     const { pod, peer } = this;
     const { worker } = pod;
     const endpoint = { address: peer.address, port: TUNNEL_PORT };
+    if (pod.notAfter <= worker.wallClock()) {
+      const message = `the pod's own certificate has expired on ${
+        new Date(pod.notAfter).toISOString()
+      }`;
+      return this.listener.failed({ code: "certificate_expired", message });
+    }
     try {
       const socket = pod.socketFor(endpoint.address);
       const errno = socket.connect(endpoint);
@@ -53,11 +61,8 @@ export class Dial extends StreamlessOwner implements Expiring {
       this.#tunnel.epoch = pod.epoch;
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      const message = `${errnoName(error.errno)}: ${error.message}`;
-      return this.listener.failed({
-        code: "dial",
-        message: `cannot dial ${peer.name}: ${message}`,
-      });
+      const message = `cannot dial ${text(endpoint)}: ${error.message}`;
+      return this.listener.failed({ code: "dial", message, notReady: isAbsence(error) });
     }
     pod.counters.tunnelsOpen++;
     worker.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -76,11 +81,12 @@ export class Dial extends StreamlessOwner implements Expiring {
 
   lost(reason: string, error?: unknown): void {
     const code = error instanceof IdentityError ? error.reason : "tunnel_lost";
-    this.#fail({ code, message: `the tunnel failed: ${reason}` });
+    const message = `the tunnel to ${this.peer.name} failed: ${reason}`;
+    this.#fail({ code, message, notReady: isAbsence(error) });
   }
 
   expired(): void {
-    this.#fail({ code: "deadline", message: "the handshake took too long" });
+    this.#fail({ code: "deadline", message: `the handshake with ${this.peer.name} took too long` });
   }
 
   failed(error: unknown): void {
@@ -100,4 +106,10 @@ export class Dial extends StreamlessOwner implements Expiring {
     this.abort();
     this.listener.failed(failure);
   }
+}
+
+/** While an agent is replaced nobody listens, and what the last one had not taken is reset. */
+function isAbsence(error: unknown): boolean {
+  return error instanceof SystemError &&
+    (error.errno === ECONNREFUSED || error.errno === ECONNRESET);
 }

@@ -49,9 +49,8 @@ export class TunnelPool {
   /** Takes a tunnel back on which nothing is under way. */
   park(peer: KnownPeer, tunnel: Tunnel): void {
     const { worker, counters } = this.pod;
-    const now = performance.now();
     const isSpent = tunnel.closed || tunnel.epoch !== this.pod.epoch ||
-      now - tunnel.opened > MAX_AGE_MILLISECONDS || now > tunnel.expires ||
+      worker.now() - tunnel.opened > MAX_AGE_MILLISECONDS || !tunnel.current ||
       worker.tunnelIdleMilliseconds === 0 || !worker.peers.isCurrent(peer) ||
       worker.load.shouldShed;
     if (isSpent) {
@@ -108,11 +107,13 @@ class Destination {
   constructor(readonly pod: TunnelPod, readonly peer: KnownPeer, readonly empty: () => void) {}
 
   request(user: TunnelUser): void {
-    const idle = this.#idle.pop();
-    if (idle !== undefined) {
+    for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
       idle.taken();
-      this.#forgetIfEmpty();
-      return user.tunnelReady(idle.tunnel, true);
+      if (idle.tunnel.current) {
+        this.#forgetIfEmpty();
+        return user.tunnelReady(idle.tunnel, true);
+      }
+      this.#close(idle.tunnel); // the wall clock has jumped, or it waited for long
     }
     this.#waiting.add(user);
     this.#dialMore();

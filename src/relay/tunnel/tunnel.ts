@@ -1,4 +1,4 @@
-import { EAGAIN, errnoName } from "../../native/errno.ts";
+import { EAGAIN, errnoName, SystemError } from "../../native/errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
 import { GRAIN, ScatterBuffer } from "../../native/scatter.ts";
 import type { Socket } from "../../native/socket.ts";
@@ -62,9 +62,9 @@ export interface TunnelOwner extends FrameHandler {
  */
 export class Tunnel implements Handler, Expiring {
   owner: TunnelOwner;
-  readonly opened = performance.now();
-  /** Not used for another stream after this, by performance.now(): one of the certificates expires. */
-  expires = Infinity;
+  readonly opened: number;
+  /** When the first of the two certificates expires, in milliseconds since 1970; unknown before the handshake. */
+  expires = 0;
   /** Of the pod's credentials that it was made with (tunnel_pod.ts). */
   epoch = 0;
   /** What was agreed on; undefined before the handshake. */
@@ -87,6 +87,7 @@ export class Tunnel implements Handler, Expiring {
     owner: TunnelOwner,
   ) {
     this.owner = owner;
+    this.opened = worker.now();
     this.#state = role === "client" ? "connecting" : "handshake";
     socket.keepAlive(KEEPALIVE_SECONDS);
     worker.loop.register(socket.descriptor, ALL_EVENTS, this);
@@ -103,6 +104,11 @@ export class Tunnel implements Handler, Expiring {
     return this.#state === "closed" || this.#state === "lingering";
   }
 
+  /** Whether both certificates are still good by the wall clock: else no stream may begin on it. */
+  get current(): boolean {
+    return this.worker.wallClock() < this.expires;
+  }
+
   /** Whether the peer may start something new: no frame is half read. */
   get atFrameBorder(): boolean {
     return !this.#frames.midFrame;
@@ -110,8 +116,7 @@ export class Tunnel implements Handler, Expiring {
 
   /** The handshake is done, between certificates with so much life left (seconds, milliseconds since 1970). */
   agreed(peerSecondsLeft: number, ownNotAfter: number): TlsFacts {
-    const left = Math.min(peerSecondsLeft * 1000, ownNotAfter - Date.now());
-    this.expires = performance.now() + left;
+    this.expires = Math.min(this.worker.wallClock() + peerSecondsLeft * 1000, ownNotAfter);
     return this.tls = this.session.facts();
   }
 
@@ -143,7 +148,7 @@ export class Tunnel implements Handler, Expiring {
         return;
       }
       if (count === 0) return this.#lose("the peer closed the connection");
-      if (count < 0) return this.#lose(errnoName(-count));
+      if (count < 0) return this.#lose(errnoName(-count), this.#earlyError("recvmsg", -count));
       this.worker.load.add(count);
       // A short read emptied the socket (epoll(7)): save the call that would say EAGAIN.
       if (count < most && !this.#closing) this.#readable = false;
@@ -229,12 +234,17 @@ export class Tunnel implements Handler, Expiring {
     if ((events & (EPOLLOUT | CLOSING)) === 0) return false;
     const error = this.socket.takeError();
     if (error !== 0) {
-      this.#lose(`cannot connect: ${errnoName(error)}`);
+      this.#lose(`cannot connect: ${errnoName(error)}`, this.#earlyError("connect", error));
       return false;
     }
     this.#state = "handshake";
     this.#take(0); // the client speaks first
     return true;
+  }
+
+  /** What broke the connection before anything was agreed on; later it is how tunnels end. */
+  #earlyError(call: string, errno: number): SystemError | undefined {
+    return this.#state === "open" ? undefined : new SystemError(call, errno, "a tunnel");
   }
 
   #take(count: number): void {

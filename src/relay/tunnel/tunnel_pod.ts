@@ -8,6 +8,8 @@ export interface TunnelPod {
   readonly worker: WorkerContext;
   /** What the pod shows and trusts now. */
   readonly context: TlsContext;
+  /** When the pod's own certificate expires, in milliseconds since 1970. */
+  readonly notAfter: number;
   /** Another number since the pod shows or trusts something else: earlier tunnels carry no further stream. */
   readonly epoch: number;
   readonly counters: { tunnelsOpen: number };
