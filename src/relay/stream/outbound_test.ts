@@ -349,6 +349,7 @@ scene("finishing: last bytes that the tunnel does not take yet are waited for", 
   server.tunnel.accepting = true;
   server.tunnel.tunnel.receive();
   await bench.until(() => server.tunnel.last === "end" && pod.connections.size === 0);
+  strictEqual(server.tunnel.received, sent);
   strictEqual(bench.streams[0]?.bytesSent, sent);
   strictEqual(pod.counters.tunnelsOpen, 1);
 });
