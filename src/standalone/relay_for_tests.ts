@@ -154,6 +154,11 @@ export class RelayBench implements Disposable {
     return pod;
   }
 
+  /** One that nobody else has. */
+  newAddress(): string {
+    return newAddress();
+  }
+
   /** What the registry says of an address. */
   setPeer(address: string, serviceAccount = "web", { ready = true, generation = 1 } = {}): void {
     const identity = serviceAccounts.add(serviceAccount);

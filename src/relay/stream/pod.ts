@@ -1,5 +1,5 @@
 import { parseAddress } from "../../addresses.ts";
-import { NetworkNamespace } from "../../native/namespace.ts";
+import type { NetworkNamespace } from "../../native/namespace.ts";
 import { Socket } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
 import { TlsContext } from "../../native/tls_context.ts";
@@ -59,7 +59,7 @@ export class RelayPod implements TunnelPod, Disposable {
     readonly worker: WorkerContext,
     readonly description: PodDescription,
     credentials: RelayCredentials,
-    readonly namespace: Pick<NetworkNamespace, "run"> = new NetworkNamespace(description.namespace),
+    readonly namespace: Pick<NetworkNamespace, "run">,
   ) {
     this.settings = description.settings;
     this.notAfter = credentials.notAfter;

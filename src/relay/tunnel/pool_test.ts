@@ -231,7 +231,7 @@ scene("dial: who ends the handshake cleanly has refused", async (s) => {
   deepStrictEqual([user.failure?.code, user.failure?.notReady], ["tunnel_lost", false]);
 });
 
-scene("dial: the handshake's deadline", async (s) => {
+scene("dial: the handshake's deadline", (s) => {
   s.server.listener?.[Symbol.dispose]();
   s.bench.application({ address: bytes(s.server.address), port: TUNNEL_PORT });
   const user = s.request();
@@ -239,6 +239,7 @@ scene("dial: the handshake's deadline", async (s) => {
   strictEqual(s.pod.counters.tunnelsOpen, 1);
   s.bench.later(1);
   deepStrictEqual([user.failure?.code, s.pod.counters.tunnelsOpen], ["deadline", 0]);
+  return Promise.resolve();
 });
 
 scene(
