@@ -13,7 +13,7 @@ import { openScene, WEB_AND_API } from "./lab/scene.ts";
 import { isBack, quiet, residentKilobytes, usage } from "./lab/usage.ts";
 
 const PORT = 9000;
-/** src/relay/unopened.ts: of each of the two workers. */
+/** src/relay/loop/unopened.ts: of each of the two workers. */
 const MOST_HELD = 2 * 1024;
 /** How many of each sort, and how many seconds it is put up with. */
 const FLOODS = {

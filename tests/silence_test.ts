@@ -7,7 +7,7 @@ import { openScene, WEB_AND_API } from "./lab/scene.ts";
 const PORT = 9000;
 /** More than all buffers on the way hold: six, and the kernel lets a receiver's grow to 32 MB. */
 const BYTES = 250_000_000;
-/** Longer than anything that the relay gives up for (src/relay/tunnel.ts). */
+/** Longer than anything that the relay gives up for (src/relay/tunnel/tunnel.ts). */
 const PAUSE_SECONDS = 70;
 const NOTICED_MILLISECONDS = 75_000;
 

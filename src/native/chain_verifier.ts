@@ -24,10 +24,16 @@ export function forgetVerified(context: Deno.PointerObject): void {
 }
 
 /**
- * By the context's address: the leaf's digest and the verifying side to when that ends, by performance.now(). An address
- * is not another context's before the last session of this one is freed.
+ * By the context's address: what the leaf's digest and the verifying side were verified for. An address is not another
+ * context's before the last session of this one is freed.
  */
-const contexts = new Map<ReturnType<typeof Deno.UnsafePointer.value>, Map<string, number>>();
+const contexts = new Map<ReturnType<typeof Deno.UnsafePointer.value>, Map<string, Validity>>();
+
+/** By the wall clock, as certificates count, in milliseconds since 1970: a clock that jumps, either way, ends it. */
+interface Validity {
+  readonly from: number;
+  readonly to: number;
+}
 
 /** In the place of X509_verify_cert: 1, or 0 with the reason in `store`. Never closed: sessions outlive contexts. */
 const verifyChain = new Deno.UnsafeCallback(
@@ -41,10 +47,12 @@ const verifyChain = new Deno.UnsafeCallback(
   },
 );
 
-function verify(store: Deno.PointerValue, verified: Map<string, number> | undefined): number {
+function verify(store: Deno.PointerValue, verified: Map<string, Validity> | undefined): number {
   const key = verified === undefined ? undefined : keyOf(store);
   if (verified === undefined || key === undefined) return verifyNow(store);
-  if ((verified.get(key) ?? -Infinity) > performance.now()) return 1;
+  const known = verified.get(key);
+  const now = Date.now();
+  if (known !== undefined && known.from <= now && now < known.to) return 1;
   const result = verifyNow(store);
   if (result === 1) remember(verified, key, store);
   else verified.delete(key);
@@ -55,13 +63,14 @@ function verifyNow(store: Deno.PointerValue): number {
   return libcrypto.X509_verify_cert(store) === 1 ? 1 : 0;
 }
 
-function remember(verified: Map<string, number>, key: string, store: Deno.PointerValue): void {
+function remember(verified: Map<string, Validity>, key: string, store: Deno.PointerValue): void {
   const leaf = libcrypto.X509_STORE_CTX_get0_cert(store);
   if (leaf === null) return;
   const life = Math.min(MAX_SECONDS, secondsLeft(leaf));
   const [oldest] = verified.keys();
   if (verified.size >= MAX_LEAVES && oldest !== undefined) verified.delete(oldest);
-  verified.set(key, performance.now() + 1000 * life);
+  const now = Date.now();
+  verified.set(key, { from: now, to: now + 1000 * life });
 }
 
 /** The leaf's digest and who verifies: a leaf may be good for one side only (extended key usage). */

@@ -53,9 +53,9 @@ export class Socket implements Disposable {
     return this;
   }
 
-  listen(): void {
-    // The kernel caps the backlog at net.core.somaxconn.
-    checked(libc.listen(this.descriptor, 4096), "listen", text(this.localEndpoint()));
+  /** @param backlog how many connections may wait; the kernel caps it at net.core.somaxconn. */
+  listen(backlog = 4096): void {
+    checked(libc.listen(this.descriptor, backlog), "listen", text(this.localEndpoint()));
   }
 
   /**

@@ -3,6 +3,7 @@ import type { Endpoint } from "../native/socket_address.ts";
 import type { Credentials } from "../native/tls_context.ts";
 import type { TlsFacts } from "../native/tls_session.ts";
 import type { Policy } from "../policy.ts";
+import type { Traffic } from "./traffic.ts";
 
 /** To a worker, with a ring of its bell. */
 export type WorkerCommand =
@@ -13,7 +14,7 @@ export type WorkerCommand =
     readonly worker: number;
     /** Of `load.ts`, shared by all. */
     readonly load: SharedArrayBuffer;
-    readonly bench: BenchDescription;
+    readonly context: WorkerDescription;
   }
   /** Another worker has too much to do. */
   | { readonly type: "take"; readonly connection: PassedConnection }
@@ -26,13 +27,15 @@ export type WorkerCommand =
   | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
+  /** Whether the pod can be reached, seen by a handshake with it. Answered by `proved`. */
+  | { readonly type: "prove"; readonly id: number; readonly relay: number }
   /** Answered by `report`. */
   | { readonly type: "report"; readonly id: number }
   /** Answered by `connections`. */
   | { readonly type: "connections"; readonly id: number };
 
 /** What all connections of a worker share. */
-export interface BenchDescription {
+export interface WorkerDescription {
   /** Descriptors of the kernel's maps, lent. */
   readonly maps: {
     readonly peers: number;
@@ -102,6 +105,7 @@ export type WorkerEvent =
   | { readonly type: "enrolled"; readonly relay: number }
   | { readonly type: "failed"; readonly relay: number; readonly reason: string }
   | { readonly type: "withdrawn"; readonly relay: number }
+  | { readonly type: "proved"; readonly id: number; readonly result: ProofResult }
   | {
     readonly type: "report";
     readonly id: number;
@@ -124,6 +128,17 @@ export type WorkerEvent =
     readonly message: string;
     readonly fields: Readonly<Record<string, string | number>>;
   };
+
+/** What a handshake of a pod with itself has shown. */
+export type ProofResult =
+  | {
+    readonly ok: true;
+    /** When the certificate that it showed expires, in milliseconds since 1970. */
+    readonly notAfter: number;
+    /** How long it took. */
+    readonly milliseconds: number;
+  }
+  | { readonly ok: false; readonly reason: string };
 
 /** What a worker has done for a pod since it was enrolled. */
 export interface PodReport extends Traffic {
@@ -159,21 +174,4 @@ export interface ConnectionReport {
 export interface StreamReport extends ConnectionReport {
   /** Why it did not end by both sides' FIN; absent when it did. */
   readonly failure?: string;
-}
-
-/** Counters and, ending in Open, what there is now. */
-export interface Traffic {
-  readonly streamsOpen: number;
-  readonly streams: number;
-  /** Of these, those in clear to Services' endpoints that are not enrolled. */
-  readonly plainStreams: number;
-  /** How often another endpoint of a Service was tried. */
-  readonly retries: number;
-  readonly tunnelsOpen: number;
-  readonly handshakes: number;
-  /** Handshakes by key exchange group. */
-  readonly groups: Readonly<Record<string, number>>;
-  readonly bytesSent: number;
-  readonly bytesReceived: number;
-  readonly refused: Readonly<Record<string, number>>;
 }

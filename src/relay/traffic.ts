@@ -1,4 +1,19 @@
-import type { Traffic } from "./messages.ts";
+/** Counters and, ending in Open, what there is now. */
+export interface Traffic {
+  readonly streamsOpen: number;
+  readonly streams: number;
+  /** Of these, those in clear to Services' endpoints that are not enrolled. */
+  readonly plainStreams: number;
+  /** How often another endpoint of a Service was tried. */
+  readonly retries: number;
+  readonly tunnelsOpen: number;
+  readonly handshakes: number;
+  /** Handshakes by key exchange group. */
+  readonly groups: Readonly<Record<string, number>>;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly refused: Readonly<Record<string, number>>;
+}
 
 export const NO_TRAFFIC: Traffic = {
   streamsOpen: 0,

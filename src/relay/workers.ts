@@ -1,19 +1,22 @@
 /** The main thread's view of the relay workers: commands to all of them, answers from each. */
 import { Bell } from "../native/epoll.ts";
 import type {
-  BenchDescription,
   ConnectionReport,
   PodDescription,
   PodReport,
+  ProofResult,
   RelayCredentials,
   RelaySettings,
   StreamReport,
-  Traffic,
   WorkerCommand,
+  WorkerDescription,
   WorkerEvent,
 } from "./messages.ts";
-import { Load } from "./load.ts";
-import { NO_TRAFFIC, sumOf } from "./traffic.ts";
+import { Load } from "./loop/load.ts";
+import { NO_TRAFFIC, sumOf, type Traffic } from "./traffic.ts";
+
+/** Longer than a worker takes for a proof, whatever comes of it. */
+const PROOF_MILLISECONDS = 6_000;
 
 /** A pod's description without its sockets, and the sockets of each worker. */
 export interface RelayEnrolment {
@@ -22,7 +25,7 @@ export interface RelayEnrolment {
   readonly sockets: readonly Pick<PodDescription, "outbound" | "inbound">[];
 }
 
-export interface RelayOptions extends BenchDescription {
+export interface RelayOptions extends WorkerDescription {
   readonly count: number;
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
   /** Some streams have ended; `left` more have, too. */
@@ -110,6 +113,26 @@ export class RelayWorkers implements Disposable {
     for (const thread of this.#threads) thread.tell({ type: "peers" });
   }
 
+  /**
+   * Makes a mutual TLS handshake from the pod's own namespace to its own tunnel port and through its own listener, with
+   * its own credentials, and verifies what it shows as a peer would. No stream is opened, and nothing is counted.
+   */
+  async prove(relay: number): Promise<ProofResult> {
+    const id = this.#nextReport++;
+    const thread = this.#threads[id % this.#threads.length];
+    if (thread === undefined) return { ok: false, reason: "there is no relay worker" };
+    const answer = await thread.ask(
+      { type: "prove", id, relay },
+      (event) => event.type === "proved" && event.id === id,
+      PROOF_MILLISECONDS,
+    );
+    if (answer?.type === "proved") return answer.result;
+    return {
+      ok: false,
+      reason: `a relay worker has not answered for ${PROOF_MILLISECONDS / 1000} s`,
+    };
+  }
+
   /** Each pod's counters, summed over the workers. Also proof that every worker answers. */
   async report(): Promise<RelayReport> {
     const id = this.#nextReport++;
@@ -184,8 +207,8 @@ class Thread implements Disposable {
       options.died(event.message);
     };
     const { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery } = options;
-    const bench = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
-    this.#post({ type: "start", bell: this.#bell.descriptor, worker, load, bench });
+    const context = { maps, trustDomain, tunnelIdleMilliseconds, maxConnections, accessLogEvery };
+    this.#post({ type: "start", bell: this.#bell.descriptor, worker, load, context });
   }
 
   tell(command: WorkerCommand): void {
@@ -193,12 +216,32 @@ class Thread implements Disposable {
     this.#bell.ring();
   }
 
+  /** The answer to a command; undefined when there was none in so many milliseconds. */
   ask(
     command: WorkerCommand,
     matches: (event: WorkerEvent) => boolean,
-  ): Promise<WorkerEvent> {
+    milliseconds: number,
+  ): Promise<WorkerEvent | undefined>;
+  ask(command: WorkerCommand, matches: (event: WorkerEvent) => boolean): Promise<WorkerEvent>;
+  ask(
+    command: WorkerCommand,
+    matches: (event: WorkerEvent) => boolean,
+    milliseconds?: number,
+  ): Promise<WorkerEvent | undefined> {
     return new Promise((resolve) => {
-      this.#waiting.add({ matches, resolve });
+      const waiting = {
+        matches,
+        resolve: (event: WorkerEvent | undefined) => {
+          clearTimeout(timer);
+          resolve(event);
+        },
+      };
+      const giveUp = () => {
+        this.#waiting.delete(waiting);
+        resolve(undefined);
+      };
+      const timer = milliseconds === undefined ? undefined : setTimeout(giveUp, milliseconds);
+      this.#waiting.add(waiting);
       this.tell(command);
     });
   }

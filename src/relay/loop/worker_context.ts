@@ -1,0 +1,139 @@
+import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
+import { openMap } from "../../kernel/maps.ts";
+import type { BpfMap } from "../../native/bpf_map.ts";
+import type { Certificate } from "../../native/certificate.ts";
+import { releaseFreedMemory } from "../../native/heap.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
+import type { TlsEngine } from "../../native/tls_session.ts";
+import { AccessLog } from "./access_log.ts";
+import { KnownPeers } from "./known_peers.ts";
+import type { Load } from "./load.ts";
+import type { EventLoop } from "./event_loop.ts";
+import type { WorkerDescription, WorkerEvent } from "../messages.ts";
+import { MemoryRelease } from "./memory_release.ts";
+import { UnopenedTunnels } from "./unopened.ts";
+
+/**
+ * What all connections of one worker share. The buffers are good for one event: nobody keeps anything in
+ * them until the next.
+ */
+export class WorkerContext {
+  /** Decrypted records, each at a multiple of GRAIN: room for 64 KiB of ciphertext in the smallest ones. */
+  readonly plain = new ScatterBuffer(204_800);
+  /** Of the tunnels. */
+  readonly memory: MemoryRelease;
+  readonly unopened = new UnopenedTunnels();
+  readonly peers: KnownPeers;
+  readonly flows: WorkerMap;
+  readonly origins: WorkerMap;
+  readonly frontends: WorkerMap;
+  readonly backends: WorkerMap;
+  readonly affinities: WorkerMap;
+  readonly trustDomain: string;
+  readonly tunnelIdleMilliseconds: number;
+  readonly maxConnections: number;
+  /** Open ones of all pods together. */
+  connections = 0;
+  /** Undefined when nobody wants to know. */
+  readonly access: AccessLog | undefined;
+  /** Those whose destination cannot be served yet; told when something has changed. */
+  readonly postponed = new Set<{ peersChanged(): void }>();
+  /** Connections of this worker by Service endpoint, while they last. */
+  readonly outstanding = new Map<string, number>();
+
+  constructor(
+    settings: Omit<WorkerDescription, "maps">,
+    maps: WorkerMaps,
+    readonly loop: EventLoop,
+    readonly engine: TlsEngine,
+    readonly load: Load,
+    readonly report: (event: WorkerEvent) => void,
+    /** Milliseconds since 1970, as certificates count; it may jump. */
+    readonly wallClock: () => number = Date.now,
+  ) {
+    this.memory = new MemoryRelease(loop.deadlines, releaseFreedMemory);
+    this.peers = new KnownPeers(maps.peers, maps.identities);
+    this.flows = maps.flows;
+    this.origins = maps.origins;
+    this.frontends = maps.frontends;
+    this.backends = maps.backends;
+    this.affinities = maps.affinities;
+    this.trustDomain = settings.trustDomain;
+    this.tunnelIdleMilliseconds = settings.tunnelIdleMilliseconds;
+    this.maxConnections = settings.maxConnections;
+    const { accessLogEvery } = settings;
+    this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
+  }
+
+  /** Monotonic milliseconds, of the same clock as the deadlines. */
+  now(): number {
+    return this.loop.deadlines.now();
+  }
+
+  /** Whose a peer's leaf is: a pair of pods meets again and again. Throws an IdentityError. */
+  identityOf(leaf: Certificate): PeerIdentity {
+    const digest = leaf.digest();
+    let identity = this.#identities.get(digest);
+    if (identity === undefined) {
+      identity = identityOfLeaf(leaf.leafFacts(), this.trustDomain);
+      if (this.#identities.size >= MAX_IDENTITIES) this.#identities.clear();
+      this.#identities.set(digest, identity);
+    }
+    return identity;
+  }
+
+  /** By the leaf's digest, of which all that is in it is a function. */
+  readonly #identities = new Map<string, PeerIdentity>();
+
+  /** Sends a line to the agent's log; a flood of them is thinned out, and says how much was left out. */
+  log(
+    level: "info" | "warning" | "error",
+    message: string,
+    fields: Record<string, string | number>,
+  ): void {
+    const now = this.now();
+    this.#lines = Math.min(
+      LOG_BURST,
+      this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND,
+    );
+    this.#refilled = now;
+    if (this.#lines < 1) {
+      this.#suppressed++;
+      return;
+    }
+    this.#lines--;
+    if (this.#suppressed > 0) fields = { ...fields, suppressed: this.#suppressed };
+    this.#suppressed = 0;
+    this.report({ type: "log", level, message, fields });
+  }
+
+  #lines = LOG_BURST;
+  #refilled = 0;
+  #suppressed = 0;
+}
+
+/** One of the kernel's maps, or what stands for it in a test. */
+export type WorkerMap = Pick<BpfMap, "get" | "set" | "add" | "take" | "delete">;
+
+/** The maps that a worker reads and writes, by their names in the kernel. */
+export type WorkerMaps = Readonly<Record<keyof WorkerDescription["maps"], WorkerMap>>;
+
+/** The kernel's own, by descriptors that stay their owner's. */
+export function openMaps(descriptors: WorkerDescription["maps"]): WorkerMaps {
+  return {
+    peers: openMap("peers", descriptors.peers),
+    identities: openMap("identities", descriptors.identities),
+    flows: openMap("flows", descriptors.flows),
+    origins: openMap("origins", descriptors.origins),
+    frontends: openMap("frontends", descriptors.frontends),
+    backends: openMap("backends", descriptors.backends),
+    affinities: openMap("affinities", descriptors.affinities),
+  };
+}
+
+/** Half a kilobyte each. */
+const MAX_IDENTITIES = 4_096;
+
+/** Enough to see what happens, too little for a hostile peer to fill a disk or the main thread's queue. */
+const LOG_BURST = 200;
+const LOG_LINES_PER_MILLISECOND = 0.02;

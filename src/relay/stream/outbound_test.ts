@@ -1,0 +1,571 @@
+/** The outbound side's states, against a peer's relay that does what the test says. No root is needed. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { TUNNEL_PORT } from "../../constants.ts";
+import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
+import {
+  type Application,
+  bytes,
+  endpoint,
+  identityOf,
+  RelayBench,
+  type ScriptedServer,
+} from "../../standalone/relay_for_tests.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
+import type { RelayPod } from "./pod.ts";
+
+interface Scene {
+  readonly bench: RelayBench;
+  readonly pod: RelayPod;
+  readonly far: WorkerContext;
+  readonly server: ScriptedServer;
+  /** Connects to the server, at 8080. */
+  connect(): Application;
+  /** The same, up to the accepted stream. */
+  stream(): Promise<Application>;
+  /** As far as OPEN on the last tunnel. */
+  opened(tunnels?: number): Promise<void>;
+}
+
+function scene(name: string, play: (scene: Scene) => Promise<void>): void {
+  Deno.test(name, async () => {
+    using bench = new RelayBench();
+    const pod = await bench.pod(bench.worker(), "client");
+    const far = bench.worker();
+    const server = await bench.script(far);
+    const connect = () => bench.connect(pod, server.at(8080));
+    const opened = (tunnels = 1) =>
+      bench.until(() => server.tunnels.length === tunnels && server.tunnel.last === "open 8080");
+    const stream = async () => {
+      const app = connect();
+      await opened();
+      server.tunnel.send("ACCEPT");
+      await bench.until(() => pod.pool !== undefined && stateOf(pod) === "streaming");
+      return app;
+    };
+    await play({ bench, pod, far, server, connect, stream, opened });
+    strictEqual(pod.counters.streamsOpen, pod.connections.size, "what is open is counted");
+  });
+}
+
+function stateOf(pod: RelayPod): string {
+  return [...pod.connections].map((connection) => connection.describe()?.state).join();
+}
+
+/** Ends a stream by both sides. */
+async function finish({ bench, server, pod }: Scene, app: Application): Promise<void> {
+  app.finish();
+  await bench.until(() => server.tunnel.last === "end");
+  server.tunnel.send("END");
+  await bench.until(() => app.end === "fin" && pod.counters.streamsOpen === 0);
+}
+
+scene(
+  "a stream: OPEN names port, client and what was dialled, bytes go both ways, both ends end it",
+  async (s) => {
+    const { bench, pod, server } = s;
+    const app = await s.stream();
+    const own = pod.description.addresses[0] ?? "";
+    deepStrictEqual(server.tunnel.opened?.client.address, bytes(own), "the pod's, not loopback's");
+    deepStrictEqual(server.tunnel.opened?.dialled, server.at(8080));
+    app.send("hello");
+    server.tunnel.sendData("world");
+    await bench.until(() => app.received === "world" && server.tunnel.last === "data hello");
+    await finish(s, app);
+    strictEqual(pod.counters.tunnelsOpen, 1, "it waits for the next one");
+    const [report] = bench.streams;
+    deepStrictEqual(
+      [report?.bytesSent, report?.bytesReceived, report?.failure, report?.peerIdentity],
+      [5, 5, undefined, identityOf("web")],
+    );
+  },
+);
+
+scene("the tunnel is used again, and for both directions of half-close", async (s) => {
+  const { bench, server, pod } = s;
+  for (let round = 0; round < 3; round++) {
+    const app = s.connect();
+    await bench.until(() => server.tunnels.length === 1 && server.tunnel.last === "open 8080");
+    server.tunnel.send("ACCEPT");
+    server.tunnel.send("END"); // the server ends first
+    await bench.until(() => app.end === "fin");
+    app.send(`late ${round}`);
+    app.finish();
+    await bench.until(() => server.tunnel.last === "end" && pod.counters.streamsOpen === 0);
+    ok(server.tunnel.seen.includes(`data late ${round}`));
+  }
+  strictEqual(server.tunnels.length, 1);
+});
+
+scene("a connection that connect() did not redirect is reset", async ({ bench, pod, server }) => {
+  const app = bench.connect(pod, server.at(8080), { isNoted: false });
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["no_flow"]);
+});
+
+scene("neither a peer nor a Service any more: reset", async ({ bench, pod, server }) => {
+  bench.removePeer(server.address);
+  const app = bench.connect(pod, server.at(8080));
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["unknown_peer"]);
+});
+
+scene("too many are open: the next one is reset", async ({ bench, server }) => {
+  const pod = await bench.pod(bench.worker({ maxConnections: 2 }), "client");
+  bench.connect(pod, server.at(8080));
+  const app = bench.connect(pod, server.at(8080));
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["too_many_connections"]);
+});
+
+for (
+  const [errno, reason, text] of [
+    [ECONNREFUSED, "application_refused", /127\.[\d.]+:8080 refused the connection: ECONNREFUSED/],
+    [
+      EACCES,
+      "policy_denied",
+      /policy of 127.*:8080 \(spiffe.*sa\/web\) does not allow .*sa\/client/,
+    ],
+  ] as const
+) {
+  scene(`REFUSE ${errno} is a reset that says who: ${reason}; the tunnel is kept`, async (s) => {
+    const { bench, server, pod } = s;
+    const app = s.connect();
+    await s.opened();
+    server.tunnel.tunnel.sendRefuse(errno);
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual(bench.refused, [reason]);
+    match(bench.log, text);
+    strictEqual(pod.counters.tunnelsOpen, 1);
+    s.connect();
+    await s.opened(1);
+  });
+}
+
+scene("asked: a tunnel that breaks is a reset, and no other one is tried", async (s) => {
+  const { bench, server, pod } = s;
+  const app = s.connect();
+  await s.opened();
+  server.tunnel.tunnel.close();
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["tunnel_lost"]);
+  strictEqual(pod.counters.tunnelsOpen, 0);
+});
+
+scene("asked: no answer for 16 seconds is a reset", async (s) => {
+  const { bench, pod } = s;
+  const app = s.connect();
+  await s.opened();
+  bench.later(15_999);
+  strictEqual(app.end, "");
+  bench.later(1);
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [["deadline"], 0]);
+});
+
+scene("waiting: a peer whose handshake takes ten seconds is given up", async (s) => {
+  const { bench, server, pod } = s;
+  server.listener?.[Symbol.dispose]();
+  bench.application(server.at(TUNNEL_PORT)); // takes connections and says nothing
+  const app = s.connect();
+  bench.turn();
+  bench.later(10_000);
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [["deadline"], 0]);
+});
+
+scene("waiting and asked: an application that resets takes everything with it", async (s) => {
+  const { bench, server, pod } = s;
+  s.connect().reset();
+  await bench.until(() => pod.connections.size === 0);
+  const app = s.connect();
+  await bench.until(() => server.tunnel.last === "open 8080");
+  app.reset();
+  await bench.until(() => pod.connections.size === 0 && server.tunnel.isLost);
+  deepStrictEqual(bench.refused, [], "an application's own affair");
+});
+
+scene("waiting: what the application has sent and its FIN are not lost", async (s) => {
+  const { bench, server } = s;
+  const app = s.connect();
+  app.send("all of it");
+  app.finish();
+  await s.opened();
+  server.tunnel.send("ACCEPT");
+  await bench.until(() => server.tunnel.last === "end");
+  ok(server.tunnel.seen.includes("data all of it"));
+  server.tunnel.sendData("answer");
+  server.tunnel.send("END");
+  await bench.until(() => app.end === "fin" && app.received === "answer");
+});
+
+scene("DATA, END and an ACCEPT in one read are handled in their order", async (s) => {
+  const { bench, server } = s;
+  const app = s.connect();
+  await s.opened();
+  server.tunnel.send("ACCEPT");
+  server.tunnel.sendData("first");
+  server.tunnel.send("END");
+  await bench.until(() => app.end === "fin" && app.received === "first");
+  await finish(s, app);
+});
+
+for (const frame of ["DATA", "END"] as const) {
+  scene(`${frame} before ACCEPT breaks the tunnel and resets the application`, async (s) => {
+    const { bench, server } = s;
+    const app = s.connect();
+    await s.opened();
+    if (frame === "DATA") server.tunnel.sendData("too early");
+    else server.tunnel.send("END");
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual([app.received, bench.refused], ["", ["tunnel_lost"]]);
+  });
+}
+
+scene("streaming: a second ACCEPT, a REFUSE or an OPEN breaks it", async (s) => {
+  const { bench, server } = s;
+  for (const [index, wrong] of ["accept", "refuse", "open"].entries()) {
+    const app = s.connect();
+    await bench.until(() =>
+      server.tunnels.length === index + 1 && server.tunnel.last === "open 8080"
+    );
+    server.tunnel.send("ACCEPT");
+    if (wrong === "accept") server.tunnel.send("ACCEPT");
+    if (wrong === "refuse") server.tunnel.tunnel.sendRefuse(111);
+    if (wrong === "open") {
+      server.tunnel.tunnel.sendOpen({ port: 1, client: server.at(1), dialled: server.at(1) });
+    }
+    await bench.until(() => app.end === "reset");
+  }
+  deepStrictEqual(bench.refused, ["tunnel_lost", "tunnel_lost", "tunnel_lost"]);
+});
+
+scene(
+  "streaming: the other application's reset is a reset here; the tunnel is not used again",
+  async (s) => {
+    const { bench, server, pod } = s;
+    const app = await s.stream();
+    server.tunnel.send("RESET");
+    await bench.until(() => app.end === "reset" && pod.counters.tunnelsOpen === 0);
+    strictEqual(bench.streams[0]?.failure, "reset by the destination's application");
+  },
+);
+
+scene("streaming: this application's reset is a RESET there", async (s) => {
+  const { bench, server, pod } = s;
+  const app = await s.stream();
+  app.reset();
+  await bench.until(() => pod.connections.size === 0 && server.tunnel.isLost);
+  ok(server.tunnel.seen.includes("reset"), server.tunnel.seen.join());
+  strictEqual(pod.counters.tunnelsOpen, 0);
+});
+
+scene("streaming: a tunnel that breaks is a reset, never a clean end", async (s) => {
+  const { bench, server } = s;
+  const app = await s.stream();
+  server.tunnel.tunnel.close();
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["tunnel_lost"]);
+});
+
+scene("abort: a reset in each state", async (s) => {
+  const { bench, pod, server } = s;
+  const abort = () => [...pod.connections].forEach((connection) => connection.abort());
+  bench.setPeer(server.address, "web", { ready: false });
+  const postponed = s.connect();
+  abort();
+  bench.setPeer(server.address);
+  const waiting = s.connect();
+  abort();
+  const asked = s.connect();
+  await bench.until(() => server.tunnel.last === "open 8080");
+  abort();
+  await bench.until(() => [postponed, waiting, asked].every(({ end }) => end === "reset"));
+  strictEqual(pod.connections.size, 0);
+  const app = s.connect();
+  await bench.until(() => server.tunnel.last === "open 8080");
+  server.tunnel.send("ACCEPT");
+  await bench.until(() => stateOf(pod) === "streaming");
+  abort();
+  await bench.until(() => app.end === "reset" && server.tunnel.isLost);
+  strictEqual(pod.connections.size, 0);
+});
+
+scene("reused: a tunnel that turns out to be dead costs nobody the connection", async (s) => {
+  const { bench, server, pod } = s;
+  await finish(s, await s.stream());
+  s.connect();
+  await bench.until(() => server.tunnel.seen.filter((one) => one === "open 8080").length === 2);
+  server.tunnel.tunnel.close();
+  await s.opened(2);
+  deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [[], 1]);
+});
+
+scene("reused: the last stream's RESET is not this one's", async (s) => {
+  const { bench, server } = s;
+  await finish(s, await s.stream());
+  const app = s.connect();
+  await bench.until(() => server.tunnel.seen.filter((one) => one === "open 8080").length === 2);
+  server.tunnel.send("RESET");
+  await s.opened(2);
+  strictEqual(app.end, "");
+});
+
+scene("reused: no answer for 4 seconds is worth a new tunnel", async (s) => {
+  const { bench, server } = s;
+  await finish(s, await s.stream());
+  const app = s.connect();
+  await bench.until(() => server.tunnel.seen.filter((one) => one === "open 8080").length === 2);
+  bench.later(4_000);
+  await s.opened(2);
+  strictEqual(app.end, "");
+});
+
+scene("reused: not once a certificate has expired by the wall clock", async (s) => {
+  const { bench, server, pod } = s;
+  await finish(s, await s.stream());
+  bench.wallOffset = 3_601_000;
+  const app = s.connect();
+  await bench.until(() => app.end === "reset");
+  strictEqual(server.tunnels.length, 1, "no handshake is begun with what has expired");
+  deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [["certificate_expired"], 0]);
+});
+
+scene("finishing: last bytes that the tunnel does not take yet are waited for", async (s) => {
+  const { bench, server, pod } = s;
+  const app = await s.stream();
+  server.tunnel.accepting = false;
+  let sent = 0;
+  const chunk = new Uint8Array(1 << 20);
+  for (let idle = 0; idle < 3;) {
+    const count = app.send(chunk);
+    sent += Math.max(count, 0);
+    idle = count > 0 ? 0 : idle + 1;
+    bench.turn();
+  }
+  app.finish();
+  server.tunnel.send("END");
+  await bench.until(() => app.end === "fin");
+  strictEqual(stateOf(pod), "streaming", "it is not over");
+  server.tunnel.accepting = true;
+  server.tunnel.tunnel.receive();
+  await bench.until(() => server.tunnel.last === "end" && pod.connections.size === 0);
+  strictEqual(server.tunnel.received, sent);
+  strictEqual(bench.streams[0]?.bytesSent, sent);
+  strictEqual(pod.counters.tunnelsOpen, 1);
+});
+
+scene(
+  "finishing: last bytes that the application does not take yet do not hold the tunnel",
+  async (s) => {
+    const { bench, server, pod } = s;
+    const app = await s.stream();
+    app.read = () => {};
+    const payload = "x".repeat(16_000);
+    for (let count = 0; count < 1_000 && stateOf(pod) === "streaming"; count++) {
+      if (!server.tunnel.tunnel.congested) server.tunnel.sendData(payload);
+      bench.turn(1);
+    }
+    app.finish();
+    server.tunnel.send("END");
+    bench.turn(20);
+    strictEqual(pod.connections.size, 1);
+    delete (app as { read?: () => void }).read;
+    await bench.until(() => app.end === "fin");
+    strictEqual(pod.connections.size, 0);
+  },
+);
+
+// ---- a peer that is not ready ----
+
+scene(
+  "postponed: a peer that becomes ready within 5 seconds gets the stream at once",
+  async (s) => {
+    const { bench, server } = s;
+    bench.setPeer(server.address, "web", { ready: false });
+    const app = s.connect();
+    app.send("patient");
+    bench.later(4_000);
+    deepStrictEqual([server.tunnels.length, app.end], [0, ""], "nothing is dialled");
+    bench.setPeer(server.address);
+    await s.opened();
+    server.tunnel.send("ACCEPT");
+    await bench.until(() => server.tunnel.last === "data patient");
+  },
+);
+
+scene("postponed: refused after 5 seconds, with the reason", async (s) => {
+  const { bench, server, pod } = s;
+  bench.setPeer(server.address, "web", { ready: false });
+  const app = s.connect();
+  for (let waited = 0; waited < 4_900; waited += 50) bench.later(50);
+  strictEqual(app.end, "");
+  for (let waited = 0; waited < 400; waited += 50) bench.later(50);
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual([bench.refused, pod.worker.postponed.size], [["peer_not_ready"], 0]);
+});
+
+scene("postponed: a relay that does not listen is tried again until it does", async (s) => {
+  const { bench, server, far } = s;
+  server.listener?.[Symbol.dispose]();
+  const app = s.connect();
+  for (let count = 0; count < 5; count++) {
+    await bench.until(() => stateOf(s.pod) === "opening");
+    bench.later(250);
+  }
+  strictEqual(app.end, "");
+  const back = await bench.script(far, "web", server.address);
+  await bench.until(() => {
+    bench.later(50);
+    return back.tunnel.last === "open 8080";
+  });
+  deepStrictEqual(bench.refused, []);
+});
+
+scene(
+  "postponed: a relay that never listens is peer_not_ready after 5 seconds, and why",
+  async (s) => {
+    const { bench, server } = s;
+    server.listener?.[Symbol.dispose]();
+    const app = s.connect();
+    const began = bench.now;
+    await bench.until(() => {
+      bench.later(20);
+      return app.end === "reset";
+    });
+    ok(bench.now - began >= 5_000, `${bench.now - began}`);
+    deepStrictEqual(bench.refused, ["peer_not_ready"]);
+    match(bench.log, /cannot connect: ECONNREFUSED/);
+  },
+);
+
+scene(
+  "postponed: a peer that is withdrawn meanwhile is refused, never dialled in clear",
+  async (s) => {
+    const { bench, server, pod } = s;
+    const clear = bench.application(server.at(8080));
+    bench.setPeer(server.address, "web", { ready: false });
+    const app = s.connect();
+    bench.turn();
+    bench.removePeer(server.address);
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual([bench.refused, clear.accept()], [["peer_withdrawn"], undefined]);
+    strictEqual(pod.counters.plainStreams, 0);
+  },
+);
+
+scene("postponed: an application that goes away is not waited for", async (s) => {
+  const { bench, server, pod } = s;
+  bench.setPeer(server.address, "web", { ready: false });
+  const app = s.connect();
+  bench.turn();
+  app.reset();
+  await bench.until(() => pod.connections.size === 0);
+  strictEqual(pod.worker.postponed.size, 0);
+  bench.setPeer(server.address);
+  bench.later(1_000);
+  deepStrictEqual([server.tunnels.length, bench.refused], [0, []]);
+});
+
+// ---- Services ----
+
+scene(
+  "a Service: another endpoint is tried when one refuses; the last refusal is told",
+  async (s) => {
+    const { bench, server, far, pod } = s;
+    const other = await bench.script(far);
+    const service = endpoint("127.250.0.1", 80);
+    bench.setService(service, [server.at(8080), other.at(8080)]);
+    const app = bench.connect(pod, service);
+    for (let count = 0; count < 2; count++) {
+      const asked = () => [server, other].find(({ tunnel }) => tunnel.last === "open 8080");
+      await bench.until(() => asked() !== undefined);
+      const script = asked()?.tunnel;
+      script?.seen.push("refused");
+      script?.tunnel.sendRefuse(ECONNREFUSED);
+    }
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual([bench.refused, pod.counters.retries], [["application_refused"], 1]);
+    strictEqual(pod.worker.outstanding.size, 0);
+  },
+);
+
+scene("a Service: a ready endpoint is preferred to waiting, in every order", async (s) => {
+  const { bench, server, far, pod } = s;
+  const other = await bench.script(far);
+  bench.setPeer(other.address, "web", { ready: false });
+  const service = endpoint("127.250.0.2", 80);
+  for (let round = 0; round < 8; round++) {
+    bench.setService(service, [server.at(8080), other.at(8080)], { set: 10 + round });
+    const app = bench.connect(pod, service);
+    await bench.until(() => server.tunnel.last === "open 8080");
+    server.tunnel.send("ACCEPT");
+    await finish(s, app);
+  }
+  strictEqual(other.tunnels.length, 0);
+});
+
+scene("a Service: when none is ready, the first that becomes so gets the stream", async (s) => {
+  const { bench, server, far, pod } = s;
+  const other = await bench.script(far);
+  for (const { address } of [server, other]) bench.setPeer(address, "web", { ready: false });
+  const service = endpoint("127.250.0.3", 80);
+  bench.setService(service, [server.at(8080), other.at(8080)]);
+  const app = bench.connect(pod, service);
+  bench.later(1_000);
+  strictEqual(app.end, "");
+  bench.setPeer(other.address);
+  await bench.until(() => other.tunnel.last === "open 8080");
+  strictEqual(server.tunnels.length, 0);
+});
+
+scene(
+  "a Service: an endpoint that was a peer while it was waited for is never dialled in clear",
+  async (s) => {
+    const { bench, server, pod } = s;
+    const clear = bench.application(server.at(8080));
+    bench.setPeer(server.address, "web", { ready: false });
+    const service = endpoint("127.250.0.4", 80);
+    bench.setService(service, [server.at(8080)]);
+    const app = bench.connect(pod, service);
+    bench.turn();
+    bench.removePeer(server.address);
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual([bench.refused, clear.accept()], [["peer_withdrawn"], undefined]);
+  },
+);
+
+scene(
+  "a Service: an endpoint that is not enrolled is reached in clear, and its errors told",
+  async (s) => {
+    const { bench, pod } = s;
+    const service = endpoint("127.250.0.5", 80);
+    const [plain, nobody] = [endpoint("127.250.1.1", 8080), endpoint("127.250.1.2", 8080)];
+    const server = bench.application(plain);
+    bench.setService(service, [plain], { set: 5 });
+    const app = bench.connect(pod, service);
+    await bench.until(() => server.accept() !== undefined && stateOf(pod) === "streaming");
+    app.send("clear");
+    server.accept()?.send("too");
+    await bench.until(() => server.accept()?.received === "clear" && app.received === "too");
+    app.finish();
+    await bench.until(() => server.accept()?.end === "fin");
+    server.accept()?.finish();
+    await bench.until(() => app.end === "fin" && pod.connections.size === 0);
+    strictEqual(pod.counters.plainStreams, 1);
+
+    bench.setService(service, [nobody], { set: 6 });
+    const refused = bench.connect(pod, service);
+    await bench.until(() => refused.end === "reset");
+    deepStrictEqual(bench.refused, ["application_refused"]);
+    match(bench.log, /127.250.1.2:8080, which is not enrolled, cannot be reached: ECONNREFUSED/);
+  },
+);
+
+scene("a Service without an endpoint: reset, and said", async (s) => {
+  const { bench, pod } = s;
+  const service = endpoint("127.250.0.6", 80);
+  bench.setService(service, [], { set: 7 });
+  const app = bench.connect(pod, service);
+  await bench.until(() => app.end === "reset");
+  deepStrictEqual(bench.refused, ["no_endpoint"]);
+});

@@ -1,0 +1,170 @@
+import { parseAddress } from "../../addresses.ts";
+import type { NetworkNamespace } from "../../native/namespace.ts";
+import { Socket } from "../../native/socket.ts";
+import { isIpv4 } from "../../native/socket_address.ts";
+import { TlsContext } from "../../native/tls_context.ts";
+import type {
+  ConnectionReport,
+  PodDescription,
+  PodReport,
+  RelayCredentials,
+  RelaySettings,
+} from "../messages.ts";
+import { ForwardedPorts } from "./forwarded_ports.ts";
+import { TunnelPool } from "../tunnel/pool.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import { TlsError } from "../../native/tls_session.ts";
+import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
+
+/** Something of a pod that must end with it: a listener's connection, in any state. */
+export interface Connection {
+  /** Ends at once; the application sees a reset. */
+  abort(): void;
+  /** The pod's settings or credentials have changed: ends if it could not begin any more. */
+  enforce(): void;
+  /** For people; undefined before there is anything to say. */
+  describe(): ConnectionReport | undefined;
+}
+
+/** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
+export class RelayPod implements TunnelPod, Disposable {
+  readonly #connections = new Set<Connection>();
+  readonly counters = {
+    streams: 0,
+    streamsOpen: 0,
+    plainStreams: 0,
+    retries: 0,
+    tunnelsOpen: 0,
+    handshakes: 0,
+    bytesSent: 0,
+    bytesReceived: 0,
+  };
+  readonly refused = new Map<string, number>();
+  readonly #groups = new Map<string, number>();
+  /** Outbound tunnels that no stream uses. */
+  readonly pool = new TunnelPool(this);
+  readonly forwardedPorts = new ForwardedPorts();
+  readonly ipv4: Uint8Array | undefined;
+  readonly ipv6: Uint8Array | undefined;
+  context: TlsContext;
+  /** When the certificate expires, in milliseconds since 1970. */
+  notAfter: number;
+  settings: RelaySettings;
+  /** Counts the credentials that the pod has had. */
+  epoch = 0;
+
+  /** @param namespace lent by the main thread, so never disposed of here. */
+  constructor(
+    readonly worker: WorkerContext,
+    readonly description: PodDescription,
+    credentials: RelayCredentials,
+    readonly namespace: Pick<NetworkNamespace, "run">,
+  ) {
+    this.settings = description.settings;
+    this.notAfter = credentials.notAfter;
+    const addresses = description.addresses.map(parseAddress);
+    this.ipv4 = addresses.find(isIpv4);
+    this.ipv6 = addresses.find((address) => !isIpv4(address));
+    this.context = new TlsContext(credentials, worker.engine.protocol);
+  }
+
+  /** From the next handshake on; sessions hold on to the context they began with. */
+  renew(credentials: RelayCredentials): void {
+    const next = new TlsContext(credentials, this.worker.engine.protocol);
+    this.context[Symbol.dispose]();
+    this.context = next;
+    this.notAfter = credentials.notAfter;
+    this.epoch++;
+    this.pool.closeIdle();
+    this.#enforce();
+  }
+
+  /** From the next connection on, and for those that are open now. */
+  adjust(settings: RelaySettings): void {
+    this.settings = settings;
+    this.#enforce();
+  }
+
+  /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */
+  socketFor(address: Uint8Array): Socket {
+    return this.namespace.run(() => Socket.forAddress(address));
+  }
+
+  /** The pod's own address of the same family, if it has one. */
+  ownAddress(like: Uint8Array): Uint8Array | undefined {
+    return isIpv4(like) ? this.ipv4 : this.ipv6;
+  }
+
+  /** Whether an address, canonical text, is the pod's own. */
+  isOwn(address: string): boolean {
+    return this.description.addresses.includes(address);
+  }
+
+  /** Those that are open, in any state. */
+  get connections(): ReadonlySet<Connection> {
+    return this.#connections;
+  }
+
+  /** Whether one more connection would take what the agent's memory is not enough for, or what other pods need. */
+  get isFull(): boolean {
+    const { connections, maxConnections } = this.worker;
+    return connections >= maxConnections || this.#connections.size >= maxConnections / 2;
+  }
+
+  opened(connection: Connection): void {
+    this.#connections.add(connection);
+    this.worker.connections++;
+  }
+
+  /** False when it had been closed before. */
+  closed(connection: Connection): boolean {
+    const isNews = this.#connections.delete(connection);
+    if (isNews) this.worker.connections--;
+    return isNews;
+  }
+
+  /**
+   * Notes on a tunnel what its handshake has agreed on and until when that is good, and counts it if it is to be.
+   * Throws when the pod's own certificate has expired.
+   */
+  secured(tunnel: Tunnel, peerSecondsLeft: number, isCounted = true): void {
+    const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);
+    if (!tunnel.current) {
+      throw new TlsError("the certificate of the pod or of its peer has expired");
+    }
+    if (!isCounted) return;
+    this.counters.handshakes++;
+    this.#groups.set(group, (this.#groups.get(group) ?? 0) + 1);
+  }
+
+  /** Counts and logs a connection that was not let through. `reason` is a stable code. */
+  refuse(reason: string, message: string, fields: Record<string, string | number> = {}): void {
+    this.note(reason, message, fields);
+  }
+
+  /** The same for one that was let through all the same. */
+  note(reason: string, message: string, fields: Record<string, string | number>): void {
+    this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
+    this.worker.log("warning", message, { pod: this.description.name, reason, ...fields });
+  }
+
+  #enforce(): void {
+    for (const connection of [...this.#connections]) connection.enforce();
+  }
+
+  report(): PodReport {
+    return {
+      uid: this.description.uid,
+      ...this.counters,
+      groups: Object.fromEntries(this.#groups),
+      refused: Object.fromEntries(this.refused),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.pool.close();
+    for (const connection of [...this.#connections]) connection.abort();
+    this.context[Symbol.dispose]();
+  }
+}
