@@ -1,7 +1,7 @@
 /** With the kernel's own maps (root). */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseAddress } from "../../addresses.ts";
-import { KnownPeers } from "../../relay/stream/known_peers.ts";
+import { KnownPeers } from "../../relay/loop/known_peers.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import {
