@@ -18,6 +18,9 @@ export const EGRESS_ANNOTATION = "kube-gateway.io/egress";
 /** Which identities may connect to the pod (policy.ts). */
 export const ALLOW_ANNOTATION = "kube-gateway.io/allow";
 
+/** How long connections that are older than a pod's enrolment may go on in clear: `30s`, `10m`, `2h`; absent: for ever. */
+export const GRACE_ANNOTATION = "kube-gateway.io/grace";
+
 /** The label that marks an EndpointSlice as a part of the registry; its value is the publishing node. */
 export const REGISTRY_LABEL = "kube-gateway.io/registry-node";
 

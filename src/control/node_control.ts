@@ -65,7 +65,11 @@ export class NodeControl {
     const { redirector, issuer } = services;
     this.routing = new Routing(options.nodeName, options, services);
     this.enrolments = new Enrolments(options.cgroupRoot, redirector.hold, {
-      kernel: openPodKernel({ ...services, procRoot: options.procRoot }),
+      kernel: openPodKernel({
+        ...services,
+        procRoot: options.procRoot,
+        identityAt: (address) => services.index.get(address)?.identity,
+      }),
       issuer,
       seen: (uid) => ({
         registered: this.#registered.has(uid),

@@ -54,6 +54,12 @@ export function listeners(namespace: NetworkNamespace, port: number): PlainConne
   return { sockets: sockets.filter(({ local }) => local.port === port), isComplete };
 }
 
+/** The ports of the namespace that somebody listens on. Throws a SystemError. */
+export function listeningPorts(namespace: NetworkNamespace): Set<number> {
+  using diagnosis = namespace.run(() => new SocketDiagnosis());
+  return new Set(diagnosis.tcpSockets(["listening"]).sockets.map(({ local }) => local.port));
+}
+
 /** Exported for its test. */
 export function isPlain(
   { local, remote }: Pick<TcpSocket, "local" | "remote">,

@@ -65,6 +65,10 @@ export interface EnrolmentStatus {
     readonly notBefore: string;
     readonly notAfter: string;
   };
+  /** When a handshake with the pod's own port has succeeded last, RFC 3339; absent: not yet, or it has failed since. */
+  readonly proved?: string;
+  /** Connections with peers that are older than the enrolment and go on in clear; more, if `isComplete` is false. */
+  readonly olderConnections?: { readonly count: number; readonly isComplete: boolean };
   readonly traffic?: Omit<PodReport, "uid">;
 }
 
@@ -145,7 +149,7 @@ export function auditStatus({ at, findings, parts }: AuditReport): AuditStatus {
 }
 
 function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
-  const { wanted, certificate, state, reason, settings } = enrolment;
+  const { wanted, certificate, state, reason, settings, proved, older } = enrolment;
   const report = reports.get(wanted.uid);
   return {
     pod: enrolment.name,
@@ -164,6 +168,8 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
         notAfter: certificate.notAfter.toISOString(),
       },
     }),
+    ...(proved === undefined ? {} : { proved: new Date(proved).toISOString() }),
+    ...(state === "active" ? { olderConnections: older } : {}),
     ...(report === undefined ? {} : { traffic: withoutUid(report) }),
   };
 }

@@ -19,6 +19,7 @@ import type { Issuer } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
+import { mustEnd } from "../rules/older_connections.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
@@ -53,6 +54,15 @@ export interface Finding {
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
+/** How often a handshake proves that an active pod can be reached. */
+const PROOF_MILLISECONDS = 30_000;
+
+/** Listeners that were given up are closed by then. */
+const SETTLING_MILLISECONDS = 2_000;
+
+/** A pod whose handshakes fail is served anew, but no more often than this. */
+const REOPENING_MILLISECONDS = 10_000;
+
 /** What all enrolments of a node share. */
 export interface EnrolmentServices {
   readonly kernel: PodKernel;
@@ -86,6 +96,14 @@ export class Enrolment {
   #settings: PodSettings;
   /** Of leaving, by the monotonic clock. */
   #leaving = { since: 0, registered: 0 };
+  /** Since when it has been enrolled without a break, and served as it is now, by the monotonic clock. */
+  #since = 0;
+  #served = 0;
+  /** The last handshake with the pod's own port; `time` in milliseconds since 1970. */
+  #proof:
+    | { readonly at: number; readonly time: number; readonly failure: string | undefined }
+    | undefined;
+  #older = { count: 0, isComplete: true };
   /** What the last look has found wrong with it, see {@link inspect}. */
   #flaws: readonly string[] = [];
 
@@ -121,6 +139,16 @@ export class Enrolment {
   get flaws(): readonly string[] {
     const expired = this.#certificate?.of.flaw;
     return expired === undefined ? this.#flaws : [expired, ...this.#flaws];
+  }
+
+  /** When a handshake with its own port has succeeded last, in milliseconds since 1970; undefined: not yet. */
+  get proved(): number | undefined {
+    return this.#proof?.failure === undefined ? this.#proof?.time : undefined;
+  }
+
+  /** Connections with peers in clear that are older than the enrolment, as last seen. */
+  get older(): { readonly count: number; readonly isComplete: boolean } {
+    return this.#older;
   }
 
   get certificate(): CertificateStatus | undefined {
@@ -217,7 +245,11 @@ export class Enrolment {
       return this.#complain(reason);
     }
     this.#flaws = [];
+    this.#served = this.services.now();
+    if (this.#since === 0) this.#since = this.#served;
     this.#become("active", undefined);
+    // The rest is proved at once: users wait for it.
+    void this.inspect();
     log.info("enrolled {pod}", { pod: this.name, identity: this.#last.identity });
   }
 
@@ -278,9 +310,7 @@ export class Enrolment {
     const outdated = this.#outdated();
     if (outdated !== undefined) {
       log.info("enrolling {pod} anew: {reason}", { pod: this.name, reason: outdated });
-      // The programs stay: until it is active again, the pod is held and sends nothing in clear.
-      void this.#stopServing();
-      return this.#become("waiting", outdated);
+      return this.#giveUp(outdated);
     }
     this.#certificate?.of.look();
   }
@@ -308,19 +338,23 @@ export class Enrolment {
 
   /**
    * Compares what the kernel has with what should be there, puts right what is not, and says what it was. Until the next
-   * inspection finds nothing, the pod is not secured.
+   * inspection finds nothing, the pod is not secured. Never rejects.
    */
-  inspect(): Finding[] {
+  async inspect(): Promise<Finding[]> {
     const serving = this.#serving;
     if (this.#state !== "active" || serving === undefined) return [];
     const findings: Finding[] = [];
     try {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
       for (const mend of this.#inspections(serving, findings)) mend();
+      this.#lookAtOlder(serving);
     } catch (error) {
       findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
     }
-    this.#setFlaws(findings.map(({ what }) => what));
+    if (this.#serving !== serving) return findings;
+    const failure = await this.#prove(serving);
+    if (failure !== undefined) findings.push({ kind: "handshake", what: failure });
+    if (this.#serving === serving) this.#setFlaws(findings.map(({ what }) => what));
     return findings;
   }
 
@@ -345,14 +379,57 @@ export class Enrolment {
       findings.push({ kind: "pods_entry", what: "its entry in the map of pods was wrong" });
       yield () => serving.letThrough();
     }
-    const added = serving.unserved().join(" and ");
-    if (added !== "") {
-      findings.push({ kind: "listener", what: `nobody listened on ${added}` });
-      yield () => {
-        void this.#stopServing();
-        this.#become("waiting", `nobody listens on ${added} yet`);
-      };
+    // The listeners of an enrolment that was given up a moment ago may still be there.
+    if (this.services.now() - this.#served < SETTLING_MILLISECONDS) return;
+    const wrong = serving.inspectListeners();
+    findings.push(...wrong.map((what) => ({ kind: "listener", what })));
+    if (wrong.length > 0) yield () => this.#giveUp(wrong.join("; "));
+  }
+
+  /** Serves anew: the programs stay, so the pod is held until it is active again. */
+  #giveUp(reason: string): void {
+    void this.#stopServing();
+    this.#become("waiting", reason);
+  }
+
+  /** Why a handshake with the pod's own port has failed, or failed last time and is not due again. */
+  async #prove(serving: PodServing): Promise<string | undefined> {
+    const { now } = this.services;
+    const last = this.#proof;
+    if (last?.failure === undefined && last !== undefined && now() - last.at < PROOF_MILLISECONDS) {
+      return undefined;
     }
+    const result = await serving.prove();
+    const failure = result.ok
+      ? undefined
+      : `a handshake with its own port failed: ${result.reason}`;
+    if (this.#serving !== serving) return failure;
+    this.#proof = { at: now(), time: Date.now(), failure };
+    if (failure === undefined) {
+      if (last === undefined) this.services.changed(); // it is secured now
+    } else if (last?.failure !== undefined && now() - this.#served >= REOPENING_MILLISECONDS) {
+      this.#giveUp(failure);
+    }
+    return failure;
+  }
+
+  /** Lists the connections that are older than the enrolment, and ends what must not go on. */
+  #lookAtOlder(serving: PodServing): void {
+    const older = serving.olderConnections();
+    const seconds = (this.services.now() - this.#since) / 1000;
+    const ends = older.list.flatMap((each, index) =>
+      mustEnd(each, this.#settings, seconds) ? index : []
+    );
+    const isDone = ends.length === 0 || older.end(ends);
+    for (const index of ends) {
+      log.info(isDone ? "ended {connection} of {pod}" : "cannot end {connection} of {pod}", {
+        connection: older.list[index]?.name,
+        pod: this.name,
+        why: "it is older than the enrolment, and in clear",
+      });
+    }
+    const left = isDone ? older.list.length - ends.length : older.list.length;
+    this.#older = { count: left, isComplete: older.isComplete };
   }
 
   #setFlaws(flaws: readonly string[]): void {
@@ -391,6 +468,7 @@ export class Enrolment {
     const serving = this.#serving;
     this.#serving = undefined;
     this.#certificate?.of.rest();
+    this.#proof = undefined;
     await serving?.close(drainMilliseconds);
   }
 
@@ -435,6 +513,7 @@ export class Enrolment {
     if (this.#serving === undefined || cgroup === undefined) {
       return this.#become("waiting", "wanted again");
     }
+    this.#since = this.services.now(); // what was plain meanwhile is older than this
     this.#attach(cgroup); // throws: tried again by the next step
     this.#serving.setStrictInbound(this.#settings.strictInbound);
     this.#become("active", undefined);

@@ -4,6 +4,8 @@ import type { Fault } from "../../kernel/fault.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { settingsOf } from "../rules/settings.ts";
 import { Enrolment } from "./enrolment.ts";
+import type { ProofResult } from "../../relay/messages.ts";
+import type { OlderConnection } from "../rules/older_connections.ts";
 import { NotThereYet, type PodServing } from "./pod_kernel.ts";
 
 const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
@@ -30,7 +32,9 @@ class Node {
   cgroupId = 1n;
   inUse: boolean | Error = true;
   held = ["10.0.0.1"];
-  unserved: string[] = [];
+  listenerFaults: string[] = [];
+  proof: ProofResult = { ok: true, notAfter: 0, milliseconds: 1 };
+  older: (OlderConnection & { readonly name: string })[] = [];
   faults: Fault[] = [];
   inboundFaults: Fault[] = [];
   letThrough = true;
@@ -80,7 +84,7 @@ class Node {
   }
 
   take(): string[] {
-    return this.done.splice(0).filter((each) => each !== "changed");
+    return this.done.splice(0).filter((each) => each !== "changed" && each !== "prove");
   }
 
   do(what: string): void {
@@ -108,7 +112,19 @@ class Node {
         return this.inUse;
       },
       inspectStrictInbound: () => this.inboundFaults.splice(0),
-      unserved: () => this.unserved,
+      inspectListeners: () => this.listenerFaults.splice(0),
+      prove: () => {
+        this.done.push("prove");
+        return Promise.resolve(this.proof);
+      },
+      olderConnections: () => ({
+        list: this.older,
+        isComplete: true,
+        end: (indexes) => {
+          this.do(`end ${indexes.join()}`);
+          return true;
+        },
+      }),
       close: (drain) => Promise.resolve(this.do(drain > 0 ? "drain" : "close")),
     };
   }
@@ -341,39 +357,98 @@ Deno.test("wanted again when nothing of it is open, it waits", async () => {
 
 Deno.test("what an inspection finds is mended, and is a flaw until the next one finds nothing", async () => {
   const node = await enrolled();
-  deepStrictEqual(node.enrolment.inspect(), []);
+  deepStrictEqual(await node.enrolment.inspect(), []);
   node.letThrough = false;
-  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["pods_entry"]);
+  deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), ["pods_entry"]);
   strictEqual(node.enrolment.flaws.length, 1);
   strictEqual(node.enrolment.isSettled, false);
-  deepStrictEqual(node.enrolment.inspect(), []);
+  deepStrictEqual(await node.enrolment.inspect(), []);
   strictEqual(node.enrolment.flaws.length, 0);
 
   node.take();
   node.faults = [{ kind: "link", what: "connect4 was detached" }];
-  deepStrictEqual(node.enrolment.inspect(), [{ kind: "link", what: "connect4 was detached" }]);
+  deepStrictEqual(await node.enrolment.inspect(), [{
+    kind: "link",
+    what: "connect4 was detached",
+  }]);
   deepStrictEqual(node.take(), ["attach"]);
   match(node.enrolment.reason ?? "", /connect4/);
   node.inboundFaults = [{ kind: "strict_inbound", what: "detached" }];
-  strictEqual(node.enrolment.inspect().length, 1);
-  strictEqual(node.enrolment.inspect().length, 0);
+  strictEqual((await node.enrolment.inspect()).length, 1);
+  strictEqual((await node.enrolment.inspect()).length, 0);
   node.inUse = false;
   node.letThrough = false;
-  deepStrictEqual(node.enrolment.inspect(), [], "a pod that is going has nothing to be mended");
+  deepStrictEqual(
+    await node.enrolment.inspect(),
+    [],
+    "a pod that is going has nothing to be mended",
+  );
   node.inUse = true;
 
   node.failing.set("let through", new Error("ENOMEM"));
   node.letThrough = false;
-  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["pods_entry", "unknown"]);
+  deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), [
+    "pods_entry",
+    "unknown",
+  ]);
   match(node.enrolment.flaws.join(), /ENOMEM/);
 });
 
-Deno.test("an address that the pod got later is listened on", async () => {
-  const both = { ...WANTED, addresses: ["10.0.0.1", "fd00::1"] };
-  const node = await enrolled(both);
-  node.unserved = ["fd00::1"];
-  deepStrictEqual(node.enrolment.inspect().map(({ kind }) => kind), ["listener"]);
+Deno.test("listeners that are not as they should be are opened anew, once the earlier ones are closed", async () => {
+  const node = await enrolled();
+  node.listenerFaults = ["nobody listens on fd00::1"];
+  deepStrictEqual(await node.enrolment.inspect(), [], "others may still be closing");
+  node.time += 2_000;
+  deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), ["listener"]);
   strictEqual(node.state, "waiting");
+  strictEqual(node.enrolment.reason, "nobody listens on fd00::1");
+});
+
+Deno.test("a handshake proves it every 30 s; one that fails is a flaw, and at last it is served anew", async () => {
+  const node = new Node();
+  node.proof = { ok: false, reason: "no handshake within 5 s" };
+  await node.step();
+  await node.enrolment.inspect();
+  strictEqual(node.enrolment.proved, undefined);
+  match(node.enrolment.flaws.join(), /handshake with its own port failed: no handshake/);
+  node.proof = { ok: true, notAfter: 0, milliseconds: 1 };
+  deepStrictEqual(await node.enrolment.inspect(), []);
+  strictEqual(typeof node.enrolment.proved, "number");
+
+  node.proof = { ok: false, reason: "its certificate has expired" };
+  node.time += 29_999;
+  deepStrictEqual(await node.enrolment.inspect(), [], "it is not due");
+  node.time += 1;
+  deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), ["handshake"]);
+  strictEqual(node.enrolment.proved, undefined);
+  strictEqual(node.state, "active");
+  await node.enrolment.inspect();
+  strictEqual(node.state, "waiting");
+  await node.step();
+  await node.enrolment.inspect();
+  await node.enrolment.inspect();
+  strictEqual(node.state, "active", "not again at once");
+});
+
+Deno.test("connections that are older than the enrolment are counted, and end when they must", async () => {
+  const older = (isInbound: boolean) => ({
+    isInbound,
+    port: 80,
+    peerIdentity: "spiffe://td/ns/shop/sa/db",
+    name: "a - b",
+  });
+  const node = new Node({ ...WANTED, settings: settingsOf({ "kube-gateway.io/grace": "30s" }) });
+  node.older = [older(true), older(false)];
+  await node.step();
+  strictEqual(node.enrolment.older.count, 2);
+  node.time += 30_000;
+  await node.enrolment.inspect();
+  deepStrictEqual(node.take(), ["end 0,1"]);
+
+  const strict = new Node({ ...WANTED, settings: EGRESS_STRICT });
+  strict.older = [older(true), older(false)];
+  deepStrictEqual((await strict.step()).at(-1), "end 1");
+  strictEqual(strict.enrolment.older.count, 1);
 });
 
 Deno.test("the agent's end takes everything away at once", async () => {

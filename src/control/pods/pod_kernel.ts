@@ -1,6 +1,7 @@
 /** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
 import type { Fault } from "../../kernel/fault.ts";
-import type { RelaySettings } from "../../relay/messages.ts";
+import type { ProofResult, RelaySettings } from "../../relay/messages.ts";
+import type { OlderConnection } from "../rules/older_connections.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import type { PodNamespace } from "./namespace.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
@@ -19,9 +20,22 @@ export interface PodServing {
   isInUse(): boolean;
   /** What of the two is not so, as the kernel says now. */
   inspectStrictInbound(strict: boolean): Fault[];
-  /** The pod's addresses that its namespace holds, and nobody listens on. */
-  unserved(): string[];
+  /** What is wrong with the sockets that listen for the pod: where they are, how many, and whose. */
+  inspectListeners(): string[];
+  /** Makes a mutual TLS handshake with the pod's own port, as a peer would. */
+  prove(): Promise<ProofResult>;
+  /** Connections with peers outside the tunnel that are open now. Throws a SystemError. */
+  olderConnections(): OpenConnections;
   close(drainMilliseconds: number): Promise<void>;
+}
+
+/** Connections with peers outside the tunnel. */
+export interface OpenConnections {
+  readonly list: readonly (OlderConnection & { readonly name: string })[];
+  /** False: there were more than could be listed. */
+  readonly isComplete: boolean;
+  /** Ends those of these numbers; false when this kernel cannot. Throws a SystemError. */
+  end(indexes: readonly number[]): boolean;
 }
 
 /** Where a pod is on this node: its cgroup, its namespace, its programs. */

@@ -1,14 +1,22 @@
-import { parseAddress } from "../../addresses.ts";
+import { formatAddress, parseAddress } from "../../addresses.ts";
+import { TUNNEL_PORT } from "../../constants.ts";
 import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
 import type { Fault } from "../../kernel/fault.ts";
+import {
+  endConnections,
+  listeners,
+  listeningPorts,
+  plainConnections,
+} from "../../kernel/plain_connections.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
+import { text } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
-import type { RelayCredentials, RelaySettings } from "../../relay/messages.ts";
+import type { ProofResult, RelayCredentials, RelaySettings } from "../../relay/messages.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
-import type { PodServing } from "./pod_kernel.ts";
+import type { OpenConnections, PodServing } from "./pod_kernel.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 
@@ -16,6 +24,8 @@ export interface ServingServices {
   readonly redirector: Redirector;
   readonly workers: RelayWorkers;
   readonly procRoot: string;
+  /** The SPIFFE ID that the registry names for an address in canonical text. */
+  readonly identityAt: (address: string) => string | undefined;
 }
 
 /**
@@ -27,6 +37,7 @@ export class Serving implements PodServing {
   readonly #redirector: Redirector;
   readonly #workers: RelayWorkers;
   readonly #procRoot: string;
+  readonly #identityAt: ServingServices["identityAt"];
   readonly #listeners: PodListeners;
   /** The workers have it under this name; undefined before they do. */
   #relay: number | undefined;
@@ -37,10 +48,11 @@ export class Serving implements PodServing {
     readonly wanted: WantedEnrolment,
     cgroup: string,
     readonly found: PodNamespace,
-    { redirector, workers, procRoot }: ServingServices,
+    { redirector, workers, procRoot, identityAt }: ServingServices,
   ) {
     this.#cgroup = cgroup;
     this.#procRoot = procRoot;
+    this.#identityAt = identityAt;
     this.#redirector = redirector;
     this.#workers = workers;
     this.#listeners = openListeners(found.namespace, found.held, workers.count);
@@ -111,9 +123,50 @@ export class Serving implements PodServing {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
 
-  unserved(): string[] {
+  inspectListeners(): string[] {
     const { namespace, addresses, held } = this.found;
-    return heldOf(namespace, addresses).filter((address) => !held.includes(address));
+    const wrong = heldOf(namespace, addresses).filter((address) => !held.includes(address))
+      .map((address) => `nobody listens on ${address}`);
+    const families = new Set(held.map((address) => isIpv4(parseAddress(address))));
+    const { outboundPort, sets } = this.#listeners;
+    for (
+      const [port, wanted] of [
+        [TUNNEL_PORT, held.length * sets.length],
+        [outboundPort, families.size * sets.length],
+      ] as const
+    ) {
+      const { sockets } = listeners(namespace, port);
+      if (sockets.length === wanted) continue;
+      wrong.push(`${sockets.length} sockets listen on port ${port} instead of ${wanted}`);
+    }
+    return wrong;
+  }
+
+  prove(): Promise<ProofResult> {
+    if (this.#relay === undefined) {
+      return Promise.resolve({ ok: false, reason: "it is not served" });
+    }
+    return this.#workers.prove(this.#relay);
+  }
+
+  olderConnections(): OpenConnections {
+    const { namespace } = this.found;
+    const isPeer = (address: Uint8Array) => this.#redirector.peers.has(new Uint8Array(address));
+    const { sockets, isComplete } = plainConnections(namespace, isPeer, TUNNEL_PORT);
+    const ports = sockets.length === 0 ? new Set<number>() : listeningPorts(namespace);
+    return {
+      list: sockets.map(({ local, remote }) => ({
+        isInbound: ports.has(local.port),
+        port: local.port,
+        peerIdentity: this.#identityAt(formatAddress(remote.address)),
+        name: `${text(local)} - ${text(remote)}`,
+      })),
+      isComplete,
+      end: (indexes) => {
+        const ended = sockets.filter((_, index) => indexes.includes(index));
+        return endConnections(namespace, ended).unsupported === 0;
+      },
+    };
   }
 
   adjust(settings: RelaySettings): void {

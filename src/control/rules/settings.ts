@@ -1,5 +1,10 @@
 /** What a pod's annotations ask for beside its enrolment. */
-import { ALLOW_ANNOTATION, EGRESS_ANNOTATION, INBOUND_ANNOTATION } from "../../constants.ts";
+import {
+  ALLOW_ANNOTATION,
+  EGRESS_ANNOTATION,
+  GRACE_ANNOTATION,
+  INBOUND_ANNOTATION,
+} from "../../constants.ts";
 import { quoted } from "../../names.ts";
 import { nobody, parsePolicy, type Policy } from "../../policy.ts";
 
@@ -10,6 +15,8 @@ export interface PodSettings {
   readonly strictEgress: boolean;
   /** Who may connect; undefined: every identity of the trust domain. */
   readonly policy: Policy | undefined;
+  /** How long connections that are older than the enrolment may go on in clear; undefined: for ever. */
+  readonly graceSeconds: number | undefined;
   /** What was not understood. It then means the strictest it could have meant. */
   readonly problems: readonly string[];
 }
@@ -41,13 +48,28 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
       return policy;
     }
   };
+  const graceOf = (text: string | undefined): number | undefined => {
+    if (text === undefined) return undefined;
+    const [, count, unit] = /^([0-9]{1,6})([smh])$/.exec(text) ?? [];
+    if (count !== undefined && unit !== undefined) return Number(count) * (UNITS[unit] ?? 0);
+    problems.push(
+      `annotation ${GRACE_ANNOTATION} must be a time like 30s, 10m or 2h, not ${
+        quoted(text, 40)
+      }: older connections are ended`,
+    );
+    return 0;
+  };
   return {
     strictInbound: isStrict(INBOUND_ANNOTATION),
     strictEgress: isStrict(EGRESS_ANNOTATION),
     policy: policyOf(annotations[ALLOW_ANNOTATION]),
+    graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),
     problems,
   };
 }
+
+/** In seconds. */
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
 
 export function sameSettings(a: PodSettings, b: PodSettings): boolean {
   return JSON.stringify(a) === JSON.stringify(b);

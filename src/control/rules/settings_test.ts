@@ -6,6 +6,7 @@ Deno.test("a pod without annotations is permissive, and every identity may conne
     strictInbound: false,
     strictEgress: false,
     policy: undefined,
+    graceSeconds: undefined,
     problems: [],
   });
   deepStrictEqual(settingsOf({ "kube-gateway.io/inbound": "permissive" }), settingsOf({}));

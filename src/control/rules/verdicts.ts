@@ -37,6 +37,7 @@ type Told =
   | "state"
   | "reason"
   | "flaws"
+  | "proved"
   | "isNew"
   | "addresses"
   | "settings";
@@ -48,21 +49,27 @@ export function notEnrolled(pod: Pod, why: string): Verdict {
 
 function ofEnrolment(
   pod: Pod,
-  { wanted, isWanted, state, reason, flaws, isNew, addresses, settings }: Pick<Enrolment, Told>,
+  { wanted, isWanted, state, reason, flaws, proved, isNew, addresses, settings }: Pick<
+    Enrolment,
+    Told
+  >,
   isPublished: boolean,
 ): Verdict | undefined {
   if (!isWanted) {
     return pod.secured === undefined ? undefined : notEnrolled(pod, NOT_ANNOTATED);
   }
   if (flaws.length > 0) return verdictOf(pod, "False", "Repairing", flaws.join("; "));
-  if (state === "active" && isPublished) {
+  const isProved = proved !== undefined;
+  if (state === "active" && isProved && isPublished) {
     const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
       "TCP connections with other enrolled pods are mutual TLS 1.3";
     return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems].join("; "));
   }
   // One that was secured is not while it waits, however short that is: the next look will tell.
   if (isNew && pod.secured?.status !== "True") return undefined;
-  const message = state === "active"
+  const message = state === "active" && !isProved
+    ? "no handshake with its own port has succeeded yet"
+    : state === "active"
     ? "not every node's registry may name it yet, so other pods may connect to it in clear"
     : `connections to peers are refused: ${reason ?? "enrolling"}`;
   return verdictOf(pod, "False", "Waiting", message);

@@ -31,6 +31,7 @@ const ACTIVE = {
   wanted: WANTED,
   isWanted: true,
   flaws: [] as string[],
+  proved: 1,
   state: "active",
   reason: undefined,
   isNew: false,
@@ -69,6 +70,9 @@ Deno.test("what is said of a pod", () => {
         leaving,
       ], []],
       ["leaves though it is wanted", said("True"), wanted, [{ ...leaving, isWanted: true }], [
+        "False Waiting",
+      ]],
+      ["is not proved", said("True"), wanted, [{ ...ACTIVE, proved: undefined }], [
         "False Waiting",
       ]],
       ["is wrong somewhere", said("True"), wanted, [flawed], ["False Repairing"]],
