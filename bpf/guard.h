@@ -7,7 +7,10 @@
  *   guard_egress    attached to the pod's cgroup: what its processes' sockets send
  *   guard_strict    the same, for pods with strict egress
  *
- * The relay's sockets belong to the agent's cgroup and do not come here. Behind a Service's address the guard knows no
+ *   guard_device    attached to a device of the pod's network namespace (tc): whatever leaves by it, also what no socket of
+ *                   the pod's cgroup has sent
+ *
+ * The relay's sockets belong to the agent's cgroup and do not come to the first two. Behind a Service's address the guard knows no
  * peer: that becomes a pod's on the node.
  */
 #pragma once
@@ -16,6 +19,7 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 
 /* In every namespace (include/net/flow.h). What a pod says to itself, and to its relay, leaves by it. */
 #define LOOPBACK_DEVICE 1
@@ -31,6 +35,8 @@ struct packet {
 	struct endpoint destination;
 	__u32 protocol;
 	__u32 offset; /* of the TCP or UDP header behind the IP header's first byte; 0: it has none */
+	__u32 header; /* length of the TCP or UDP header; 0: there is no telling */
+	__u8 flags;   /* of TCP */
 };
 
 /* Reads the IP header; 0: no IP, or cut short. */
@@ -89,8 +95,8 @@ static __always_inline void skip_extensions(struct __sk_buff *skb, struct packet
 	}
 }
 
-/* Reads the ports; says how many bytes the TCP or UDP header has. */
-static __always_inline __u32 read_ports(struct __sk_buff *skb, struct packet *packet)
+/* Reads the TCP or UDP header. */
+static __always_inline void read_ports(struct __sk_buff *skb, struct packet *packet)
 {
 	struct {
 		__be16 source, destination;
@@ -98,26 +104,60 @@ static __always_inline __u32 read_ports(struct __sk_buff *skb, struct packet *pa
 		__u8 length, flags;
 		__u16 rest;
 	} header = {};
-	__u32 wanted = packet->protocol == UDP ? 8 : sizeof(header);
+	__u32 start = packet->offset;
 
-	if (!packet->offset)
-		return 0;
-	if (wanted == 8) {
-		if (bpf_skb_load_bytes_relative(skb, packet->offset, &header, 8, BPF_HDR_START_NET))
-			return 0;
-	} else if (bpf_skb_load_bytes_relative(skb, packet->offset, &header, sizeof(header), BPF_HDR_START_NET)) {
-		return 0;
+	if (!start)
+		return;
+	if (packet->protocol == UDP) {
+		if (bpf_skb_load_bytes_relative(skb, start, &header, 8, BPF_HDR_START_NET))
+			return;
+		packet->header = 8;
+	} else {
+		if (bpf_skb_load_bytes_relative(skb, start, &header, sizeof(header), BPF_HDR_START_NET))
+			return;
+		packet->header = (header.length >> 4) * 4;
+		packet->flags = header.flags;
 	}
 	packet->source.port = header.source;
 	packet->destination.port = header.destination;
-	return packet->protocol == UDP ? 8 : (header.length >> 4) * 4;
 }
 
-static __always_inline void count_packet(const struct packet *packet, const struct guard_key *key, __u32 length,
-					 __u32 payload, int dropped)
+/* Reads the addresses; 0: no IP. */
+static __always_inline int read_addresses(struct __sk_buff *skb, struct packet *packet)
 {
-	struct guard_key others = {};
-	struct guard_count *count = bpf_map_lookup_elem(&guard_counts, key);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return read_ip4(skb, packet);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && read_ip6(skb, packet);
+}
+
+/* Whether a packet that goes to a peer does so outside the tunnel. The relays' own has its port on one side, and so has
+ * what another mesh's sidecar in the pod passes on for them. */
+static __always_inline int is_outside_tunnel(const struct packet *packet)
+{
+	__be16 tunnel = bpf_htons(TUNNEL_PORT);
+
+	return packet->protocol == UDP || (packet->protocol == TCP && packet->destination.port != tunnel &&
+					   packet->source.port != tunnel);
+}
+
+/* Of a packet of `length` bytes: all of it where there is no telling. */
+static __always_inline __u32 payload_of(__u32 length, const struct packet *packet)
+{
+	__u32 headers = packet->offset + packet->header;
+
+	if (!packet->header)
+		return length;
+	return length > headers ? length - headers : 0;
+}
+
+static __always_inline void count_packet(const struct packet *packet, struct guard_key *key, __u32 length,
+					 int dropped)
+{
+	struct guard_count *count;
+
+	key->peer = packet->destination.address;
+	key->protocol = packet->protocol;
+	count = bpf_map_lookup_elem(&guard_counts, key);
 
 	if (!count) {
 		struct guard_count first = {
@@ -130,6 +170,8 @@ static __always_inline void count_packet(const struct packet *packet, const stru
 		count = bpf_map_lookup_elem(&guard_counts, key);
 	}
 	if (!count) {
+		struct guard_key others = {};
+
 		others.pod = OTHER_PODS;
 		count = bpf_map_lookup_elem(&guard_counts, &others);
 	}
@@ -137,40 +179,10 @@ static __always_inline void count_packet(const struct packet *packet, const stru
 		return;
 	__sync_fetch_and_add(&count->packets, 1);
 	__sync_fetch_and_add(&count->bytes, length);
-	__sync_fetch_and_add(&count->payload, payload);
+	__sync_fetch_and_add(&count->payload, payload_of(length, packet));
 	if (dropped)
 		__sync_fetch_and_add(&count->dropped, 1);
 	count->last = bpf_ktime_get_boot_ns();
-}
-
-/* Reads a packet that goes to a peer outside the tunnel; 0: it does not. */
-static __always_inline int is_outside_tunnel(struct __sk_buff *skb, struct packet *packet, __u32 *header)
-{
-	__be16 tunnel = bpf_htons(TUNNEL_PORT);
-
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (!read_ip4(skb, packet))
-			return 0;
-	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) || !read_ip6(skb, packet)) {
-		return 0;
-	}
-	if (!bpf_map_lookup_elem(&peers, &packet->destination.address))
-		return 0;
-	skip_extensions(skb, packet);
-	if (packet->protocol != TCP && packet->protocol != UDP)
-		return 0;
-	*header = read_ports(skb, packet);
-	/* The relays' own, and what another mesh's sidecar in the pod passes on for them. */
-	return packet->protocol == UDP ||
-	       (packet->destination.port != tunnel && packet->source.port != tunnel);
-}
-
-/* Of a packet of `length` bytes: all of it where there is no telling. */
-static __always_inline __u32 payload_of(__u32 length, const struct packet *packet, __u32 header)
-{
-	if (!header)
-		return length;
-	return length > packet->offset + header ? length - packet->offset - header : 0;
 }
 
 /* The cgroup of the pod whose socket sends this, as far as the agent knows it. */
@@ -192,15 +204,17 @@ static __always_inline int guard_cgroup(struct __sk_buff *skb, int strict)
 {
 	struct packet packet = {};
 	struct guard_key key = {};
-	__u32 header = 0;
 
-	if (skb->ifindex == LOOPBACK_DEVICE || !is_outside_tunnel(skb, &packet, &header))
+	if (skb->ifindex == LOOPBACK_DEVICE || !read_addresses(skb, &packet) ||
+	    !bpf_map_lookup_elem(&peers, &packet.destination.address))
+		return 1;
+	skip_extensions(skb, &packet);
+	read_ports(skb, &packet);
+	if (!is_outside_tunnel(&packet))
 		return 1;
 	strict = strict && packet.protocol == TCP;
 	key.pod = sending_pod(skb);
-	key.peer = packet.destination.address;
-	key.protocol = packet.protocol;
-	count_packet(&packet, &key, skb->len, payload_of(skb->len, &packet, header), strict);
+	count_packet(&packet, &key, skb->len, strict);
 	return !strict;
 }
 
@@ -214,4 +228,54 @@ SEC("cgroup_skb/egress")
 int guard_strict(struct __sk_buff *skb)
 {
 	return guard_cgroup(skb, 1);
+}
+
+/* Answers a SYN that the pod's device has let in past the tunnel: what a DNAT rule in the pod has sent on to somewhere that
+ * is not the pod's own socket, where strict_inbound would have refused it. */
+static __always_inline int answers_past_tunnel(const struct packet *packet)
+{
+	__u8 syn_ack = 0x12;
+
+	return packet->protocol == TCP && (packet->flags & syn_ack) == syn_ack &&
+	       packet->source.port != bpf_htons(TUNNEL_PORT) &&
+	       !bpf_map_lookup_elem(&node_addresses, &packet->destination.address);
+}
+
+static __always_inline void count_inbound_refusal(const struct packet *packet, __u64 pod)
+{
+	struct refusal_key key = { .cgroup = pod, .reason = REFUSED_INBOUND };
+	struct refusals now = { .count = 1, .at = bpf_ktime_get_boot_ns(), .destination = packet->destination };
+	struct refusals *before = bpf_map_lookup_elem(&kernel_refusals, &key);
+
+	if (before)
+		now.count += before->count;
+	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
+}
+
+SEC("tc")
+int guard_device(struct __sk_buff *skb)
+{
+	__u32 number = skb->tc_classid; /* the filter's, not the packet's (net/sched/cls_bpf.c) */
+	struct guarded_device *device = bpf_map_lookup_elem(&guarded_devices, &number);
+	struct packet packet = {};
+	struct guard_key key = {};
+	int dropped;
+
+	if (!device || !read_addresses(skb, &packet))
+		return TC_ACT_UNSPEC;
+	skip_extensions(skb, &packet);
+	if (packet.protocol != TCP && packet.protocol != UDP)
+		return TC_ACT_UNSPEC;
+	read_ports(skb, &packet);
+	if (device->strict_inbound && answers_past_tunnel(&packet)) {
+		count_inbound_refusal(&packet, device->pod);
+		return TC_ACT_SHOT;
+	}
+	if (!is_outside_tunnel(&packet) || !bpf_map_lookup_elem(&peers, &packet.destination.address))
+		return TC_ACT_UNSPEC;
+	dropped = device->strict_egress && packet.protocol == TCP;
+	key.pod = device->pod;
+	key.device = 1;
+	count_packet(&packet, &key, skb->len - ETH_HLEN, dropped);
+	return dropped ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

@@ -110,6 +110,7 @@ enum refusal_reason {
 	REFUSED_SOCKET = 3,    /* what was dialled could not be noted at the socket */
 	REFUSED_EGRESS = 4,    /* strict egress: it would have gone in clear to somewhere inside the cluster */
 	REFUSED_RANGE = 5,     /* there may be a peer that nobody knows */
+	REFUSED_INBOUND = 6,   /* strict inbound, on the pod's device: an answer to a connection that met no tunnel */
 };
 
 struct refusal_key {
@@ -144,6 +145,13 @@ struct guard_count {
 	__u64 last;
 	struct endpoint source; /* of the first */
 	struct endpoint destination;
+};
+
+/* A pod whose device is guarded. */
+struct guarded_device {
+	__u64 pod; /* its cgroup's ID */
+	__u32 strict_egress;
+	__u32 strict_inbound;
 };
 
 /* Addresses of every enrolled pod in the cluster. Written by the agent. To connect, being there is the message;
@@ -316,3 +324,14 @@ struct {
 	__type(key, struct guard_key);
 	__type(value, struct guard_count);
 } guard_counts SEC(".maps");
+
+/* The number that a device's filter has been given to whose device it is: a filter knows no more of itself. Written by the
+ * agent, read by guard_device. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct guarded_device);
+} guarded_devices SEC(".maps");

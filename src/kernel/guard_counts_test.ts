@@ -113,7 +113,7 @@ Deno.test("what a pod sends to a peer outside the tunnel is counted, and nothing
         }], "answers to a plain connection");
 
         counts.forget(pod);
-        const udp = await client.connect("udp", other.ipv4, PORT, "DGRAM");
+        const udp = await client.connectUdp("udp", other.ipv4, PORT);
         assert.equal(await client.talk("udp", 700), "echo");
         assert.deepEqual(sorted(), [{
           ...usual,
@@ -136,7 +136,7 @@ Deno.test("with strict egress what goes to a peer outside the tunnel is counted 
         for (const [name, host] of [["v4", other.ipv4], ["v6", other.ipv6]] as const) {
           await client.connect(name, host, PORT);
           await client.connect(`${name}-tunnel`, host, TUNNEL_PORT);
-          await client.connect(`${name}-udp`, host, PORT, "DGRAM");
+          await client.connectUdp(`${name}-udp`, host, PORT);
         }
         makePeer(redirector, other.ipv4, other.ipv6);
         redirector.attach(UID, cgroup, true);

@@ -20,6 +20,7 @@ export const LAYOUT = {
   egress_rule: { size: 36, every_port: 0, count: 2, ports: 4 },
   refusal_key: { size: 16, cgroup: 0, reason: 8 },
   refusals: { size: 48, count: 0, netns_cookie: 8, at: 16, destination: 24, process: 44 },
+  guarded_device: { size: 16, pod: 0, strict_egress: 8, strict_inbound: 12 },
   guard_key: { size: 32, pod: 0, peer: 8, protocol: 24, device: 28 },
   guard_count: {
     size: 88,
@@ -52,6 +53,7 @@ export const MAPS = {
   routing_state: { key: 4, value: "routing_state" },
   node_addresses: { key: "address", value: 4 },
   kernel_refusals: { key: "refusal_key", value: "refusals" },
+  guarded_devices: { key: 4, value: "guarded_device" },
   guard_counts: { key: "guard_key", value: "guard_count" },
 } as const;
 
@@ -275,5 +277,21 @@ export function encodePod(pod: {
   if (pod.ipv4) bytes.set(pod.ipv4, LAYOUT.pod.own);
   if (pod.ipv6) bytes.set(pod.ipv6, LAYOUT.pod.own + LAYOUT.address.size);
   new DataView(bytes.buffer).setUint16(LAYOUT.pod.outbound_port, pod.outboundPort);
+  return bytes;
+}
+
+/** `struct guarded_device`. */
+export function encodeGuardedDevice(
+  { id, strictEgress, strictInbound }: {
+    readonly id: bigint;
+    readonly strictEgress: boolean;
+    readonly strictInbound: boolean;
+  },
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.guarded_device.size);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(LAYOUT.guarded_device.pod, id, true);
+  view.setUint32(LAYOUT.guarded_device.strict_egress, Number(strictEgress), true);
+  view.setUint32(LAYOUT.guarded_device.strict_inbound, Number(strictInbound), true);
   return bytes;
 }

@@ -84,9 +84,9 @@ while True:
 const CLIENT = `
 import socket, sys
 sockets = {}
-def connect(name, kind, host, port):
+def connect(name, kind, host, port, seconds):
     s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, getattr(socket, "SOCK_" + kind))
-    s.settimeout(5); s.connect((host, int(port))); sockets[name] = s
+    s.settimeout(float(seconds)); s.connect((host, int(port))); sockets[name] = s
     return str(s.getsockname()[1])
 def talk(name, count, seconds):
     s = sockets[name]; s.settimeout(float(seconds)); s.sendall(b"x" * int(count)); left = int(count)
@@ -135,8 +135,13 @@ export class TestProcess implements AsyncDisposable {
   }
 
   /** The local port, or the name of the error. */
-  connect(name: string, host: string, port: number, kind: "STREAM" | "DGRAM" = "STREAM") {
-    return this.#ask(`connect ${name} ${kind} ${host} ${port}`);
+  connect(name: string, host: string, port: number, seconds = 5): Promise<string> {
+    return this.#ask(`connect ${name} STREAM ${host} ${port} ${seconds}`);
+  }
+
+  /** The same for UDP. */
+  connectUdp(name: string, host: string, port: number): Promise<string> {
+    return this.#ask(`connect ${name} DGRAM ${host} ${port} 5`);
   }
 
   /** Sends so many bytes and waits for them to come back: "echo", or the name of the error. */

@@ -8,6 +8,7 @@ import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
+import { DeviceGuard } from "./device_guard.ts";
 import type { Fault } from "./fault.ts";
 import { GuardCounts } from "./guard_counts.ts";
 import { Hold, HOLD_PROGRAMS, removeHolds } from "./hold.ts";
@@ -32,6 +33,7 @@ export const PROGRAMS = {
   getsockname4: 31,
   getsockname6: 32,
   strict_inbound: 36,
+  guard_device: 0,
 } as const;
 
 type ProgramName = keyof typeof PROGRAMS;
@@ -73,6 +75,7 @@ export class Redirector implements Disposable {
   readonly guardCounts: GuardCounts;
   readonly refusedRanges: BpfMap;
   readonly routingState: BpfMap;
+  readonly deviceGuard: DeviceGuard;
   readonly #object: BpfObject;
   readonly #programs = new Map<ProgramName, Program>();
   /** By the pod's UID. */
@@ -109,6 +112,7 @@ export class Redirector implements Disposable {
     this.guardCounts = new GuardCounts(open("guard_counts"));
     this.refusedRanges = open("refused_ranges");
     this.routingState = open("routing_state");
+    this.deviceGuard = new DeviceGuard(this.#program("guard_device"), open("guarded_devices"));
     this.hold = new Hold(
       holdsDirectory(stateDirectory),
       open("decided"),

@@ -12,6 +12,7 @@ export const REFUSAL_REASONS = {
   3: "socket",
   4: "egress",
   5: "range",
+  6: "inbound",
 } as const;
 
 export type RefusalReason = (typeof REFUSAL_REASONS)[keyof typeof REFUSAL_REASONS];
@@ -22,7 +23,10 @@ export interface KernelRefusal {
   readonly cgroup: bigint;
   readonly reason: RefusalReason;
   readonly count: number;
-  /** The last one: the network namespace of its socket, the process's ID as the node sees it, and where it was to go. */
+  /**
+   * The last one: the network namespace of its socket, the process's ID as the node sees it, and where it was to go. Of
+   * "inbound", which no process of the pod asked for, only where the answer was to go.
+   */
   readonly last: {
     readonly namespaceCookie: bigint;
     readonly process: number;
