@@ -75,6 +75,51 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     },
   );
 
+  await t.step(
+    "a Node that is deleted and made again keeps its registry, which it owns",
+    async () => {
+      const since = Date.now();
+      const node = lab.node("node-b");
+      await lab.api.server.delete({ resource: "nodes", name: "node-b" });
+      const owners = async () => {
+        const slices = await lab.api.server.list<Slice>(SLICES, "kube-gateway");
+        const own = slices.filter(({ metadata: { name } }) => name.startsWith("registry-node-b"));
+        return own.map(({ metadata }) => metadata.ownerReferences?.[0]?.uid ?? "none").join();
+      };
+      let last = "";
+      const become = (wanted: string, milliseconds: number) =>
+        until(
+          async () => (last = await owners()) === wanted,
+          milliseconds,
+          () => `the owners of node-b's slices are ${last}`,
+        );
+      await become("none,none", 5_000);
+      await lab.api.addNode(node);
+      const { metadata: { uid } } = await lab.api.server.get<Slice>({
+        resource: "nodes",
+        name: "node-b",
+      });
+      // A Node that is not there is looked for every ten seconds.
+      await become(`${uid},${uid}`, 15_000);
+      await lab.waitEnrolled(api);
+      await waitSecured(lab, api, "True", "Enrolled", /./);
+      const writes = await lab.api.server.requests({
+        path: /registry-node-b|endpointslices$/,
+        since,
+      });
+      const own = writes.filter(({ user, verb }) =>
+        user.endsWith("-agent") && ["create", "patch", "delete"].includes(verb)
+      );
+      assert(own.length <= 8, `${own.length} writes: ${JSON.stringify(own)}`);
+      // At once: what the old Node's UID owns is collected, and made again with the new one.
+      await lab.api.server.delete({ resource: "nodes", name: "node-b" });
+      await lab.api.addNode(node);
+      const again = await lab.api.server.get<Slice>({ resource: "nodes", name: "node-b" });
+      await become(`${again.metadata.uid},${again.metadata.uid}`, 15_000);
+      await lab.waitEnrolled(api);
+    },
+  );
+
   await t.step("a pod that cannot be enrolled is refused, with the reason", async () => {
     await host.annotate("true");
     await waitSecured(lab, host, "False", "Refused", /hostNetwork/);
@@ -170,8 +215,9 @@ Deno.test("a pod whose certificate is denied is held, says why, and is not asked
 interface Slice {
   metadata: {
     name: string;
+    uid: string;
     labels: Record<string, string>;
-    ownerReferences?: { kind: string; name: string }[];
+    ownerReferences?: { kind: string; name: string; uid: string }[];
   };
   endpoints?: unknown[];
 }

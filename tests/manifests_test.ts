@@ -7,8 +7,9 @@ import { parseCommandLine } from "../src/commands/command_line.ts";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
 import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
 import { LEASE } from "../src/signer/signer.ts";
-import type { AdmissionRequest } from "./lab/api_server/admission.ts";
+import type { AdmissionRequest, ListObjects } from "./lab/api_server/admission.ts";
 import { REPOSITORY, V8_FLAGS } from "./lab/agent.ts";
+import type { KubeObject } from "./lab/api_server/objects.ts";
 import admit from "./lab/api_server/policies.ts";
 import { type Manifest, manifests } from "./lab/cluster_api.ts";
 import { typeProblems } from "./lab/openapi.ts";
@@ -45,9 +46,14 @@ Deno.test("what a manifest needs is there, and what an agent speaks by is delete
   // `kubectl delete -f` goes in the same order: the namespace's end is seen first, the account goes last.
   assert.equal(all[0]?.kind, "Namespace");
   assert.deepEqual(
-    all.slice(-3).map(({ kind, metadata: { name } }) => `${kind} ${name}`),
-    ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
-      .map((kind) => `${kind} kube-gateway-agent`),
+    all.slice(-5).map(({ kind, metadata: { name } }) => `${kind} ${name}`),
+    [
+      "ServiceAccount kube-gateway-agent",
+      "ClusterRole kube-gateway-agent",
+      "ClusterRoleBinding kube-gateway-agent",
+      "ValidatingAdmissionPolicy kube-gateway-uninstall",
+      "ValidatingAdmissionPolicyBinding kube-gateway-uninstall",
+    ],
   );
   for (const { roleRef, subjects } of ofKind<Binding>("ClusterRoleBinding", "RoleBinding")) {
     assert(seen.has(`${roleRef.kind} ${roleRef.name}`));
@@ -232,6 +238,47 @@ interface Role extends Manifest {
   rules: { apiGroups: string[]; resources: string[]; resourceNames?: string[]; verbs: string[] }[];
 }
 
+Deno.test("while a node's part of the registry is there, the namespace and the agents' rights stay", () => {
+  const administrator = { user: ADMINISTRATOR, operation: "DELETE", namespace: "" };
+  const rbac = { group: "rbac.authorization.k8s.io", name: "kube-gateway-agent" };
+  const protectedOnes: object[] = [
+    { resource: "namespaces", name: "kube-gateway" },
+    { resource: "serviceaccounts", name: "kube-gateway-agent", namespace: GATEWAY_NAMESPACE },
+    { resource: "clusterroles", ...rbac },
+    { resource: "clusterrolebindings", ...rbac },
+    { resource: "roles", ...rbac, namespace: GATEWAY_NAMESPACE },
+    { resource: "rolebindings", ...rbac, namespace: GATEWAY_NAMESPACE },
+  ];
+  const others: object[] = [
+    { resource: "namespaces", name: "shop" },
+    { resource: "serviceaccounts", name: "kube-gateway-agent", namespace: "shop" },
+    { resource: "serviceaccounts", name: "kube-gateway-signer", namespace: GATEWAY_NAMESPACE },
+    { ...rbac, resource: "clusterroles", name: "kube-gateway-signer" },
+    {
+      group: "apps",
+      resource: "daemonsets",
+      name: "kube-gateway-agent",
+      namespace: GATEWAY_NAMESPACE,
+    },
+  ];
+  const slice = sliceOf("node-a") as unknown as KubeObject;
+  const list = (...slices: KubeObject[]): ListObjects => (apiVersion, kind) =>
+    kind === "EndpointSlice"
+      ? slices
+      : all.filter((one) => one.apiVersion === apiVersion && one.kind === kind) as never[];
+  const judge = (write: object, ...slices: KubeObject[]) =>
+    admit({ ...WRITE, ...administrator, ...write } as AdmissionRequest, list(...slices));
+  for (const write of protectedOnes) {
+    assert.match(judge(write, slice)?.message ?? "", /are still taking back/);
+    assert.equal(judge(write), undefined, "no node has a part any more");
+    assert.equal(
+      judge(write, { ...slice, metadata: { ...slice.metadata, labels: {} } }),
+      undefined,
+    );
+  }
+  for (const write of others) assert.equal(judge(write, slice), undefined, JSON.stringify(write));
+});
+
 interface NetworkPolicy extends Manifest {
   spec: {
     podSelector: { matchLabels?: Record<string, string> };
@@ -308,5 +355,5 @@ function check(name: string, write: object, refused: RegExp | undefined): void {
   const request: object = { ...WRITE, ...write };
   const why = admit(request as AdmissionRequest);
   if (refused === undefined) assert.equal(why, undefined, name);
-  else assert.match(why ?? "(allowed)", refused, name);
+  else assert.match(why?.message ?? "(allowed)", refused, name);
 }

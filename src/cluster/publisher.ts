@@ -1,23 +1,20 @@
-import * as v from "valibot";
-import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
+import { GATEWAY_NAMESPACE } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
+import { errorText } from "../kubernetes/errors.ts";
 import { pause } from "../kubernetes/pace.ts";
 import { logger } from "../log.ts";
 import type { ClusterProblem } from "./cluster.ts";
 import { type EndpointSliceObject, type RegistryEntry, slicesOf } from "./registry.ts";
-import {
-  type PresentSlice,
-  presentSlice,
-  type SliceChange,
-  sliceChanges,
-} from "./registry_changes.ts";
+import { type PresentSlice, presentSlice, type SliceChange } from "./registry_changes.ts";
+import { SliceWriter } from "./slice_writer.ts";
 
 const log = logger("registry");
 
 /** How long a publisher waits for what, in milliseconds. */
 export interface PublisherDelays {
-  /** Until what the watch shows is put right: it may still be behind our own writes. */
+  /** Until what others have made of the slices is put right, the first time. */
+  readonly swift: number;
+  /** Until what the watch shows is put right when it may only be behind our own writes; then twice as long, and so on. */
   readonly settle: number;
   /** The longest between two repairs of what is undone again and again. */
   readonly longestSettle: number;
@@ -44,27 +41,22 @@ export interface PublisherDelays {
  *      └───────────────────── written ─────────────────────┘    └── it is time ────┘
  */
 export class RegistryPublisher {
-  readonly #api: Pick<KubernetesApi, "request">;
+  readonly #writer: SliceWriter;
   readonly #nodeName: string;
   readonly #delays: PublisherDelays;
   #state: "resting" | "writing" | "pausing" | "closed" = "resting";
   #wanted: readonly EndpointSliceObject[] | undefined;
   /** Resolved when `#wanted` is written, or something else is wanted. */
   #written = Promise.withResolvers<void>();
-  /** What the API server has, by name, as far as we know; undefined when it must be asked. */
-  #present: ReadonlyMap<string, PresentSlice> | undefined;
   /** What the watch shows. */
   #observed: ReadonlyMap<string, PresentSlice> | undefined;
-  /** The UID of our Node; empty when there is none, undefined while that is not known. */
-  #ownerUid: string | undefined;
-  /** Names that somebody else's objects have. */
-  readonly #taken = new Set<string>();
   /** How often in a row others have undone what was written, and when last. */
   #undone = { times: 0, at: -Infinity };
   #failure: string | undefined;
   #writingSince = 0;
   #running: Promise<void> = Promise.resolve();
   #look: ReturnType<typeof setTimeout> | undefined;
+  #lookAt = 0;
   #recheck: ReturnType<typeof setTimeout> | undefined;
   readonly #stop = new AbortController();
 
@@ -73,7 +65,7 @@ export class RegistryPublisher {
     nodeName: string,
     delays: PublisherDelays = DELAYS,
   ) {
-    this.#api = api;
+    this.#writer = new SliceWriter(api, nodeName, this.#stop.signal);
     this.#nodeName = nodeName;
     this.#delays = delays;
   }
@@ -116,7 +108,7 @@ export class RegistryPublisher {
           `it is put right every ${Math.ceil(this.#settle / 1000)} s`,
       );
     }
-    for (const name of this.#taken) {
+    for (const name of this.#writer.taken) {
       messages.push(
         `EndpointSlice ${GATEWAY_NAMESPACE}/${name} is not labelled as this node's: this node's ` +
           "part has another name meanwhile; find out who has made it, and delete it",
@@ -149,13 +141,13 @@ export class RegistryPublisher {
       const wanted = this.#wanted ?? [];
       this.#writingSince = performance.now();
       try {
-        await this.#bringAbout(wanted);
+        await this.#writer.bringAbout(wanted);
         failures = 0;
         this.#failure = undefined;
         if (wanted === this.#wanted) break;
       } catch (error) {
         if (signal.aborted) return;
-        this.#present = undefined; // somebody else may have written, or our write may have arrived
+        this.#writer.believe(undefined); // somebody else may have written, or our write may have arrived
         this.#state = "pausing";
         await pause(this.#fail(error, failures++), signal).catch(() => {}); // closed meanwhile
         if (signal.aborted) return;
@@ -168,7 +160,7 @@ export class RegistryPublisher {
     const { ownerless, recheck } = this.#delays;
     this.#recheck = setTimeout(
       () => this.#lookAtAll(),
-      this.#ownerUid === "" ? ownerless : recheck,
+      this.#writer.isOwnerless ? ownerless : recheck,
     );
     this.#lookSoon(); // what was observed meanwhile
   }
@@ -190,163 +182,60 @@ export class RegistryPublisher {
   /** How long what the watch shows is left alone: longer each time that it was undone. */
   get #settle(): number {
     const { settle, longestSettle } = this.#delays;
-    return Math.min(settle * 2 ** this.#undone.times, longestSettle);
+    return Math.min(settle * 2 ** Math.max(0, this.#undone.times - 1), longestSettle);
+  }
+
+  /** What would have to be written if the watch showed what is there now. */
+  #differences(): SliceChange[] {
+    const [wanted, observed] = [this.#wanted, this.#observed];
+    if (wanted === undefined || observed === undefined) return [];
+    return this.#writer.differences(wanted, observed);
   }
 
   #lookSoon(): void {
     if (this.#state !== "resting" || this.#wanted === undefined) return;
     if (performance.now() - this.#undone.at > this.#delays.calm) this.#undone.times = 0;
-    this.#look ??= setTimeout(() => {
+    const isOthers = this.#differences().some(({ name }) =>
+      !this.#writer.isFormer(name, this.#observed?.get(name))
+    );
+    const wait = isOthers && this.#undone.times === 0 ? this.#delays.swift : this.#settle;
+    const at = performance.now() + wait;
+    if (this.#look !== undefined && this.#lookAt <= at) return;
+    clearTimeout(this.#look);
+    this.#lookAt = at;
+    this.#look = setTimeout(() => {
       this.#look = undefined;
       this.#compare();
-    }, this.#settle);
+    }, wait);
   }
 
   #compare(): void {
-    const [wanted, observed] = [this.#wanted, this.#observed];
-    if (this.#state !== "resting" || wanted === undefined || observed === undefined) return;
-    const changes = sliceChanges(wanted, observed, this.#ownerUid, this.#taken);
+    if (this.#state !== "resting") return;
+    const changes = this.#differences();
     if (changes.length === 0) return;
     this.#undone = { times: this.#undone.times + 1, at: performance.now() };
     log.warn("somebody else has changed the registry of {node} ({slices}): it is put right", {
       node: this.#nodeName,
       slices: changes.map(({ name }) => name).join(", ").slice(0, 500),
     });
-    this.#present = observed;
+    this.#writer.believe(this.#observed);
     this.#write();
   }
 
   #lookAtAll(): void {
     if (this.#wanted === undefined) return;
     if (performance.now() - this.#undone.at > this.#delays.calm) this.#undone.times = 0;
-    this.#taken.clear();
-    this.#present = this.#observed;
+    this.#writer.forgetTaken();
+    this.#writer.believe(this.#observed);
     this.#write();
   }
-
-  async #bringAbout(wanted: readonly EndpointSliceObject[]): Promise<void> {
-    if (wanted.length > 0) await this.#readOwner();
-    for (let round = 0; round < ROUNDS; round++) {
-      this.#present ??= await this.#read();
-      const changes = sliceChanges(wanted, this.#present, this.#ownerUid, this.#taken);
-      if (await this.#make(changes)) return;
-    }
-    throw new Error("others write under the same names at the same time");
-  }
-
-  /**
-   * @returns false when the API server has something else than was thought: it must be looked at again.
-   * @throws the first failure, when all was tried that does not depend on another that has failed.
-   */
-  async #make(changes: readonly SliceChange[]): Promise<boolean> {
-    const present = new Map(this.#present);
-    this.#present = present;
-    const failed = new Map<string, unknown>();
-    for (const change of changes) {
-      const { name, slice, after } = change;
-      const cause = after.find((other) => failed.has(other));
-      if (cause !== undefined) {
-        failed.set(name, failed.get(cause));
-        continue;
-      }
-      try {
-        await this.#makeOne(change);
-        if (slice === undefined) present.delete(name);
-        else present.set(name, this.#asPresent(name, slice));
-      } catch (error) {
-        if (isStatus(error, 409) || isStatus(error, 404)) {
-          this.#present = await this.#read();
-          const isForeign = isStatus(error, 409) && !this.#present.has(name);
-          if (isForeign) this.#taken.add(name);
-          else if (isStatus(error, 404) && !change.isPresent) throw error; // no such namespace
-          return false;
-        }
-        failed.set(name, error);
-      }
-    }
-    for (const error of failed.values()) throw error;
-    return true;
-  }
-
-  async #makeOne({ name, slice, isPresent }: SliceChange): Promise<void> {
-    if (slice === undefined) {
-      await this.#request("DELETE", `${SLICES}/${name}`).catch((error) => {
-        if (!isStatus(error, 404)) throw error;
-      });
-      return;
-    }
-    const metadata = {
-      ...slice.metadata,
-      name,
-      ...(this.#ownerUid === undefined ? {} : { ownerReferences: this.#owners() }),
-    };
-    const body = { ...slice, metadata };
-    // Whole lists are replaced, and nobody else writes these: no version is needed.
-    if (isPresent) await this.#request("PATCH", `${SLICES}/${name}`, { body, contentType: MERGE });
-    else await this.#request("POST", SLICES, { body });
-  }
-
-  #asPresent(name: string, slice: EndpointSliceObject): PresentSlice {
-    const metadata = { ...slice.metadata, name, ownerReferences: this.#owners() };
-    return presentSlice({ ...slice, metadata });
-  }
-
-  /** The Node that the slices go with: Kubernetes' garbage collector removes what it owned. */
-  #owners(): object[] {
-    const uid = this.#ownerUid ?? "";
-    return uid === "" ? [] : [{ apiVersion: "v1", kind: "Node", name: this.#nodeName, uid }];
-  }
-
-  async #read(): Promise<ReadonlyMap<string, PresentSlice>> {
-    const query = { labelSelector: `${REGISTRY_LABEL}=${this.#nodeName}` };
-    const { items } = v.parse(ListSchema, await this.#request("GET", SLICES, { query }));
-    return new Map((items ?? []).map(presentSlice).map((slice) => [slice.name, slice]));
-  }
-
-  /** Anew for each write: a Node that was deleted and made again has another UID. */
-  async #readOwner(): Promise<void> {
-    try {
-      const node = v.parse(
-        NodeSchema,
-        await this.#request("GET", `/api/v1/nodes/${this.#nodeName}`),
-      );
-      this.#ownerUid = node.metadata.uid;
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error; // nobody answers: nor would he take the slices
-      if (isStatus(error, 404)) this.#ownerUid = "";
-      log.debug("the registry of {node} goes without its Node: {error}", {
-        node: this.#nodeName,
-        error: error.message,
-      });
-    }
-  }
-
-  #request(
-    method: string,
-    path: string,
-    options: { body?: unknown; contentType?: string; query?: Record<string, string> } = {},
-  ): Promise<unknown> {
-    return this.#api.request(method, path, { ...options, signal: this.#stop.signal });
-  }
 }
-
-function isStatus(error: unknown, status: number): boolean {
-  return error instanceof ApiError && error.status === status;
-}
-
-const NodeSchema = v.object({ metadata: v.object({ uid: v.string() }) });
-const ListSchema = v.object({ items: v.nullish(v.array(v.unknown())) });
-
-const SLICES = `/apis/discovery.k8s.io/v1/namespaces/${GATEWAY_NAMESPACE}/endpointslices`;
-const MERGE = "application/merge-patch+json";
-
-/** Looks at what the API server has within one attempt, before it counts as a failure. */
-const ROUNDS = 4;
 
 /** Once is a mistake, twice an accident. */
 const SUSPICIOUS = 3;
 
 const DELAYS: PublisherDelays = {
+  swift: 20,
   settle: 1_000,
   longestSettle: 60_000,
   retry: 250,

@@ -48,6 +48,7 @@ export class NodeControl {
   objects: ClusterObjects | undefined;
   desired: Desired | undefined;
   #begun = false;
+  #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
@@ -82,7 +83,7 @@ export class NodeControl {
 
   changed(objects: ClusterObjects): void {
     this.objects = objects;
-    if (this.#begun) this.#reconcile(objects);
+    if (this.#begun && !this.#isEnding) this.#reconcile(objects);
   }
 
   begin(): void {
@@ -107,6 +108,7 @@ export class NodeControl {
 
   /** Leaves with every pod, or leaves them held. */
   async end(isLast: boolean): Promise<void> {
+    this.#isEnding = true; // its own last words are a change, which must not be answered by publishing again
     clearTimeout(this.#telling);
     this.audit.stop();
     if (!isLast) return this.enrolments.pause();
@@ -183,6 +185,7 @@ export class NodeControl {
 
   /** What many pods become at once is told at once: the registry first, users when it has it. */
   #tellSoon(): void {
+    if (this.#isEnding) return;
     this.#telling ??= setTimeout(() => {
       this.#telling = undefined;
       this.#tell();

@@ -32,7 +32,7 @@ export class ClusterApi implements PodStore {
     });
     const cluster = new ClusterApi(server);
     for (const manifest of await manifests()) await server.apply(manifest);
-    for (const node of nodes) await cluster.#addNode(node);
+    for (const node of nodes) await cluster.addNode(node);
     return cluster;
   }
 
@@ -99,13 +99,8 @@ export class ClusterApi implements PodStore {
     return status?.conditions?.find(({ type }) => type === SECURED_CONDITION);
   }
 
-  async #ensureNamespace(name: string): Promise<void> {
-    if (this.#known.has(name)) return;
-    this.#known.add(name);
-    await this.server.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
-  }
-
-  async #addNode({ name, number }: Node): Promise<void> {
+  /** Makes the Node object, as kubelet does when it finds none. */
+  async addNode({ name, number }: Node): Promise<void> {
     const podCIDRs = [`10.77.${number}.0/24`, `fd77:${number.toString(16)}::/64`];
     const addresses = [nodeIpv4(number), nodeIpv6(number)].map((address) => ({
       type: "InternalIP",
@@ -119,6 +114,12 @@ export class ClusterApi implements PodStore {
     });
     this.#nodeUids.set(name, String(uid));
     await this.server.patch({ resource: "nodes", name }, { status: { addresses } }, "status");
+  }
+
+  async #ensureNamespace(name: string): Promise<void> {
+    if (this.#known.has(name)) return;
+    this.#known.add(name);
+    await this.server.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
   }
 }
 

@@ -1,6 +1,8 @@
 import type { KubeObject } from "./objects.ts";
 import type { Target } from "./operations.ts";
+import { resourceOfKind } from "./resources.ts";
 import { StatusError } from "./status.ts";
+import type { Store } from "./store.ts";
 import type { UserInfo } from "./users.ts";
 
 /** What an admission rule is asked about. */
@@ -19,22 +21,39 @@ export interface AdmissionRequest {
   oldObject?: KubeObject;
 }
 
-/** The default export of a module that the server is started with: why it refuses, or undefined. */
-export type Admission = (request: AdmissionRequest) => string | undefined;
+/** What is on the server at that moment, for rules that look at other objects. */
+export type ListObjects = (apiVersion: string, kind: string, namespace: string) => KubeObject[];
 
-/** @throws {StatusError} 422, as a ValidatingAdmissionPolicy without a reason of its own. */
+export interface Refusal {
+  /** Of the Status: "Invalid" or "Forbidden". */
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** The default export of a module that the server is started with: why it refuses, or undefined. */
+export type Admission = (request: AdmissionRequest, list?: ListObjects) => Refusal | undefined;
+
+/** @throws {StatusError} 422, or 403 where a ValidatingAdmissionPolicy has that reason. */
 export function admit(
   admission: Admission | undefined,
   operation: AdmissionRequest["operation"],
   { resource: { group, plural: resource }, subresource, namespace, name, user }: Target,
   object: KubeObject | undefined,
   oldObject: KubeObject | undefined,
+  store: Store,
 ): void {
+  const list: ListObjects = (apiVersion, kind, namespace) =>
+    store.collection(resourceOfKind(apiVersion, kind)).sorted(namespace).map(({ object }) =>
+      object
+    );
   const request = { operation, user, group, resource, subresource, namespace, name };
-  const why = admission?.({ ...request, object, oldObject });
+  const why = admission?.({ ...request, object, oldObject }, list);
   if (why === undefined) return;
   const qualified = group === "" ? resource : `${resource}.${group}`;
-  const message =
-    `${qualified} "${name}" is forbidden: ValidatingAdmissionPolicy denied request: ${why}`;
-  throw new StatusError(422, "Invalid", message, { name, group, kind: resource });
+  const message = `${qualified} "${name}" is forbidden: ValidatingAdmissionPolicy ${why.message}`;
+  throw new StatusError(why.reason === "Forbidden" ? 403 : 422, why.reason, message, {
+    name,
+    group,
+    kind: resource,
+  });
 }

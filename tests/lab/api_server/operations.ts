@@ -109,7 +109,7 @@ export class Operations {
     if ((resourceVersion ?? metadata.resourceVersion) !== metadata.resourceVersion) {
       throw conflict(resource, name);
     }
-    admit(this.admission, "DELETE", target, undefined, object);
+    admit(this.admission, "DELETE", target, undefined, object, this.store);
     if (resource.plural === "namespaces") return this.#terminate(target, object);
     const grace = gracePeriod(resource, object, options);
     if (grace === 0 && (metadata.finalizers ?? []).length === 0) {
@@ -164,7 +164,7 @@ export class Operations {
     const { resource } = write;
     validateMetadata(resource, object, old);
     rulesOf(resource).validate?.(object, { ...write, user });
-    admit(this.admission, operation, write, object, old);
+    admit(this.admission, operation, write, object, old, this.store);
     if (old !== undefined && same(object, old)) return this.get(write); // Nothing new, no event.
     const { deletionTimestamp, finalizers = [], deletionGracePeriodSeconds = 0 } = object.metadata;
     if (deletionTimestamp && finalizers.length === 0 && deletionGracePeriodSeconds === 0) {
