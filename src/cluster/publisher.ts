@@ -1,8 +1,9 @@
 import * as v from "valibot";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { ApiError, errorText } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
+import { errorText } from "../error_text.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import { pause } from "../waiting.ts";
 import { logger } from "../log.ts";
 import type { ClusterProblem } from "./cluster.ts";
 import { type EndpointSliceObject, type RegistryEntry, slicesOf } from "./registry.ts";
@@ -316,7 +317,7 @@ export class RegistryPublisher {
       if (isStatus(error, 404)) this.#ownerUid = "";
       log.debug("the registry of {node} goes without its Node: {error}", {
         node: this.#nodeName,
-        error: error.message,
+        error: errorText(error),
       });
     }
   }

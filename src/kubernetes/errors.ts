@@ -34,5 +34,3 @@ export function retryAfterMilliseconds(error: unknown): number {
   if (!(error instanceof ApiError)) return 0;
   return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);
 }
-
-export { errorText } from "../error_text.ts";

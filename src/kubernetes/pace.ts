@@ -53,5 +53,3 @@ export class Pace {
     for (const wake of this.#wakers) wake();
   }
 }
-
-export { pause } from "../waiting.ts";
