@@ -28,7 +28,8 @@ export function isOutage(error: unknown): boolean {
 }
 
 /**
- * What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire.
+ * retryAfterMilliseconds is how long the API server has asked to wait, at most 30 s: certificates
+ * expire.
  */
 export function retryAfterMilliseconds(error: unknown): number {
   if (!(error instanceof ApiError)) return 0;
