@@ -92,7 +92,7 @@ Deno.test("a request that is not for a pod on the requester's node is denied, wi
     ["failed pod", "agent-a", failed, /^PodFinished/],
     ["hostNetwork pod", "agent-a", host, /^HostNetwork/],
     ["unscheduled pod", "agent-a", pending, /^PodOnOtherNode .*no node yet/],
-    ["no node claim", "unbound", {}, /^NoNodeClaim .*older than/],
+    ["no node claim", "unbound", {}, /^NoNodeClaim .*before 1\.30/],
     ["requester not the agent", "web", {}, /^WrongRequester .*shop:web/],
     ["another pod's address", "agent-a", at("10.1.0.6"), /^AddressMismatch/],
     ["an address more", "agent-a", at("10.1.0.5,fd00::5"), /^AddressMismatch/],

@@ -1,6 +1,6 @@
 import { SECURED_CONDITION } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { errorText } from "../kubernetes/errors.ts";
+import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import type { SecuredCondition } from "./objects.ts";
 import type { Verdict } from "./verdict.ts";

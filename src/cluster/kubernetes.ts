@@ -1,7 +1,7 @@
 import * as v from "valibot";
+import { errorText } from "../error_text.ts";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { errorText } from "../kubernetes/errors.ts";
 import { type WatchedList, watchList, type WatchOptions } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "./registry.ts";
@@ -226,7 +226,7 @@ class KubernetesCluster implements Cluster {
       this.#tell?.();
     } catch (error) {
       log.error("a change of the cluster's objects could not be handled: {error}", {
-        error: String(error),
+        error: errorText(error),
       });
     }
   }

@@ -1,7 +1,7 @@
 import { GATEWAY_NAMESPACE } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
-import { errorText } from "../kubernetes/errors.ts";
-import { pause } from "../kubernetes/pace.ts";
+import { errorText } from "../error_text.ts";
+import { pause } from "../waiting.ts";
 import { logger } from "../log.ts";
 import type { ClusterProblem } from "./cluster.ts";
 import { type EndpointSliceObject, type RegistryEntry, slicesOf } from "./registry.ts";

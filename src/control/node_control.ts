@@ -1,3 +1,4 @@
+import { errorText } from "../error_text.ts";
 import type { Cluster, ClusterObjects } from "../cluster/cluster.ts";
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
@@ -117,13 +118,15 @@ export class NodeControl {
     await this.enrolments.stop();
     if (!this.#settled) return; // what an earlier agent published is not ours to judge
     await within(LAST_WORDS_MILLISECONDS, cluster.publish([])).catch((error) =>
-      log.error("the registry may still name this node's pods: {error}", { error: String(error) })
+      log.error("the registry may still name this node's pods: {error}", {
+        error: errorText(error),
+      })
     );
   }
 
   #reconcile(objects: ClusterObjects): void {
     this.#bringAbout(objects).catch((error) =>
-      log.error("reconciling failed: {error}", { error: String(error) })
+      log.error("reconciling failed: {error}", { error: errorText(error) })
     );
   }
 
@@ -198,7 +201,7 @@ export class NodeControl {
     if (objects === undefined || desired === undefined) return;
     if (this.#settled && objects.complete) {
       cluster.publish(this.#entries(desired)).catch((error) =>
-        log.warn("the registry is not written yet: {error}", { error: String(error) })
+        log.warn("the registry is not written yet: {error}", { error: errorText(error) })
       );
     }
     const now = performance.now();

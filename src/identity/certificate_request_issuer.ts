@@ -96,7 +96,7 @@ async function requestCertificate(
   csr: Uint8Array,
   signal: AbortSignal,
 ): Promise<Uint8Array<ArrayBuffer>[]> {
-  // Our own name: a request whose answer was lost is not filed twice.
+  // The name is made here, so that a request whose answer was lost is not filed twice.
   const name = `kube-gateway-${crypto.randomUUID()}`;
   const body = {
     apiVersion: "certificates.k8s.io/v1",
@@ -145,8 +145,8 @@ async function requestCertificate(
 }
 
 /**
- * What fails because the API server is away is tried again until the signal; the client sets the
- * pace.
+ * persistently repeats an attempt that fails because the API server is away, until the signal; the
+ * client sets the pace.
  */
 async function persistently<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
@@ -169,12 +169,15 @@ function chainOf(base64: string): Uint8Array<ArrayBuffer>[] {
 }
 
 /**
- * Each try files a request that stays for hours: when the signer is away, rather few that wait
- * long.
+ * The deadline is long because each try files a request that stays for hours: when the signer is
+ * away, a few that wait long are better than many.
  */
 const DEADLINE_MILLISECONDS = 300_000;
 
-/** The API server's own limit (certificates.k8s.io/v1); less is the signer's to know. */
+/**
+ * MIN_EXPIRATION_SECONDS is the least that the API server takes (certificates.k8s.io/v1); a shorter
+ * life is the signer's to know.
+ */
 const MIN_EXPIRATION_SECONDS = 600;
 
 /** Leaf and intermediates, base64 of PEM: a few kilobytes. */

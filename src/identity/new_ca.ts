@@ -11,7 +11,7 @@ export async function newCa(trustDomain: string): Promise<{ key: string; certifi
     keys,
     name: "CN=kube-gateway CA",
     serialNumber: newSerial(),
-    // Those who share the CA need not agree on the time to the second.
+    // The clocks of those who share the CA need not agree to the second.
     notBefore: new Date(now - HOUR),
     notAfter: new Date(now + CA_LIFETIME),
     signingAlgorithm: ECDSA_P256,

@@ -44,8 +44,8 @@ export class FollowedBundle {
   }
 
   /**
-   * What `use` makes of the roots; while it finds none that fits (`unknown_root`), one may still
-   * come.
+   * retried returns what `use` makes of the roots. While it finds none that fits (`unknown_root`),
+   * the next change of the bundle is waited for.
    */
   async retried<T>(use: (roots: readonly Uint8Array[]) => T, signal: AbortSignal): Promise<T> {
     for (;;) {

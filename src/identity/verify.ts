@@ -11,8 +11,8 @@ export interface PeerIdentity extends SpiffeIdentity {
 }
 
 /**
- * Decides whether a leaf certificate is a pod's X.509-SVID of our trust domain, and whose.
- * Everything about the leaf itself; chain, signature and time are OpenSSL's to verify, before this.
+ * identityOfLeaf decides whether a leaf certificate is a pod's X.509-SVID of our trust domain, and
+ * whose. It judges the leaf itself; OpenSSL has verified chain, signature and time before.
  *
  * Rules: SPIFFE X509-SVID 2 (one URI SAN), 4.1 to 4.4 (constraints and usages) and 5.2 (leaf
  * validation), RFC 5280 4.2.1.6 (critical SAN when the subject is empty). Stricter in two points,
@@ -33,8 +33,7 @@ export function identityOfLeaf(facts: LeafFacts, trustDomain: string): PeerIdent
 
 /**
  * The outbound side's rule: the server must be the pod that the registry names for the address that
- * the application asked for, `address` in canonical text. The address chooses what to expect; this
- * decides.
+ * the application asked for (`address`, canonical text). The address only chooses what to expect.
  *
  * @throws {IdentityError} `identity_mismatch` or `address_mismatch`.
  */
@@ -47,10 +46,10 @@ export function requireServer(
 }
 
 /**
- * The inbound side's rule: the client address in OPEN, in canonical text, must be one of the client
- * certificate's IP SANs, so that nobody can lend himself another pod's address; and when our
- * registry names an identity for that address it must be the same. `registered` is undefined when
- * the registry does not know the address (yet): the certificate alone proves it then.
+ * The inbound side's rule: the client address in OPEN (canonical text) must be one of the client
+ * certificate's IP SANs, so that no client can claim another pod's address; and when our registry
+ * names an identity for that address, it must be the same. `registered` is undefined while the
+ * registry does not know the address: the certificate alone proves it then.
  *
  * @throws {IdentityError} `address_mismatch` or `identity_mismatch`.
  */

@@ -20,9 +20,9 @@ export interface Expected {
 }
 
 /**
- * Judges what a signer has issued by what peers will ask of it, so that a pod never serves with a
- * certificate that they refuse: for our key, the pod's identity and addresses, valid now, and
- * leading to a root of the bundle.
+ * verifyIssued judges an issued certificate as peers will, so that a pod never serves with one that
+ * they refuse: it is for our key, has the pod's identity and addresses, is valid now, and leads to
+ * a root of the bundle.
  *
  * @throws {IssuingError} `bad_certificate`; `unknown_root` when only the root is missing (yet).
  */

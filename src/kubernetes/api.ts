@@ -88,7 +88,8 @@ export class KubernetesApi implements Disposable {
         yield chunk;
       }
     } catch (error) {
-      // Whoever comes back does so at the pace: all watches are cut at once when a server dies.
+      // A watch that broke is begun again at the pace: all watches are cut at once when a server
+      // dies.
       if (!signal.aborted) this.#pace.failed(error);
       throw error;
     }
@@ -123,8 +124,7 @@ export class KubernetesApi implements Disposable {
     );
     if (response.ok) return response;
     const error = errorOf(response, await response.text(), `${method} ${path}`);
-    // A server that is overloaded has spoken, too, but not such that anything it said is up to
-    // date.
+    // An overloaded server has answered too, but nothing that it said before is up to date by that.
     if (!isOutage(error)) this.#heard = performance.now();
     throw error;
   }
@@ -140,8 +140,8 @@ export type ApiRequests = Pick<KubernetesApi, "request">;
 const MAX_CONNECTIONS = 6;
 
 /**
- * All of a process, while the server is away: half of what an agent is allowed, for retries inside
- * fetch.
+ * MAX_OUTAGE_RATE is for all of a process while the server is away: half of what an agent is
+ * allowed, because fetch retries by itself.
  */
 export const MAX_OUTAGE_RATE = 2.5;
 

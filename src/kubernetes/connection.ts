@@ -35,8 +35,8 @@ export async function inClusterConnection(): Promise<ClusterConnection> {
 }
 
 /**
- * A token that whoever rotates it writes to a file, long before the old one expires (kubelet: when
- * a fifth of its life is left). In a burst of requests it is read once.
+ * tokenFile reads a token from a file that is written anew long before the old token expires (by
+ * kubelet when a fifth of its life is left). In a burst of requests the file is read once.
  */
 export function tokenFile(path: string): () => Promise<string> {
   let token = "";

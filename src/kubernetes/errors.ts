@@ -28,11 +28,10 @@ export function isOutage(error: unknown): boolean {
 }
 
 /**
- * What the API server has asked to wait. More than 30 s are granted to nobody: certificates expire.
+ * retryAfterMilliseconds is how long the API server has asked to wait, at most 30 s: certificates
+ * expire.
  */
 export function retryAfterMilliseconds(error: unknown): number {
   if (!(error instanceof ApiError)) return 0;
   return Math.min((error.retryAfterSeconds ?? 0) * 1_000, 30_000);
 }
-
-export { errorText } from "../error_text.ts";

@@ -59,8 +59,7 @@ export async function kubeconfigConnection(file: string): Promise<ClusterConnect
 }
 
 /**
- * Where in the file it is that something is not as it must be; empty when the file cannot be read
- * at all.
+ * placeOf names the field that is not as it must be.
  */
 function placeOf(error: unknown): string {
   const path = error instanceof v.ValiError ? v.getDotPath(error.issues[0]) : undefined;
@@ -98,8 +97,8 @@ const IMPERSONATION =
 const PASSWORDS = "and Kubernetes has no passwords since 1.19: give it a token or a certificate";
 
 /**
- * What says how to connect and as whom, and is not done here: to ignore it would be to do something
- * else.
+ * REFUSED has the fields that say how to connect and as whom, and that are not followed here: to
+ * ignore one would be to do something else than it says.
  */
 const REFUSED = {
   cluster: {

@@ -2,9 +2,10 @@ import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import type { ClusterConnection } from "./connection.ts";
 
 /**
- * What a kubeconfig's exec plugin or auth provider gives: a token, which client-node renews when it
- * has expired, or a client certificate, which stays as it is. An OIDC provider must come with its
- * `idp-certificate-authority`: this process trusts no CA by itself.
+ * pluginCredentials asks a kubeconfig's exec plugin or auth provider: for a token, which
+ * client-node renews when it has expired, or for a client certificate, which stays as it is. An
+ * OIDC provider must come with its `idp-certificate-authority`: this process trusts no CA by
+ * itself.
  *
  * @throws {Error} when the plugin fails.
  */

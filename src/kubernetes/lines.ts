@@ -1,6 +1,6 @@
 /**
- * The lines of a stream of UTF-8, without their ends, in batches as they arrive. What follows the
- * last newline when the stream ends is no line and is dropped: it was cut.
+ * readLines yields the lines of a stream of UTF-8, without their ends, in batches as they arrive.
+ * What follows the last newline when the stream ends was cut, and is dropped.
  *
  * @throws {RangeError} when a line has more than `maxBytes`.
  */

@@ -1,8 +1,8 @@
 /**
- * Leaves this process without Deno's default CAs (Mozilla's, and what these variables name): Deno
- * adds them to those that an HTTP client is given, and whoever has a certificate from one of them
- * could pass for the API server. Deno reads the variables once, for a process's first client. So
- * that this is it, it is made on import; others, such as plugins' processes, find the variables as
+ * Importing this file leaves the process without Deno's default CAs (Mozilla's, and those that
+ * these variables name). Deno adds them to those that an HTTP client is given, and whoever has a
+ * certificate from one of them could pass for the API server. Deno reads the variables once, for
+ * the first client of a process: that client is made here. Plugins' processes find the variables as
  * they were.
  */
 const BLANK = { DENO_TLS_CA_STORE: "", DENO_CERT: undefined };

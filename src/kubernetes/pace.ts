@@ -2,9 +2,8 @@ import { pause } from "../waiting.ts";
 import { isOutage, NoAnswer, retryAfterMilliseconds } from "./errors.ts";
 
 /**
- * Spares an API server that is down or overloaded: until something has succeeded, and after each
- * failure, requests go out at most every `interval` milliseconds. How many wait makes no difference
- * to it.
+ * Pace spares an API server that is down or overloaded: until a request has succeeded, and after
+ * each failure, requests go out at most every `interval` milliseconds, however many wait.
  */
 export class Pace {
   readonly #interval: number;
@@ -53,5 +52,3 @@ export class Pace {
     for (const wake of this.#wakers) wake();
   }
 }
-
-export { pause } from "../waiting.ts";

@@ -20,7 +20,7 @@ export interface WatchOptions<T> {
   /** How many objects a page of the list has; 500 when not given. */
   readonly pageSize?: number;
   /**
-   * Reduces an object to what is kept. Undefined: nothing of it is kept. When it throws, what was
+   * read reduces an object to what is kept; undefined keeps nothing of it. When it throws, what was
    * kept of an earlier version stays, and `problems` tells.
    */
   readonly read: (object: unknown) => T | undefined;
@@ -30,8 +30,8 @@ export interface WatchOptions<T> {
    */
   readonly onChange: (items: ReadonlyMap<string, T>) => void;
   /**
-   * Without a word for so many milliseconds a watch is given up: longer than the API server's
-   * bookmarks take (75 s at most).
+   * A watch is given up when it has been silent for so long: longer than the API server's bookmarks
+   * take (75 s at most).
    */
   readonly idleMilliseconds?: number;
 }
@@ -46,9 +46,9 @@ export interface WatchedList {
 }
 
 /**
- * Lists a collection, then watches it from there, for as long as it takes: what breaks is begun
- * again, with backoff and jitter. Nothing is taken for deleted but by a DELETED event or a complete
- * list.
+ * watchList lists a collection, then watches it from there until it is closed. A watch that breaks
+ * is begun again, with backoff and jitter. Only a DELETED event or a complete list says that an
+ * object is gone.
  *
  * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of
  * changes".
@@ -181,7 +181,7 @@ class Follower<T> {
       clearTimeout(timer);
       this.#tell(); // of what came before the failure
     }
-    // The server ends watches in good order; one that does nothing else is not asked in a tight
+    // A server ends watches in good order; a server that only does that is not asked in a tight
     // loop.
     const lasted = performance.now() - began;
     if (events === 0 && lasted < 1000) throw new Error("the watch ended at once");
@@ -201,7 +201,7 @@ class Follower<T> {
     const key = keyOf(metadata);
     const before = this.#known.get(key);
     if (type === "DELETED") {
-      // Another object of the same name is not this one.
+      // The event may be about an earlier object of the same name.
       if (before !== undefined && before.uid !== metadata.uid) return;
       this.#known.delete(key);
       this.#problemSolved(key);
@@ -251,12 +251,12 @@ class Follower<T> {
   }
 
   async #backOff(error: unknown): Promise<void> {
-    // 410: what the watch or the next page would go on from is forgotten there. What cannot be
-    // understood is no place to go on from either.
+    // After a 410 the server has forgotten where the watch or the next page would go on. An answer
+    // that cannot be understood is no place to go on from either.
     const isGone = error instanceof ApiError && error.status === 410;
     if (isGone || error instanceof v.ValiError || isSyntax(error)) this.#version = "";
-    // Who answers, be it with a refusal, is back: the failures of his absence do not count any
-    // more.
+    // A server that answers, even with a refusal, is back: failures while it was away no longer
+    // count.
     if (this.#isAway && !isOutage(error)) this.#failures = 0;
     this.#isAway = isOutage(error);
     const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
@@ -264,7 +264,7 @@ class Follower<T> {
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
       jittered(Math.min(backoff, MAX_BACKOFF_MILLISECONDS), 0.5),
     );
-    // The first cut is every day's; from the second on somebody may want to know.
+    // One cut is an everyday event; the second in a row may interest somebody.
     if (this.#failures++ > 0) {
       log.warn("{name}: {error}; again in {seconds} s", {
         name: this.#options.name,

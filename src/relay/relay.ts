@@ -1,3 +1,4 @@
+import { errorText } from "../error_text.ts";
 import { parseAddress } from "../addresses.ts";
 import { NetworkNamespace } from "../native/namespace.ts";
 import { Socket } from "../native/socket.ts";
@@ -41,7 +42,7 @@ export class Relay {
     try {
       this.#obey(command);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#context.log("error", `the command ${command.type} failed: ${reason}`, {
         reason: "command",
       });
@@ -98,7 +99,7 @@ export class Relay {
       this.#context.report({ type: "enrolled", relay: pod.relay });
     } catch (error) {
       closeListeners(pod);
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#context.report({ type: "failed", relay: pod.relay, reason });
     }
   }

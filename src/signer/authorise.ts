@@ -55,7 +55,7 @@ export type Verdict =
   | {
     readonly wait: string;
     /**
-     * What it is denied with when waiting has not helped; undefined: it may wait for as long as it
+     * The denial when waiting has not helped; undefined when the request may wait for as long as it
      * likes.
      */
     readonly orDeny?: Denial;
@@ -79,14 +79,13 @@ export interface Claim {
 }
 
 /**
- * Decides about a request, from what the API server knows: the requester and his node, which it
- * fills in itself, and the pod's object. The request's own subject and extensions are never looked
- * at. `pod` and `node` are the objects that {@link claimOf} names, undefined when there are none;
- * `node` matters only while the pod has no addresses in its status.
+ * authorise decides about a request from what the API server knows: the requester and the
+ * requester's node, which it fills in itself, and the pod's object. The request's own subject and
+ * extensions are never looked at. `pod` and `node` are the objects that {@link claimOf} names,
+ * undefined when there are none; `node` matters only while the pod has no addresses in its status.
  *
- * The source of the rules is the checks that the API server's NodeRestriction applies to a
- * kubelet's PodCertificateRequest (KEP-4317), and a node's agent stands here where the kubelet
- * stands there.
+ * The rules are those that the API server's NodeRestriction applies to a kubelet's
+ * PodCertificateRequest (KEP-4317); a node's agent takes the kubelet's place here.
  */
 export function authorise(
   request: CsrFacts,
@@ -174,7 +173,10 @@ function addressesOf(text: string): string[] | undefined {
   return new Set(bytes.map(addressFamily)).size === bytes.length ? addresses : undefined;
 }
 
-/** Undefined when the addresses are the pod's: nobody may speak for an address that is not his. */
+/**
+ * Compares the addresses asked for with the pod's; undefined when they are the same. Nobody may
+ * speak for an address that is not theirs.
+ */
 function addressVerdict(
   claim: Claim,
   pod: Pod,

@@ -33,8 +33,8 @@ export interface BundleChange {
 }
 
 /**
- * The bundle as it should be now: with the Secret's root, without those that nothing needs any
- * more. The same array when nothing changes.
+ * nextBundle returns the bundle as it should be now: with the Secret's root, and without roots that
+ * no certificate needs any more. It returns the same array when nothing changes.
  */
 export function nextBundle(
   current: readonly BundleRoot[],
@@ -48,7 +48,7 @@ export function nextBundle(
       fingerprint(one.der) === wanted ? withRecord(one, one.addedAt ?? now, undefined) : one
     );
   if (!next.some(({ der }) => fingerprint(der) === wanted)) {
-    // Where there was no bundle, nobody has a certificate that others could fail to trust.
+    // Without a bundle before, no pod has a certificate that another could fail to trust.
     const addedAt = current.length === 0 ? new Date(0) : now;
     const until = issuedUntil.get(wanted);
     next.push({ der: root, addedAt, ...(until === undefined ? {} : { neededUntil: until }) });

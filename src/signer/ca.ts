@@ -177,7 +177,7 @@ async function keyOf(base64: string): Promise<CryptoKey> {
     const pkcs8 = new Uint8Array(key.export({ type: "pkcs8", format: "der" }));
     return await crypto.subtle.importKey("pkcs8", pkcs8, algorithm, false, ["sign"]);
   } catch {
-    // Without its cause: no part of a key may get into a log.
+    // The cause is left out: no part of a key may get into a log.
     throw unusable("tls.key is no private key in PEM that can be used here");
   }
 }

@@ -49,8 +49,8 @@ export interface HandlerOptions {
 }
 
 /**
- * Takes one request after the other to its end: looked up, authorised, approved and signed, or
- * denied.
+ * A RequestHandler takes each request to its end: it looks up the pod, authorises, and then
+ * approves and signs the request, or denies it.
  */
 export class RequestHandler {
   readonly #options: HandlerOptions;
@@ -92,8 +92,8 @@ export class RequestHandler {
     if (request.state !== "pending" && request.state !== "approved") return "done";
     const claim = claimOf(request, settings);
     if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
-    // Verified while the API server is asked for the pod; it counts only if the pod may have a
-    // certificate.
+    // The proof is verified while the API server is asked for the pod. It counts only if the pod
+    // may have a certificate.
     const proof = provenKey(x509, request.request);
     proof.catch(() => {});
     const pod = await this.#pod(claim);
@@ -133,7 +133,7 @@ export class RequestHandler {
       if (code === undefined) throw error;
       return await this.#refuse(object, request, code, deny(code).message);
     }
-    // Before the approval: what is approved is signed at once.
+    // The CA is chosen before the approval, because what is approved must be signed at once.
     const authority = await rotation.authority(this.#timeout());
     const signing = signLeaf(x509, authority, publicKey, pod, { trustDomain, ttlSeconds });
     signing.catch(() => {}); // awaited once the approval is written
@@ -166,8 +166,8 @@ export class RequestHandler {
   }
 
   /**
-   * Denied, or what was approved already (by hand, or by an earlier leader) failed: the API's two
-   * ends.
+   * Ends a request without a certificate: Denied, or Failed when it was approved already (by hand,
+   * or by an earlier leader).
    */
   async #refuse(
     object: RequestObject,
@@ -222,8 +222,8 @@ export class RequestHandler {
 }
 
 /**
- * Who asked for what; the names have the form that Kubernetes gives names, or stand in `message`,
- * quoted.
+ * auditFields are who asked for what. The names have the form that Kubernetes gives names; other
+ * text stands in `message`, quoted.
  */
 function auditFields({ name, uid, username }: CsrFacts, claim: Claim | undefined) {
   return {

@@ -22,7 +22,8 @@ export interface LeaseOptions {
 }
 
 /**
- * In milliseconds; `renewDeadline` must be shorter than `duration` by more than a request may take.
+ * LeaseTimes are in milliseconds; `renewDeadline` must be shorter than `duration` by more than a
+ * request may take.
  */
 export interface LeaseTimes {
   /** How long others wait before they take an unrenewed lease. */

@@ -13,8 +13,8 @@ export interface QueueOptions {
 }
 
 /**
- * Keys to be worked on, each by one worker at a time, a bounded number at once. Adding a key that
- * waits has no effect; one that is being worked on is worked on once more.
+ * A WorkQueue works on keys, each by one worker at a time, a bounded number at once. Adding a key
+ * that waits has no effect; a key that is being worked on is worked on once more.
  */
 export class WorkQueue {
   readonly #options: QueueOptions;

@@ -15,8 +15,8 @@ export interface RotationSettings {
 }
 
 /**
- * Which CA signs: the Secret's, once its root is known everywhere, and until then the one before
- * it.
+ * Rotation says which CA signs: the Secret's once all pods may know its root, and until then the
+ * one before it.
  */
 export class Rotation {
   readonly #store: BundleStore;
@@ -44,8 +44,8 @@ export class Rotation {
   }
 
   /**
-   * Reads the bundle anew and brings it up to date: the Secret's root in, those that nothing needs
-   * out. For the leader: when it begins to lead, and then now and again.
+   * review reads the bundle anew and brings it up to date: the Secret's root comes in, roots that
+   * nothing needs go out. The leader calls it when it begins to lead, and then now and again.
    *
    * @throws {ApiError | NoAnswer | TypeError} when the ConfigMap cannot be read or written in time.
    */
@@ -72,7 +72,10 @@ export class Rotation {
     });
   }
 
-  /** One after the other: a burst of requests wants the same write, and finds it done. */
+  /**
+   * inTurn runs one piece of work after the other: a burst of requests wants the same write, and
+   * all but the first find it done.
+   */
   async #inTurn<T>(timeoutMs: number, work: (leftMs: number) => Promise<T>): Promise<T> {
     const deadline = performance.now() + timeoutMs;
     const earlier = this.#turn;

@@ -95,8 +95,8 @@ class Signer implements AsyncDisposable {
   /** The open requests as the watch has seen them last; by name. */
   #seen: ReadonlyMap<string, OpenRequest> = new Map();
   /**
-   * Those of them that somebody waits for. Known to every candidate, so that a new leader begins at
-   * once.
+   * The names of the requests that somebody waits for. Every candidate knows them, so that a new
+   * leader begins at once.
    */
   #awaited: ReadonlySet<string> = new Set();
   readonly #candidacy: Candidacy;
@@ -214,7 +214,10 @@ class Signer implements AsyncDisposable {
 /** The Lease by which signers agree on a leader. */
 export const LEASE = "kube-gateway-signer";
 
-/** Requests that are worked on at once; most of that time is waiting for the API server. */
+/**
+ * CONCURRENCY is how many requests are worked on at once; most of that time is waiting for the API
+ * server.
+ */
 const CONCURRENCY = 16;
 
 /** Until the bundle must have been read and written. */

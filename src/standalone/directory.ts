@@ -1,5 +1,7 @@
 import { join } from "node:path";
 import { stringify } from "yaml";
+import { delay } from "../waiting.ts";
+import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import {
   partOf,
@@ -124,7 +126,9 @@ class ClusterDirectory implements Cluster {
       try {
         if (await this.#files.read()) onChange(this.#objects());
       } catch (error) {
-        log.error("A change of the cluster's objects could not be handled: {error}", { error });
+        log.error("A change of the cluster's objects could not be handled: {error}", {
+          error: errorText(error),
+        });
       }
     }
   }
@@ -145,7 +149,7 @@ class ClusterDirectory implements Cluster {
     } catch (error) {
       log.warn("Cannot watch {directory}, reading it every 2 s instead: {error}", {
         directory: this.#directory,
-        error,
+        error: errorText(error),
       });
       return;
     }
@@ -153,7 +157,9 @@ class ClusterDirectory implements Cluster {
     (async () => {
       // Any event will do: reading is not among those that Deno reports.
       for await (const _ of events) this.#nudge.resolve();
-    })().catch((error) => log.warn("No more reports of changes: {error}", { error }));
+    })().catch((error) =>
+      log.warn("No more reports of changes: {error}", { error: errorText(error) })
+    );
   }
 
   async #write(entries: readonly RegistryEntry[]): Promise<void> {
@@ -175,10 +181,6 @@ class ClusterDirectory implements Cluster {
       throw new Error(`Cannot publish the registry in ${file}`, { cause });
     }
   }
-}
-
-function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 function ignoreNotFound(error: unknown): undefined {

@@ -15,6 +15,8 @@
  * held, its connections to peers are refused. Leaving: users are told, the programs are detached, and the listeners stay
  * until no registry sends peers to them.
  */
+import { sameMembers } from "../../same.ts";
+import { errorText } from "../../error_text.ts";
 import type { Issuer } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
@@ -240,7 +242,7 @@ export class Enrolment {
       await this.#enter(cgroup);
     } catch (error) {
       await this.#stopServing();
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#become("waiting", reason);
       return this.#complain(reason);
     }
@@ -331,7 +333,7 @@ export class Enrolment {
       return "its processes are in another network namespace, or have gone";
     } catch (error) {
       // A node that is out of descriptors cannot tell, which is no reason to take a pod's encryption away.
-      log.warn("cannot look after {pod}: {error}", { pod: this.name, error: String(error) });
+      log.warn("cannot look after {pod}: {error}", { pod: this.name, error: errorText(error) });
       return undefined;
     }
   }
@@ -452,7 +454,7 @@ export class Enrolment {
       this.#settings = { ...settings, strictEgress, strictInbound };
       log.error("{pod} cannot be made what its annotations say: {error}", {
         pod: this.name,
-        error: String(error),
+        error: errorText(error),
       });
     }
     this.#serving?.adjust(this.#relaySettings());
@@ -501,7 +503,7 @@ export class Enrolment {
     this.#stopServing(isServed ? DRAIN_MILLISECONDS : 0).catch((error) =>
       log.error("closing what was open for {pod} failed: {error}", {
         pod: this.name,
-        error: String(error),
+        error: errorText(error),
       })
     );
     this.#become("gone", undefined);
@@ -519,8 +521,4 @@ export class Enrolment {
     this.#become("active", undefined);
     log.info("{pod} stays enrolled", { pod: this.name });
   }
-}
-
-function sameMembers(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((member) => b.includes(member));
 }

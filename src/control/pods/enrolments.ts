@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
@@ -193,10 +194,10 @@ export class Enrolments {
 function failed({ name }: Enrolment, error: unknown): void {
   log.error("a step of {pod} failed and is tried again: {error}", {
     pod: name,
-    error: String(error),
+    error: errorText(error),
   });
 }
 
 function logged(error: unknown): void {
-  log.error("{error}", { error: String(error) });
+  log.error("{error}", { error: errorText(error) });
 }

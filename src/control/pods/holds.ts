@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import type { Fault } from "../../kernel/fault.ts";
 import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
@@ -47,7 +48,7 @@ export class Holds {
       this.#free.add(cgroup);
     } catch (error) {
       // Usually gone again already: the cgroup of a pod that has ended.
-      log.debug("cannot let go of {cgroup}: {error}", { cgroup, error: String(error) });
+      log.debug("cannot let go of {cgroup}: {error}", { cgroup, error: errorText(error) });
     }
   }
 

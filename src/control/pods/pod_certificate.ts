@@ -1,3 +1,5 @@
+import { jittered } from "../../waiting.ts";
+import { errorText } from "../../error_text.ts";
 import { newKeyAndRequest } from "../../identity/csr.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
@@ -147,7 +149,7 @@ export class PodCertificate {
       if (this.#ended.signal.aborted) return;
       log.error("renewing the certificate of {pod} failed: {reason}", {
         pod,
-        reason: String(error),
+        reason: errorText(error),
       });
       const left = (this.status?.notAfter.getTime() ?? 0) - Date.now();
       const most = Math.max(RETRY_MILLISECONDS.first, Math.min(left / 10, RETRY_MILLISECONDS.most));
@@ -190,8 +192,4 @@ function tooLong(signal: AbortSignal): Promise<never> {
     const timer = setTimeout(late, HOLD_MILLISECONDS);
     signal.addEventListener("abort", () => clearTimeout(timer));
   });
-}
-
-function jittered(milliseconds: number): number {
-  return milliseconds * (0.9 + 0.2 * Math.random());
 }

@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { formatAddress, parseAddress } from "../../addresses.ts";
 import {
   CAPACITY,
@@ -179,7 +180,7 @@ export class Frontends {
         : "so connections to it go to the endpoints of before";
       this.#failed.set(key, {
         where: claim.service,
-        message: `${key} cannot be written, ${consequence}; it is tried again: ${error.message}`,
+        message: `${key} cannot be written, ${consequence}; it is tried again: ${errorText(error)}`,
         ranges: before === undefined ? [rangeOf(frontend.address)] : [],
         isWide: false,
       });

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { errorText } from "../../error_text.ts";
 import { parseAddress, specialAddress } from "../../addresses.ts";
 import { encodeNumber } from "../../kernel/maps.ts";
 import { logger } from "../../log.ts";
@@ -37,7 +38,7 @@ export class NodeAddresses implements Disposable {
       }
     } catch (error) {
       // Kept as they are: an address that has gone does less harm than refusing kubelet's probes.
-      log.warn("this node's addresses cannot be read: {error}", { error: String(error) });
+      log.warn("this node's addresses cannot be read: {error}", { error: errorText(error) });
       return;
     }
     const content = [...addresses].sort().join();

@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { formatAddress, parseAddress } from "../../addresses.ts";
 import {
   decodeIdentity,
@@ -129,7 +130,7 @@ export class Peers {
         where: address,
         message:
           `is a peer's (${peer?.pod}), but cannot be written, so connections to it are refused; ` +
-          `it is tried again: ${error.message}`,
+          `it is tried again: ${errorText(error)}`,
         ranges: [rangeOf(address)],
         isWide: false,
       });

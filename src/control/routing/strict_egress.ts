@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { type Cidr, firstAddress, parseCidr } from "../../cidr.ts";
 import type { Service } from "../../cluster/services.ts";
 import { encodeEgressRule, encodeRange, MAX_RULE_PORTS } from "../../kernel/maps.ts";
@@ -71,8 +72,10 @@ export class StrictEgress {
       this.#problem = undefined;
       return rules;
     } catch (error) {
-      this.#problem = String(error);
-      log.error("the rules of strict egress stay as they are: {error}", { error: String(error) });
+      this.#problem = errorText(error);
+      log.error("the rules of strict egress stay as they are: {error}", {
+        error: errorText(error),
+      });
       return undefined;
     }
   }

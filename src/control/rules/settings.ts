@@ -5,6 +5,7 @@ import {
   GRACE_ANNOTATION,
   INBOUND_ANNOTATION,
 } from "../../constants.ts";
+import { errorText } from "../../error_text.ts";
 import { quoted } from "../../names.ts";
 import { nobody, parsePolicy, type Policy } from "../../policy.ts";
 
@@ -41,7 +42,7 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
     try {
       return parsePolicy(text);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       const policy = nobody(text);
       const meaning = policy.dryRun ? "every stream is told" : "nobody may connect";
       problems.push(`annotation ${ALLOW_ANNOTATION}: ${reason}; ${meaning}`);

@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { EPOLLIN } from "../../native/epoll.ts";
 import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "../../native/errno.ts";
 import { Socket } from "../../native/socket.ts";
@@ -71,7 +72,7 @@ export class Listener implements Handler, Expiring, Disposable {
   }
 
   failed(error: unknown): void {
-    this.worker.log("error", "accepting a connection failed", { error: String(error) });
+    this.worker.log("error", "accepting a connection failed", { error: errorText(error) });
   }
 
   [Symbol.dispose](): void {

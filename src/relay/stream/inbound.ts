@@ -7,6 +7,8 @@
  *   dial        the application is connected from inside the pod, with the client's address noted for it
  *   stream      ACCEPT, then bytes both ways; after both ENDs the tunnel waits for the next OPEN
  */
+import { errorText } from "../../error_text.ts";
+import { sameBytes } from "../../same.ts";
 import { formatAddress } from "../../addresses.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { IdentityError } from "../../identity/reasons.ts";
@@ -249,7 +251,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   }
 
   failed(error: unknown): void {
-    this.pod.refuse("internal", `internal error: ${error}`, this.#fields());
+    this.pod.refuse("internal", `internal error: ${errorText(error)}`, this.#fields());
     this.#end();
   }
 
@@ -515,7 +517,3 @@ const NAMES = {
 
 /** What connect() says where a loopback address cannot be the source. */
 const UNROUTABLE = new Set([EINVAL, EHOSTUNREACH, ENETUNREACH]);
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.every((byte, index) => byte === b[index]);
-}

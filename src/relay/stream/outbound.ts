@@ -8,6 +8,7 @@
  *   OPEN        the stream is asked for, and accepted or refused
  *   stream      bytes go both ways
  */
+import { errorText } from "../../error_text.ts";
 import { decodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
 import { EACCES, errnoName, SystemError } from "../../native/errno.ts";
 import { type Socket, text } from "../../native/socket.ts";
@@ -323,7 +324,7 @@ class Outbound
   }
 
   failed(error: unknown): void {
-    this.#giveUp({ code: "internal", message: `internal error: ${error}` });
+    this.#giveUp({ code: "internal", message: `internal error: ${errorText(error)}` });
   }
 
   abort(): void {

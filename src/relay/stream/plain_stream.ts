@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { EAGAIN, errnoName } from "../../native/errno.ts";
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
@@ -68,7 +69,7 @@ export class PlainStream implements Handler {
   }
 
   failed(error: unknown): void {
-    this.#close(`internal error: ${error}`);
+    this.#close(`internal error: ${errorText(error)}`);
   }
 
   /** Gives up connecting; the application's socket stays its owner's. */

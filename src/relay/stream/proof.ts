@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { parseAddress } from "../../addresses.ts";
 import type { Socket } from "../../native/socket.ts";
 import type { Expiring } from "../loop/deadlines.ts";
@@ -101,7 +102,7 @@ class Proof extends StreamlessOwner implements Expiring {
   }
 
   failed(error: unknown): void {
-    this.#fail(`internal error: ${error}`);
+    this.#fail(`internal error: ${errorText(error)}`);
   }
 
   #fail(reason: string): void {

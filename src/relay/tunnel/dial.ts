@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { IdentityError } from "../../identity/reasons.ts";
 import { requireServer } from "../../identity/verify.ts";
@@ -90,7 +91,7 @@ export class Dial extends StreamlessOwner implements Expiring {
   }
 
   failed(error: unknown): void {
-    this.#fail({ code: "internal", message: `internal error: ${error}` });
+    this.#fail({ code: "internal", message: `internal error: ${errorText(error)}` });
   }
 
   /** Ends without a word to the listener. */

@@ -1,3 +1,4 @@
+import { errorText } from "../../error_text.ts";
 import { EAGAIN, errnoName, SystemError } from "../../native/errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
 import { GRAIN, ScatterBuffer } from "../../native/scatter.ts";
@@ -265,7 +266,7 @@ export class Tunnel implements Handler, Expiring {
     } catch (error) {
       if (!this.closed) {
         this.flush();
-        this.#lose(error instanceof Error ? error.message : String(error), error);
+        this.#lose(errorText(error), error);
       }
     }
     if (this.closed) {
