@@ -134,15 +134,7 @@ export function encodeBackendKey(set: number, index: number): Uint8Array<ArrayBu
 
 /** The set of a key of the `backends` map. */
 export function setOf(key: Uint8Array<ArrayBuffer>): number {
-  return decodeBackendKey(key).set;
-}
-
-export function decodeBackendKey(key: Uint8Array<ArrayBuffer>): { set: number; index: number } {
-  const view = new DataView(key.buffer, key.byteOffset);
-  return {
-    set: view.getUint32(LAYOUT.backend_key.set, true),
-    index: view.getUint32(LAYOUT.backend_key.index, true),
-  };
+  return new DataView(key.buffer).getUint32(LAYOUT.backend_key.set, true);
 }
 
 /** `struct affinity`. */

@@ -1,6 +1,13 @@
 import { EEXIST, ENOENT, ENOSPC, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 
+/** Entries of a map. */
+export interface Batch {
+  readonly keys: Uint8Array<ArrayBuffer>;
+  readonly values: Uint8Array<ArrayBuffer>;
+  readonly count: number;
+}
+
 /** A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts). */
 export class BpfMap {
   constructor(
@@ -60,37 +67,44 @@ export class BpfMap {
     }
   }
 
-  /**
-   * All entries, with one system call for thousands (hash maps: Linux 5.6, LPM tries: 5.13). One that is removed or
-   * added meanwhile is listed or not.
-   */
+  /** All entries. One that is removed or added meanwhile is listed or not. */
   *entries(): Generator<{ key: Uint8Array<ArrayBuffer>; value: Uint8Array<ArrayBuffer> }> {
     const { keySize, valueSize } = this;
+    for (const { keys, values, count } of this.batches()) {
+      for (let index = 0; index < count; index++) {
+        yield {
+          key: keys.slice(index * keySize, (index + 1) * keySize),
+          value: values.slice(index * valueSize, (index + 1) * valueSize),
+        };
+      }
+    }
+  }
+
+  /**
+   * The same in buffers that hold one entry after the other until the next batch is read: a system call and no
+   * allocation for thousands (hash maps: Linux 5.6, LPM tries: 5.13).
+   */
+  *batches(): Generator<Batch> {
     let room = BATCH;
-    let keys = new Uint8Array(room * keySize);
-    let values = new Uint8Array(room * valueSize);
+    let keys = new Uint8Array(room * this.keySize);
+    let values = new Uint8Array(room * this.valueSize);
     let from: Uint8Array<ArrayBuffer> | null = null;
     for (let isLast = false; !isLast;) {
       const count = Uint32Array.of(room);
-      const next = new Uint8Array(Math.max(keySize, 4)); // a hash map's bucket, else a key
+      const next = new Uint8Array(Math.max(this.keySize, 4)); // a hash map's bucket, else a key
       const { descriptor } = this;
       const result = libbpf.bpf_map_lookup_batch(descriptor, from, next, keys, values, count, null);
       if (result === -ENOSPC) { // one bucket has more than that
         room *= 2;
-        keys = new Uint8Array(room * keySize);
-        values = new Uint8Array(room * valueSize);
+        keys = new Uint8Array(room * this.keySize);
+        values = new Uint8Array(room * this.valueSize);
         continue;
       }
       isLast = result === -ENOENT;
       if (result < 0 && !isLast) {
         throw new SystemError("bpf_map_lookup_batch", -result, `map ${this.name}`);
       }
-      for (let index = 0; index < (count[0] ?? 0); index++) {
-        yield {
-          key: keys.slice(index * keySize, (index + 1) * keySize),
-          value: values.slice(index * valueSize, (index + 1) * valueSize),
-        };
-      }
+      yield { keys, values, count: count[0] ?? 0 };
       from = next;
     }
   }

@@ -1,12 +1,11 @@
 import { errorText } from "../../error_text.ts";
-import { formatAddress, parseAddress } from "../../addresses.ts";
+import { parseAddress } from "../../addresses.ts";
 import {
   CAPACITY,
-  decodeBackendKey,
-  decodeEndpoint,
   encodeBackendKey,
   encodeEndpoint,
   encodeFrontend,
+  LAYOUT,
   setOf,
 } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
@@ -19,6 +18,7 @@ import { refusedServices, type ServiceLimits } from "../rules/service_bounds.ts"
 import type { ServiceChange } from "../rules/service_index.ts";
 import { isSame } from "./mirrored_map.ts";
 import type { Repairs, RoutingProblem } from "./problem.ts";
+import { addressAt, portAt, wordsOf } from "./words.ts";
 
 /**
  * How much of the kernel's maps a Service and a namespace may have. A Service with 1,000 ports and two addresses, or
@@ -113,7 +113,9 @@ export class Frontends {
   /** Removes what an earlier agent has left and no Service asks for any more. */
   prune(): void {
     this.#isPruned = true;
-    this.#removeFrontends();
+    for (const key of this.#frontends.keys()) {
+      if (!this.#written.has(keyAt(key))) this.#frontends.delete(key);
+    }
     const sets = new Set([...this.#written.values()].map(({ set }) => set));
     for (const key of this.#backends.keys()) {
       if (!sets.has(setOf(key))) this.#backends.delete(key);
@@ -203,53 +205,53 @@ export class Frontends {
     }
   }
 
-  #removeFrontends(): number {
-    const others = this.#frontends.keys().filter((key) => !this.#written.has(keyAt(key)));
-    for (const key of others) this.#frontends.delete(key);
-    return others.length;
-  }
-
   #auditFrontends(): number {
-    let repaired = 0;
+    const stale: Uint8Array<ArrayBuffer>[] = [];
     const right = new Set<string>();
-    for (const { key, value } of this.#frontends.entries()) {
-      const name = keyAt(key);
-      const written = this.#written.get(name);
-      if (written !== undefined && isSame(value, valueOf(written))) right.add(name);
-      else if (written === undefined) {
-        this.#frontends.delete(key);
-        repaired++;
+    for (const { keys, values, count } of this.#frontends.batches()) {
+      const [keyWords, valueWords] = [wordsOf(keys), wordsOf(values)];
+      for (let entry = 0; entry < count; entry++) {
+        const name = nameAt(keyWords, ENDPOINT_WORDS * entry);
+        const written = this.#written.get(name);
+        if (written === undefined) {
+          stale.push(keys.slice(ENDPOINT * entry, ENDPOINT * (entry + 1)));
+        } else if (isValue(valueWords, FRONTEND_WORDS * entry, written)) right.add(name);
       }
     }
+    for (const key of stale) this.#frontends.delete(key);
+    let repaired = stale.length;
+    if (right.size === this.#written.size) return repaired;
     for (const [name, written] of this.#written) {
       if (right.has(name)) continue;
-      repaired += this.#again(
-        name,
-        () => this.#frontends.set(encodeEndpoint(endpointOf(written.frontend)), valueOf(written)),
-      );
+      const key = encodeEndpoint(endpointOf(written.frontend));
+      repaired += this.#again(name, () => this.#frontends.set(key, valueOf(written)));
     }
     return repaired;
   }
 
   #auditBackends(): number {
-    let repaired = 0;
-    const bySet = new Map([...this.#written].map(([name, written]) => [
-      written.set,
-      { name, written, right: new Set<number>() },
-    ]));
-    for (const { key, value } of this.#backends.entries()) {
-      const { set, index } = decodeBackendKey(key);
-      const found = bySet.get(set);
-      const backend = found?.written.frontend.backends[index];
-      if (backend === undefined) {
-        this.#backends.delete(key);
-        repaired++;
-      } else if (keyAt(value) === keyOf(backend)) found?.right.add(index);
+    const stale: Uint8Array<ArrayBuffer>[] = [];
+    const right = new Map<number, number>();
+    const bySet = new Map([...this.#written.values()].map(({ set, frontend }) => [set, frontend]));
+    for (const { keys, values, count } of this.#backends.batches()) {
+      const [keyWords, valueWords] = [wordsOf(keys), wordsOf(values)];
+      for (let entry = 0; entry < count; entry++) {
+        const set = keyWords[2 * entry] ?? 0;
+        const backend = bySet.get(set)?.backends[keyWords[2 * entry + 1] ?? 0];
+        if (backend === undefined) stale.push(keys.slice(8 * entry, 8 * (entry + 1)));
+        else if (isEndpoint(valueWords, ENDPOINT_WORDS * entry, backend)) {
+          right.set(set, (right.get(set) ?? 0) + 1);
+        }
+      }
     }
-    for (const { name, written, right } of bySet.values()) {
-      if (right.size === written.frontend.backends.length) continue;
-      for (const index of written.frontend.backends.keys()) {
-        if (right.has(index)) continue;
+    for (const key of stale) this.#backends.delete(key);
+    let repaired = stale.length;
+    for (const [name, written] of this.#written) {
+      const { set, frontend: { backends } } = written;
+      if ((right.get(set) ?? 0) === backends.length) continue;
+      for (const [index, backend] of backends.entries()) {
+        const there = this.#backends.get(encodeBackendKey(set, index));
+        if (isSame(there, encodeEndpoint(endpointOf(backend)))) continue;
         repaired += this.#again(name, () => this.#writeBackend(written, index));
       }
     }
@@ -292,11 +294,31 @@ function valueOf({ set, frontend }: Written): Uint8Array<ArrayBuffer> {
   return encodeFrontend({ set, count: backends.length, affinity });
 }
 
-/** The frontend's or backend's key of the bytes in a map. */
-function keyAt(bytes: Uint8Array<ArrayBuffer>): string {
-  const { address, port } = decodeEndpoint(bytes);
-  return keyOf({ address: formatAddress(address), port });
+function isValue(words: Words, at: number, { set, frontend }: Written): boolean {
+  return words[at] === set && words[at + 1] === frontend.backends.length &&
+    words[at + 2] === frontend.affinitySeconds;
 }
+
+function isEndpoint(words: Words, at: number, { address, port }: Backend): boolean {
+  return portAt(words, at + PORT) === port && addressAt(words, at) === address;
+}
+
+function nameAt(words: Words, at: number): string {
+  return keyOf({ address: addressAt(words, at), port: portAt(words, at + PORT) });
+}
+
+/** The frontend that a key of the map is. */
+function keyAt(key: Uint8Array<ArrayBuffer>): string {
+  return nameAt(wordsOf(key), 0);
+}
+
+type Words = Uint32Array<ArrayBuffer>;
+
+/** Of `struct endpoint` and `struct frontend`, in bytes and in words. */
+const ENDPOINT = LAYOUT.endpoint.size;
+const ENDPOINT_WORDS = ENDPOINT / 4;
+const PORT = LAYOUT.endpoint.port / 4;
+const FRONTEND_WORDS = LAYOUT.frontend.size / 4;
 
 function endpointOf({ address, port }: Backend): { address: Uint8Array; port: number } {
   return { address: parseAddress(address), port };

@@ -7,6 +7,7 @@ import {
   encodeIdentity,
   encodeNumber,
   encodePeer,
+  LAYOUT,
 } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
@@ -16,6 +17,7 @@ import type { Peer } from "../../cluster/registry.ts";
 import type { PeerChange, PeerIndex } from "../rules/peer_index.ts";
 import { rangeOf, type Refusal } from "../rules/refusal.ts";
 import type { Repairs } from "./problem.ts";
+import { addressAt, wordsOf } from "./words.ts";
 
 /** Keeps the kernel's maps `peers` and `identities` equal to the registry. */
 export class Peers {
@@ -89,19 +91,22 @@ export class Peers {
     const stale: Uint8Array<ArrayBuffer>[] = [];
     const wrong: Peer[] = [];
     let right = 0;
-    for (const { key, value } of this.#map.entries()) {
-      const peer = this.#index.get(formatAddress(key));
-      if (peer === undefined) stale.push(key);
-      else if (this.#failed.has(peer.address)) continue;
-      else if (this.#isRight(value, peer)) right++;
-      else wrong.push(peer);
+    for (const { keys, values, count } of this.#map.batches()) {
+      const [keyWords, valueWords] = [wordsOf(keys), wordsOf(values)];
+      for (let entry = 0; entry < count; entry++) {
+        const peer = this.#index.get(addressAt(keyWords, entry * KEY_WORDS));
+        if (peer === undefined) stale.push(keys.slice(entry * KEY, (entry + 1) * KEY));
+        else if (this.#failed.has(peer.address)) continue;
+        else if (this.#isRight(valueWords, entry * VALUE_WORDS, peer)) right++;
+        else wrong.push(peer);
+      }
     }
     return { stale, wrong, right };
   }
 
-  #isRight(value: Uint8Array<ArrayBuffer>, peer: Peer): boolean {
-    const { identity, ready } = decodePeer(value);
-    return ready === peer.ready && identity === this.#identities.numberOf(peer.identity);
+  #isRight(words: Uint32Array<ArrayBuffer>, at: number, { identity, ready }: Peer): boolean {
+    return words[at + IDENTITY] === this.#identities.numberOf(identity) &&
+      words[at + READY] === Number(ready);
   }
 
   #missing(): Peer[] {
@@ -144,6 +149,13 @@ export class Peers {
     return value === undefined ? ++this.#generation : decodePeer(value).generation;
   }
 }
+
+/** Of `struct address` and `struct peer`, in bytes and in words. */
+const KEY = LAYOUT.address.size;
+const KEY_WORDS = KEY / 4;
+const VALUE_WORDS = LAYOUT.peer.size / 4;
+const IDENTITY = LAYOUT.peer.identity / 4;
+const READY = LAYOUT.peer.ready / 4;
 
 function keyOf(address: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(parseAddress(address));

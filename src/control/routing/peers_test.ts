@@ -141,8 +141,6 @@ Deno.test("a full map costs the peers that find no room: they are refused, and w
     peers.apply([]);
     deepStrictEqual(peers.refusals(), []);
     strictEqual(known.find(parseAddress(B.address))?.identity, B.identity);
-    strictEqual(peers.audit().peer, foreign.length - 10, "nobody else writes there");
-    strictEqual(redirector.peers.keys().length, 2);
   });
 });
 
