@@ -433,8 +433,10 @@ class Outbound
   /** Everything ends here that is not clean: the application sees a reset. */
   #end(reason: string): void {
     if (this.#state.name === "ended") return;
+    if (this.#state.name === "finishing") this.#state = { ...this.#state, reason };
     this.#stop();
     const state = this.#state;
+    if (state.name === "ended") return;
     const carrier = "carrier" in state ? state.carrier : this.#stream;
     const { target } = state;
     this.#state = { name: "finishing", target, carrier, appClosed: this.app.closed, reason };
