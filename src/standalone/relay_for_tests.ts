@@ -89,6 +89,8 @@ export class RelayBench implements Disposable {
   wallOffset = 0;
   /** Connections from loopback's own range go nowhere, as where a pod forwards a port (DNAT). */
   dropsLoopback = false;
+  /** Tunnels that are made from now on are soon congested. */
+  hasSmallBuffers = false;
   readonly #workers: WorkerContext[] = [];
   readonly #applications: Application[] = [];
   readonly #closing: Disposable[] = [];
@@ -147,6 +149,7 @@ export class RelayBench implements Disposable {
       run: (action) => {
         const made = action();
         if (this.dropsLoopback && made instanceof Socket) this.#drop(made);
+        if (this.hasSmallBuffers && made instanceof Socket) shrink(made);
         return made;
       },
     });
@@ -240,6 +243,7 @@ export class RelayBench implements Disposable {
     accepted: (socket: Socket, peer: Endpoint) => void,
   ): Disposable {
     const socket = Socket.forAddress(endpoint.address).reuseAddress();
+    if (this.hasSmallBuffers) shrink(socket);
     socket.bind(endpoint);
     socket.listen();
     const listener = {
@@ -535,6 +539,12 @@ export class ListeningApplication implements Disposable {
     this.#listener[Symbol.dispose]();
     for (const { socket } of this.connections) socket[Symbol.dispose]();
   }
+}
+
+/** As small as the kernel lets them be (SO_SNDBUF, SO_RCVBUF of asm-generic/socket.h). */
+function shrink(socket: Socket): void {
+  socket.setOption(1, 7, 1);
+  socket.setOption(1, 8, 1);
 }
 
 export function endpoint(address: string, port: number): Endpoint {

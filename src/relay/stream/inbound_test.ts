@@ -204,6 +204,19 @@ scene("frames before ACCEPT end the tunnel, and what is being dialled", async (s
   strictEqual(s.pod.counters.streamsOpen, 0);
 });
 
+scene("dialling: what comes meanwhile is left unread until the application is there", async (s) => {
+  const { bench, application } = s;
+  bench.dropsLoopback = true;
+  const script = await s.tunnel();
+  s.open(script);
+  for (let count = 0; count < 3; count++) bench.turn();
+  script.sendData("early");
+  for (let count = 0; count < 3; count++) bench.turn();
+  ok(!script.isLost);
+  bench.later(100);
+  await bench.until(() => application.accept()?.received === "early");
+});
+
 scene("deadlines: handshake 10 s, OPEN 5 s, the next OPEN 2 min", async (s) => {
   const { bench, pod } = s;
   const silent = Socket.forAddress(bytes("127.0.0.1"));

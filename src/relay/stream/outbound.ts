@@ -432,7 +432,9 @@ class Outbound
   /** Everything ends here that is not clean: the application sees a reset. */
   #end(reason: string): void {
     if (this.#state.name === "ended") return;
+    if (this.#state.name === "finishing") this.#state = { ...this.#state, reason };
     this.#stop();
+    if (this.#is("ended")) return; // the application had gone before
     const state = this.#state;
     const carrier = "carrier" in state ? state.carrier : this.#stream;
     const { target } = state;

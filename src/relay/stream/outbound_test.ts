@@ -375,6 +375,53 @@ scene(
   },
 );
 
+scene(
+  "finishing: the tunnel is nobody else's while the last bytes and END wait in it",
+  async (s) => {
+    const { bench, pod, far } = s;
+    bench.hasSmallBuffers = true;
+    const server = await bench.script(far);
+    const app = bench.connect(pod, server.at(8080));
+    await bench.until(() => server.tunnel.last === "open 8080");
+    server.tunnel.send("ACCEPT");
+    server.tunnel.send("END");
+    await bench.until(() => app.end === "fin");
+    server.tunnel.accepting = false;
+    app.send("x".repeat(60_000));
+    app.finish();
+    for (let count = 0; count < 5; count++) bench.turn();
+    strictEqual(pod.connections.size, 1, "it is not over");
+    bench.connect(pod, server.at(9090));
+    await bench.until(() => server.tunnels.length === 2, () => "another tunnel for another stream");
+    const [first] = server.tunnels;
+    if (first === undefined) throw new Error("no tunnel");
+    first.accepting = true;
+    first.tunnel.receive();
+    await bench.until(() => first.last === "end" && pod.connections.size === 1);
+    strictEqual(first.received, 60_000);
+    strictEqual(bench.streams[0]?.failure, undefined);
+  },
+);
+
+scene("finishing: a tunnel that breaks with the last bytes in it is told as that", async (s) => {
+  const { bench, pod, far } = s;
+  bench.hasSmallBuffers = true;
+  const server = await bench.script(far);
+  const app = bench.connect(pod, server.at(8080));
+  await bench.until(() => server.tunnel.last === "open 8080");
+  server.tunnel.send("ACCEPT");
+  server.tunnel.send("END");
+  await bench.until(() => app.end === "fin");
+  server.tunnel.accepting = false;
+  app.send("x".repeat(60_000));
+  app.finish();
+  for (let count = 0; count < 5; count++) bench.turn();
+  server.tunnel.tunnel.socket.reset();
+  await bench.until(() => pod.connections.size === 0);
+  match(bench.streams[0]?.failure ?? "", /the tunnel failed: (ECONNRESET|EPIPE)/);
+  strictEqual(pod.counters.tunnelsOpen, 0);
+});
+
 // ---- a peer that is not ready ----
 
 scene(

@@ -18,6 +18,8 @@ interface Scene {
   readonly stream: PlainStream;
   readonly server: ListeningApplication;
   readonly app: Application;
+  /** The stream's socket to the server. */
+  readonly far: Socket;
   /** Until both sides are joined. */
   joined(): Promise<Application>;
 }
@@ -61,7 +63,7 @@ function scene(name: string, play: (scene: Scene) => Promise<void>, listens = tr
     };
     const until = bench.until.bind(bench);
     bench.until = (condition, what) => until(() => (all(), condition()), what);
-    await play({ bench, told, stream, server, app, joined });
+    await play({ bench, told, stream, server, app, far, joined });
     for (const socket of [listener, app.socket, accepted.socket]) socket[Symbol.dispose]();
   });
 }
@@ -96,7 +98,7 @@ scene(
   async (s) => {
     await s.bench.until(() => s.told.length > 0);
     s.stream.reset("late");
-    deepStrictEqual([s.told, s.app.end], [[`unreachable ${ECONNREFUSED}`], ""]);
+    deepStrictEqual([s.told, s.app.end, s.far.closed], [[`unreachable ${ECONNREFUSED}`], "", true]);
   },
   false,
 );
