@@ -435,8 +435,8 @@ class Outbound
     if (this.#state.name === "ended") return;
     if (this.#state.name === "finishing") this.#state = { ...this.#state, reason };
     this.#stop();
+    if (this.#is("ended")) return; // the application had gone before
     const state = this.#state;
-    if (state.name === "ended") return;
     const carrier = "carrier" in state ? state.carrier : this.#stream;
     const { target } = state;
     this.#state = { name: "finishing", target, carrier, appClosed: this.app.closed, reason };
