@@ -7,8 +7,8 @@ import { delay, until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
 
 const PORT = 9000;
-const LIFETIME_SECONDS = 30;
-/** From well before the renewals (13.5 to 16.5 s) to shortly before the end of the certificates. */
+const LIFETIME_SECONDS = 40;
+/** From well before the renewals (18 to 22 s) to after them. */
 const OUTAGE = { from: 5_000, until: 25_000 };
 const MAX_REQUESTS_A_SECOND = 5;
 

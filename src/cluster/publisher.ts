@@ -80,8 +80,9 @@ export class RegistryPublisher {
     this.#wanted = slicesOf(this.#nodeName, entries);
     this.#written.resolve();
     this.#written = Promise.withResolvers();
-    if (this.#state === "closed") this.#written.resolve();
-    this.#write();
+    const isDone = this.#state === "resting" && this.#writer.has(this.#wanted);
+    if (isDone || this.#state === "closed") this.#written.resolve();
+    else this.#write();
     return this.#written.promise;
   }
 

@@ -52,6 +52,12 @@ export class SliceWriter {
     return changes;
   }
 
+  /** Whether the API server has what is wanted, as far as we know. */
+  has(wanted: readonly EndpointSliceObject[]): boolean {
+    return this.#present !== undefined &&
+      sliceChanges(wanted, this.#present, this.#ownerUid, this.#taken).length === 0;
+  }
+
   /** Whether what is observed may only be what was there before our own write. */
   isFormer(name: string, observed: PresentSlice | undefined): boolean {
     return this.#former.get(name)?.has(stateOf(observed)) ?? false;
