@@ -1,5 +1,5 @@
 import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
-import { attachedProgramIds, BpfLink } from "../native/bpf_link.ts";
+import { attachedProgramIds, BpfLink, type BpfLinkInfo } from "../native/bpf_link.ts";
 import { cgroupId, openDirectory } from "../native/file_system.ts";
 import type { Fault } from "./fault.ts";
 
@@ -70,7 +70,7 @@ export class PinnedLinks implements Disposable {
   attach(name: string, program: Program, target: Target): void {
     const { descriptor, attachType } = program;
     const held = this.#held.get(name);
-    if (held !== undefined && standsAt(held, attachType, target)) {
+    if (held !== undefined && standsAt(held.info(), attachType, target)) {
       replaceUnlessSame(held, program, target);
     } else {
       // An agent that has only just ended may have attached it after this one had begun.
@@ -88,14 +88,15 @@ export class PinnedLinks implements Disposable {
   inspect(name: string, program: Program, target: Target, kind: Fault["kind"]): Fault[] {
     const faults: Fault[] = [];
     const held = this.#held.get(name);
+    const info = held?.info();
     const present = attachedProgramIds(target.descriptor, program.attachType, target.about);
     if (
-      held === undefined || !standsAt(held, program.attachType, target) ||
-      held.info().programId !== program.id || !present.includes(program.id)
+      info === undefined || !standsAt(info, program.attachType, target) ||
+      !present.includes(program.id)
     ) {
       faults.push({ kind, what: `${program.name} is not attached to ${target.about}` });
     }
-    if (held !== undefined && !this.#isPinned(name, held)) {
+    if (info !== undefined && !this.#isPinned(name, info)) {
       faults.push({ kind: "pin", what: `${this.#path(name)} is missing or something else` });
     }
     return faults;
@@ -134,24 +135,24 @@ export class PinnedLinks implements Disposable {
 
   #pinnedAt(name: string, attachType: number, target: Target): BpfLink | undefined {
     const pinned = BpfLink.open(this.#path(name));
-    if (pinned === undefined || standsAt(pinned, attachType, target)) return pinned;
+    if (pinned === undefined || standsAt(pinned.info(), attachType, target)) return pinned;
     pinned[Symbol.dispose]();
     return undefined;
   }
 
   #pin(name: string): void {
     const held = this.#held.get(name);
-    if (held === undefined || this.#isPinned(name, held)) return;
+    if (held === undefined || this.#isPinned(name, held.info())) return;
     mkdirSync(this.directory, { recursive: true, mode: 0o700 });
     // Nothing is detached by this: what was held under this name has gone already, or is the same link.
     rmSync(this.#path(name), { recursive: true, force: true });
     held.pin(this.#path(name));
   }
 
-  #isPinned(name: string, held: BpfLink): boolean {
+  #isPinned(name: string, wanted: BpfLinkInfo): boolean {
     using pinned = BpfLink.open(this.#path(name));
     if (pinned === undefined) return false;
-    const [seen, wanted] = [pinned.info(), held.info()];
+    const seen = pinned.info();
     // A map or a program that happens to have the link's number differs in the rest.
     return seen.id === wanted.id && seen.programId === wanted.programId &&
       seen.attachType === wanted.attachType && seen.target === wanted.target;
@@ -173,8 +174,7 @@ export function namesIn(directory: string): string[] {
 }
 
 /** Whether a link is attached there at this moment. A cgroup or namespace that is gone has taken its links along. */
-function standsAt(link: BpfLink, attachType: number, target: Target): boolean {
-  const info = link.info();
+function standsAt(info: BpfLinkInfo, attachType: number, target: Target): boolean {
   return info.attachType === attachType && info.target === target.id;
 }
 

@@ -7,11 +7,13 @@ export function infoOf(
   info: Uint32Array<ArrayBuffer>,
   about: string,
 ): Uint32Array<ArrayBuffer> {
-  const size = Uint32Array.of(info.byteLength);
+  size[0] = info.byteLength;
   const result = libbpf.bpf_obj_get_info_by_fd(descriptor, info, size);
   if (result < 0) throw new SystemError("bpf_obj_get_info_by_fd", -result, about);
   return info;
 }
+
+const size = new Uint32Array(1);
 
 /** The kernel's number of a map, a program or a link: each kind has its own, none is used twice. */
 export function idOf(descriptor: number, about: string): number {

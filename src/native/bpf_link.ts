@@ -33,9 +33,9 @@ export class BpfLink implements Disposable {
   }
 
   info(): BpfLinkInfo {
-    const info = new Uint32Array(8);
-    const [type = 0, id = 0, programId = 0] = infoOf(this.descriptor, info, "a link");
-    const view = new DataView(info.buffer);
+    // What is written only for some kinds must not be an earlier call's.
+    const [type = 0, id = 0, programId = 0] = infoOf(this.descriptor, scratch.fill(0), "a link");
+    const view = scratchView;
     switch (type) {
       case BPF_LINK_TYPE_CGROUP:
         return {
@@ -96,6 +96,10 @@ export function attachedProgramIds(target: number, attachType: number, about: st
     return [...ids.subarray(0, count[0])];
   }
 }
+
+/** For every call: none is left before it has been read. Links are inspected by the hundred. */
+const scratch = new Uint32Array(8);
+const scratchView = new DataView(scratch.buffer);
 
 /** More than the kernel lets stand in one place (BPF_CGROUP_MAX_PROGS, linux/bpf-cgroup.h: 64). */
 const MAX_PROGRAMS = 1024;

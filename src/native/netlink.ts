@@ -13,7 +13,6 @@ export interface NetlinkMessage {
  */
 export class Netlink implements Disposable {
   readonly #descriptor: number;
-  readonly #buffer = new Uint8Array(BUFFER_SIZE);
   #sequence = 0;
   #open = true;
 
@@ -57,13 +56,13 @@ export class Netlink implements Disposable {
     const request = encodeRequest(type, flags | NLM_F_REQUEST, sequence, payload);
     checked(libc.send(this.#descriptor, request, BigInt(request.length), 0), "send", call);
     for (;;) {
-      const length = Number(libc.read(this.#descriptor, this.#buffer, BigInt(BUFFER_SIZE)));
+      const length = Number(libc.read(this.#descriptor, buffer, BigInt(BUFFER_SIZE)));
       if (length === -1) {
         const code = errno();
         if (code === EINTR) continue;
         throw new SystemError("read", code, `the kernel's answer to ${call}`);
       }
-      const answer = decodeAnswer(this.#buffer.subarray(0, length), sequence);
+      const answer = decodeAnswer(buffer.subarray(0, length), sequence);
       answer.messages.forEach(each);
       if (answer.code === undefined) continue;
       if (answer.code !== 0) throw new SystemError(call, answer.code, "asked by netlink");
@@ -193,3 +192,6 @@ const PATIENCE_SECONDS = 2n;
 
 /** The kernel puts at most 32 KiB into one datagram (net/netlink/af_netlink.c: netlink_dump). */
 const BUFFER_SIZE = 65_536;
+
+/** Of all sockets of the thread: an answer is copied out of it before anybody else can ask. */
+const buffer = new Uint8Array(BUFFER_SIZE);
