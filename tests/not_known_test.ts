@@ -100,24 +100,31 @@ Deno.test("what cannot be known whole is refused, and costs no other tenant anyt
 
   for (const name of ["frontends", "backends", "peers"] as const) {
     await t.step(`the map of ${name} is full`, async () => {
-      const keys = fill(lab, name);
-      const service = `10.96.1.${name.length}`;
-      await writeService(lab, serviceOf(name, service, api));
-      const pod = await lab.addPod({ name: `new-${name}`, node: "node-b", annotation: "true" });
-      await pod.serve("hello", PORT);
-      if (name === "peers") {
-        await untilProblem(lab, new RegExp(`^${pod.ipv4}$`));
-        assert.equal(await seen(lab, web, pod.ipv4 ?? "", PORT), "refused");
-        await untilSeen(lab, web, service, 80, "encrypted");
-      } else {
-        await untilProblem(lab, new RegExp(`^default/${name}$`));
-        assert.equal(await seen(lab, web, service, 80), "refused");
-        await untilSeen(lab, web, pod.ipv4 ?? "", PORT, "encrypted");
+      // The agent's audit empties it sooner or later, and then not again for a while.
+      let what: Seen | undefined;
+      let [keys, service]: [Uint8Array<ArrayBuffer>[], string] = [[], ""];
+      let pod = api;
+      for (let attempt = 1; attempt <= 5 && what !== "refused"; attempt++) {
+        keys = fill(lab, name);
+        service = `10.96.${attempt}.${name.length}`;
+        await writeService(lab, serviceOf(`${name}-${attempt}`, service, api));
+        const podName = `new-${name}-${attempt}`;
+        pod = await lab.addPod({ name: podName, node: "node-b", annotation: "true" });
+        await pod.serve("hello", PORT);
+        await lab.waitEnrolled(pod, 30_000);
+        const [host, port] = name === "peers"
+          ? [pod.ipv4 ?? "", PORT] as const
+          : [service, 80] as const;
+        what = await seen(lab, web, host, port);
+        assert.notEqual(what, "in clear");
+        const where = name === "peers" ? host : `default/${name}-${attempt}`;
+        if (what === "refused") assert((await problems(lab)).includes(where), where);
       }
+      assert.equal(what, "refused");
       assert.equal(await seen(lab, web, api.ipv4 ?? "", PORT), "encrypted", "who was there before");
       assert.equal(await seen(lab, web, plain.ipv4 ?? "", PORT), "in clear");
       empty(lab, name, keys);
-      await writeService(lab, serviceOf(`next-${name}`, `10.96.2.${name.length}`, api));
+      await writeService(lab, serviceOf(`next-${name}`, `10.96.9.${name.length}`, api));
       await untilNoProblem(lab);
       await untilSeen(lab, web, service, 80, "encrypted");
       await untilSeen(lab, web, pod.ipv4 ?? "", PORT, "encrypted");
