@@ -51,6 +51,7 @@ export class NodeControl {
   #begun = false;
   #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
+  #tellingUsers: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
   /** Everything has been read, and every pod been tried once: what is published from now on is the whole truth. */
@@ -111,6 +112,7 @@ export class NodeControl {
   async end(isLast: boolean): Promise<void> {
     this.#isEnding = true; // its own last words are a change, which must not be answered by publishing again
     clearTimeout(this.#telling);
+    clearTimeout(this.#tellingUsers);
     this.audit.stop();
     if (!isLast) return this.enrolments.pause();
     const { cluster } = this.#services;
@@ -196,14 +198,18 @@ export class NodeControl {
   }
 
   #tell(): void {
-    const { cluster } = this.#services;
     const [objects, desired] = [this.objects, this.desired];
     if (objects === undefined || desired === undefined) return;
     if (this.#settled && objects.complete) {
-      cluster.publish(this.#entries(desired)).catch((error) =>
+      this.#services.cluster.publish(this.#entries(desired)).catch((error) =>
         log.warn("the registry is not written yet: {error}", { error: errorText(error) })
       );
     }
+    this.#tellUsers(objects, desired);
+  }
+
+  /** Said again after a while, since some of it depends on nothing but time: how long a pod has waited, for example. */
+  #tellUsers(objects: ClusterObjects, desired: Desired): void {
     const now = performance.now();
     let isSoon = false;
     const isPublished = (uid: string) => {
@@ -217,8 +223,14 @@ export class NodeControl {
       return false;
     };
     const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
-    void cluster.tell(verdictsOf(pods, desired, this.enrolments.list(), isPublished));
-    if (isSoon) this.#tellSoon();
+    void this.#services.cluster.tell(
+      verdictsOf(pods, desired, this.enrolments.list(), isPublished),
+    );
+    clearTimeout(this.#tellingUsers);
+    this.#tellingUsers = setTimeout(
+      () => this.#tellUsers(this.objects ?? objects, this.desired ?? desired),
+      isSoon ? TELL_MILLISECONDS : TELL_AGAIN_MILLISECONDS,
+    );
   }
 
   /** The last words of an agent: nothing is secured any more. Whoever removes it may have taken its rights. */
@@ -270,6 +282,9 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
 
 /** What is done first is told first, and a burst of changes at once. */
 const TELL_MILLISECONDS = 50;
+
+/** Nothing that users are told is older than this. */
+const TELL_AGAIN_MILLISECONDS = 5_000;
 
 /** Other agents have read the registry by then: until they have, their pods connect in clear. */
 const PROPAGATION_MILLISECONDS = 1_000;
