@@ -48,6 +48,8 @@ export class NodeControl {
   objects: ClusterObjects | undefined;
   desired: Desired | undefined;
   #begun = false;
+  /** The last words are said: what was known before must not be said after them. */
+  #ended = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
@@ -82,7 +84,7 @@ export class NodeControl {
 
   changed(objects: ClusterObjects): void {
     this.objects = objects;
-    if (this.#begun) this.#reconcile(objects);
+    if (this.#begun && !this.#ended) this.#reconcile(objects);
   }
 
   begin(): void {
@@ -107,6 +109,7 @@ export class NodeControl {
 
   /** Leaves with every pod, or leaves them held. */
   async end(isLast: boolean): Promise<void> {
+    this.#ended = true;
     clearTimeout(this.#telling);
     this.audit.stop();
     if (!isLast) return this.enrolments.pause();
@@ -183,6 +186,7 @@ export class NodeControl {
 
   /** What many pods become at once is told at once: the registry first, users when it has it. */
   #tellSoon(): void {
+    if (this.#ended) return;
     this.#telling ??= setTimeout(() => {
       this.#telling = undefined;
       this.#tell();
