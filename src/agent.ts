@@ -1,22 +1,23 @@
 /** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
-import { existsSync, mkdirSync } from "node:fs";
-import { dirname } from "node:path";
-import type { Cluster } from "./cluster/cluster.ts";
+import type { Cluster, ClusterObjects } from "./cluster/cluster.ts";
 import { GATEWAY_NAMESPACE } from "./constants.ts";
 import { NodeControl } from "./control/node_control.ts";
 import { NodeAddresses } from "./control/routing/node_addresses.ts";
 import { PeerIndex } from "./control/rules/peer_index.ts";
 import type { StrictEgressOptions } from "./control/routing/strict_egress.ts";
 import type { Issuer } from "./identity/issuer.ts";
-import { Redirector, removeState } from "./kernel/redirector.ts";
+import type { HttpServer } from "./http_server.ts";
+import { Redirector } from "./kernel/redirector.ts";
+import { StateDirectory } from "./kernel/state_directory.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
 import type { ListenAddress } from "./listen_address.ts";
 import { logger, logSentence } from "./log.ts";
 import { Certificate } from "./native/certificate.ts";
-import { allowDescriptors } from "./native/descriptor_limit.ts";
-import { isBpfFileSystem, mountBpfFileSystem, unmount } from "./native/file_system.ts";
+import { isCgroup2 } from "./native/file_system.ts";
 import { logStreams } from "./operate/access_log.ts";
-import { askStatus, serveAdmin } from "./operate/admin.ts";
+import { serveAdmin } from "./operate/admin.ts";
+import { standBy, takeCharge } from "./operate/charge.ts";
+import { type ConnectionLimit, limitConnections } from "./operate/connection_limit.ts";
 import { serveProbes } from "./operate/probes.ts";
 import { agentConnections } from "./operate/connections.ts";
 import { type AgentStatus, agentStatus } from "./operate/status.ts";
@@ -62,44 +63,118 @@ export type AgentSource =
 
 /**
  * Runs until `stop` resolves. If this agent was the last one here, it then detaches every pod and leaves nothing
- * behind; if another follows, the pods stay attached, and held until that one is there.
+ * behind; if another follows, the pods stay attached, and held until that one is there. What ends with an Error before
+ * any pod is in its charge leaves nothing behind, either.
  */
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
+  requireCgroup2(options.cgroupRoot);
+  const limit = limitConnections(options.maxConnections, options.workers);
+  // Ended in the opposite order: whoever comes next has to wait for all of it.
+  await using parts = new AsyncDisposableStack();
+  const state = parts.use(new StateDirectory(options.stateDirectory));
   const isReplaced = "daemonSet" in options.source && options.source.daemonSet !== undefined;
-  if (!isReplaced) await requireNoOtherAgent(options.adminSocket);
-  allowConnections(options.maxConnections);
+  if (!isReplaced) await takeCharge(state, options.adminSocket);
   const source = await openSource(options);
+  parts.defer(source.close);
   const { cluster } = source;
-  const mounted = prepareStateDirectory(options.stateDirectory);
-  const redirector = new Redirector(options.objectFile, options.stateDirectory);
-  const index = new PeerIndex(options.nodeName);
+  parts.defer(() => cluster.close());
+
+  let objects: ClusterObjects | undefined = undefined;
+  let node: RunningNode | undefined = undefined;
+  const started = cluster.start((now) => {
+    objects = now;
+    node?.control.changed(now);
+  });
+  if (options.metricsAddress !== undefined) {
+    // Answered also while another agent is here: that one ends when this one is ready to follow.
+    const notReady = () =>
+      objects === undefined ? "the cluster's objects have not been read yet" : undefined;
+    parts.use(await openProbes(options.metricsAddress, () => node, notReady));
+  }
+  await Promise.race([started, stop]);
+  if (isReplaced && !await standBy(state, options.adminSocket, stop)) return;
+
+  node = openNode(options, source, limit, parts);
+  const { control, workers, status, podAt } = node;
+  if (objects !== undefined) control.changed(objects);
+  parts.use(serveAdmin(options.adminSocket, {
+    "/status": async () => status(await workers.report()),
+    "/connections": async () => {
+      const { connections, count } = await workers.connections();
+      return agentConnections(options.nodeName, connections, count, podAt);
+    },
+  }));
+  control.begin();
+  state.isObsolete = false;
+  log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
+
+  await stop;
+  const isLast = cluster.isBeingUninstalled();
+  log.info(isLast ? "stopping" : "stopping; the pods stay held for the next agent");
+  await control.end(isLast);
+  state.isObsolete = isLast;
+}
+
+function requireCgroup2(root: string): void {
+  if (isCgroup2(root)) return;
+  throw new Error(
+    `${root} is not on cgroup v2: without --cgroup-root, the mounted one is taken (mount -t cgroup2)`,
+  );
+}
+
+/** What there is once the node's state is in this agent's charge. */
+interface RunningNode {
+  readonly control: NodeControl;
+  readonly workers: RelayWorkers;
+  readonly status: (report: RelayReport) => AgentStatus;
+  /** The pod at an address, for people. */
+  readonly podAt: (address: string | number | undefined) => string | undefined;
+}
+
+/** `parts` ends what it opens. */
+function openNode(
+  options: AgentOptions,
+  source: Source,
+  limit: ConnectionLimit,
+  parts: AsyncDisposableStack,
+): RunningNode {
+  const { nodeName, trustDomain } = options;
+  const { cluster } = source;
+  const redirector = parts.use(new Redirector(options.objectFile, options.stateDirectory));
+  forgetEarlierPods(redirector);
+  const index = new PeerIndex(nodeName);
   // The workers know peers by address; people know pods.
   const podAt = (address: string | number | undefined) =>
     typeof address === "string" ? index.get(address)?.pod : undefined;
-  const workers = new RelayWorkers({
-    count: options.workers,
-    maps: redirector.descriptors(),
-    trustDomain: options.trustDomain,
-    tunnelIdleMilliseconds: options.tunnelIdleSeconds * 1000,
-    maxConnections: Math.ceil(options.maxConnections / options.workers),
-    accessLogEvery: options.accessLogEvery,
-    finished: (streams, left) => logStreams(streams, left, podAt),
-    log: ({ level, message, fields }) =>
-      logSentence(relayLog, level, message, { ...fields, peer: podAt(fields.peer) ?? fields.peer }),
-    died: (reason) => {
-      // What is attached stays attached: connections to peers are refused until a new agent is here.
-      log.fatal("a relay worker ended: {reason}", { reason });
-      Deno.exit(1);
-    },
-  });
-  using _nodeAddresses = new NodeAddresses(redirector.nodeAddresses, options.procRoot);
+  const workers = parts.use(
+    new RelayWorkers({
+      count: options.workers,
+      maps: redirector.descriptors(),
+      trustDomain,
+      tunnelIdleMilliseconds: options.tunnelIdleSeconds * 1000,
+      maxConnections: Math.ceil(limit.connections / options.workers),
+      accessLogEvery: options.accessLogEvery,
+      finished: (streams, left) => logStreams(streams, left, podAt),
+      log: ({ level, message, fields }) =>
+        logSentence(relayLog, level, message, {
+          ...fields,
+          peer: podAt(fields.peer) ?? fields.peer,
+        }),
+      died: (reason) => {
+        // What is attached stays attached: connections to peers are refused until a new agent is here.
+        log.fatal("a relay worker ended: {reason}", { reason });
+        Deno.exit(1);
+      },
+    }),
+  );
+  parts.use(new NodeAddresses(redirector.nodeAddresses, options.procRoot));
   const control = new NodeControl(options, { redirector, workers, index, ...source });
   source.onTrust((roots) => control.enrolments.trust(roots));
-  const started = cluster.start((objects) => control.changed(objects));
   const status = (report: RelayReport) =>
     agentStatus({
-      nodeName: options.nodeName,
-      trustDomain: options.trustDomain,
+      nodeName,
+      trustDomain,
+      limit,
       objects: control.objects,
       desired: control.desired,
       enrolments: control.enrolments,
@@ -110,46 +185,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
       audit: control.audit,
       report,
     });
-  const probes = await openProbes(options.metricsAddress, control, workers, status);
-  await Promise.race([started, stop]);
-  if (isReplaced) await untilAlone(options.adminSocket, stop);
-  forgetEarlierPods(redirector);
-  control.begin();
-  const admin = serveAdmin(options.adminSocket, {
-    status: async () => status(await workers.report()),
-    connections: async () => {
-      const { connections, count } = await workers.connections();
-      return agentConnections(options.nodeName, connections, count, podAt);
-    },
-  });
-  log.info("the agent of {node} is ready", { node: options.nodeName, workers: options.workers });
-
-  await stop;
-  const isLast = cluster.isBeingUninstalled();
-  log.info(isLast ? "stopping" : "stopping; the pods stay held for the next agent");
-  await control.end(isLast);
-  await admin.shutdown(); // another agent may begin now
-  await Promise.all([probes?.shutdown(), cluster.close(), source.close()]);
-  workers[Symbol.dispose]();
-  redirector[Symbol.dispose]();
-  if (!isLast) return;
-  removeState(options.stateDirectory);
-  if (mounted !== undefined) unmount(mounted);
-}
-
-/** For listeners, maps and files. */
-const OTHER_DESCRIPTORS = 8_192;
-
-/** Each takes a descriptor for the application and one for the tunnel. */
-function allowConnections(most: number): void {
-  const wanted = 2 * most + OTHER_DESCRIPTORS;
-  const allowed = allowDescriptors(wanted);
-  if (allowed >= wanted) return;
-  log.warn("{allowed} descriptors are allowed, not {wanted}: some {connections} connections", {
-    allowed,
-    wanted,
-    connections: Math.max(0, Math.floor((allowed - OTHER_DESCRIPTORS) / 2)),
-  });
+  return { control, workers, status, podAt };
 }
 
 interface Source {
@@ -202,25 +238,34 @@ async function openSource(options: AgentOptions): Promise<Source> {
   };
 }
 
-/** Prometheus' client is loaded only where somebody asks. */
+/**
+ * Prometheus' client is loaded only where somebody asks. `notReady` says why an agent cannot follow another one yet, as
+ * long as `node` is not there.
+ */
 async function openProbes(
-  address: ListenAddress | undefined,
-  control: NodeControl,
-  workers: RelayWorkers,
-  status: (report: RelayReport) => AgentStatus,
-): Promise<Deno.HttpServer | undefined> {
-  if (address === undefined) return undefined;
+  address: ListenAddress,
+  node: () => RunningNode | undefined,
+  notReady: () => string | undefined,
+): Promise<HttpServer> {
   const { Metrics } = await import("./operate/metrics.ts");
   const metrics = new Metrics();
   return serveProbes(address, {
     sick: async () => {
+      const workers = node()?.workers;
+      if (workers === undefined) return undefined;
       const answered = await within(WORKER_MILLISECONDS, workers.report());
       return answered === undefined ? "a relay worker has not answered for 2 s" : undefined;
     },
-    notReady: () => control.notReady(),
+    notReady: () => {
+      const running = node();
+      return running === undefined ? notReady() : running.control.notReady();
+    },
     metrics: async () => {
-      const report = await workers.report();
-      return { contentType: metrics.contentType, text: await metrics.text(status(report), report) };
+      const running = node();
+      if (running === undefined) return undefined;
+      const report = await running.workers.report();
+      const text = await metrics.text(running.status(report), report);
+      return { contentType: metrics.contentType, text };
     },
   });
 }
@@ -240,49 +285,7 @@ async function within<T>(milliseconds: number, answer: Promise<T>): Promise<T | 
 
 const WORKER_MILLISECONDS = 2_000;
 
-/** Waits until the agent that is to be replaced has gone, or `stop`. */
-async function untilAlone(adminSocket: string, stop: Promise<void>): Promise<void> {
-  let stopped = false;
-  void stop.then(() => stopped = true);
-  for (let told = false; !stopped; told = true) {
-    const other = await askStatus(adminSocket).catch(() => undefined);
-    if (other === undefined) return;
-    if (!told) log.info("standing by for process {pid} on this node", { pid: other.pid });
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 const relayLog = logger("relay");
-
-/** Two agents with the same paths would take each other's pods away. */
-async function requireNoOtherAgent(adminSocket: string): Promise<void> {
-  const other = await askStatus(adminSocket).catch(() => undefined); // nobody, or a crashed one's socket
-  if (other === undefined) return;
-  throw new Error(
-    `the agent of ${other.node} (process ${other.pid}) answers on ${adminSocket} already: stop it, or ` +
-      "give this one an --admin-socket and a --state-dir of its own",
-  );
-}
-
-/**
- * Pins need a bpffs, which the system usually mounts on /sys/fs/bpf: where there is none, mounts one and
- * returns where.
- */
-function prepareStateDirectory(directory: string): string | undefined {
-  let mounted: string | undefined;
-  let existing = directory;
-  while (!existsSync(existing)) existing = dirname(existing);
-  if (!isBpfFileSystem(existing)) {
-    // sysfs lets nobody make directories, but has this one to mount a bpffs on.
-    const target = existing === "/sys/fs/bpf" ? existing : directory;
-    mkdirSync(target, { recursive: true, mode: 0o700 });
-    mountBpfFileSystem(target);
-    mounted = target;
-    log.warn("{directory} was not on a bpffs: mounted one on {target}", { directory, target });
-  }
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  return mounted;
-}
 
 /** After a crash, pods stay attached but held: their old listeners are gone, and so may be their addresses. */
 function forgetEarlierPods(redirector: Redirector): void {

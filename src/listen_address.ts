@@ -1,4 +1,4 @@
-/** Where an HTTP server listens. */
+/** Where a server listens. */
 export interface ListenAddress {
   /** Undefined: on all addresses, of both families where the machine has both. */
   readonly hostname: string | undefined;
@@ -15,23 +15,17 @@ export function parseListenAddress(text: string): ListenAddress | undefined {
   };
 }
 
-/** Serves HTTP there; a handler that throws is answered with 500 and its message. */
-export function serveHttp(
-  { hostname, port }: ListenAddress,
-  handle: (request: Request) => Response | Promise<Response>,
-): Deno.HttpServer {
-  const serve = (hostname: string) =>
-    Deno.serve({
-      hostname,
-      port,
-      onListen: () => {},
-      onError: (error) => new Response(`${error}\n`, { status: 500 }),
-    }, handle);
-  if (hostname !== undefined) return serve(hostname);
+/** Listens there. Throws an Error that says where when it cannot. */
+export function listen({ hostname, port }: ListenAddress): Deno.TcpListener {
   try {
-    return serve("::"); // takes IPv4, too (ipv6(7), IPV6_V6ONLY)
-  } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) throw error;
-    return serve("0.0.0.0"); // a kernel without IPv6
+    if (hostname !== undefined) return Deno.listen({ hostname, port });
+    try {
+      return Deno.listen({ hostname: "::", port }); // takes IPv4, too (ipv6(7), IPV6_V6ONLY)
+    } catch (error) {
+      if (error instanceof Deno.errors.AddrInUse) throw error;
+      return Deno.listen({ hostname: "0.0.0.0", port }); // a kernel without IPv6
+    }
+  } catch (cause) {
+    throw new Error(`cannot listen on ${hostname ?? ""}:${port}: ${cause}`, { cause });
   }
 }

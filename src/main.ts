@@ -1,5 +1,6 @@
 /** The command `kube-gateway`: one subcommand, its options, and what it ends with. */
 import { parseCommandLine, UsageError } from "./commands/command_line.ts";
+import { withRootHint } from "./commands/root_hint.ts";
 import { errorText } from "./error_text.ts";
 
 try {
@@ -52,7 +53,7 @@ try {
     }
   }
 } catch (error) {
-  console.error(`kube-gateway: ${errorText(error)}`);
+  console.error(`kube-gateway: ${withRootHint(errorText(error), Deno.uid())}`);
   Deno.exit(error instanceof UsageError ? 2 : 1);
 }
 // A worker may still sit in epoll_wait, and would keep the process from ending by itself.

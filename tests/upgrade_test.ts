@@ -3,6 +3,7 @@
  * next agent has them. When the DaemonSet is deleted, they go back to plain connections.
  */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import type { Agent } from "./lab/agent.ts";
 import { delay, until } from "./lab/delay.ts";
 import { attachedPrograms } from "./lab/kernel.ts";
@@ -90,6 +91,20 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
       a = next;
     },
   );
+
+  await t.step("an agent that is told to end while it stands by has changed nothing", async () => {
+    const args = [...ARGS, "--admin-socket", `${lab.temporary}/other.sock`];
+    const other = await lab.startAgent("node-a", { args, wait: false });
+    const { holder } = await other.waitForLog(({ message }) =>
+      message?.startsWith("standing by") ?? false
+    );
+    assert.equal(holder, `process ${a.pid}`, "whatever its socket");
+    assert.equal(await other.stop(), 0, other.logTail());
+    lab.agents.set("node-a", a);
+    assert.equal((await a.enrolment(web)).state, "active");
+    assert.equal((await says(api.ipv4 ?? "")).reply, CANARY);
+    assert.deepEqual(existsSync(`${lab.temporary}/other.sock`), false);
+  });
 
   await t.step("when the DaemonSet is deleted, ending means leaving", async () => {
     const name = "kube-gateway-agent";

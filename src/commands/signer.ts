@@ -1,7 +1,8 @@
 import { GATEWAY_NAMESPACE } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { openKubernetesApi } from "../kubernetes/open.ts";
-import { type ListenAddress, serveHttp } from "../listen_address.ts";
+import { HttpServer } from "../http_server.ts";
+import { listen, type ListenAddress } from "../listen_address.ts";
 import { runSigner, SignerHealth } from "../signer/signer.ts";
 import { addressOption, optionalText, type Options, textOption } from "./command_line.ts";
 import { configureLog, signalled } from "./process.ts";
@@ -21,7 +22,7 @@ export async function serveSigner(
 ): Promise<void> {
   const health = new SignerHealth();
   const address = addressOption(options, "health-address");
-  await using _server = address === undefined ? undefined : serveHealth(address, health);
+  using _server = address === undefined ? undefined : serveHealth(address, health);
   await runSigner(
     {
       api,
@@ -38,12 +39,12 @@ export async function serveSigner(
 }
 
 /** Alive while it answers; ready while it could sign if it led. */
-function serveHealth(address: ListenAddress, health: SignerHealth): Deno.HttpServer {
-  return serveHttp(address, (request) => {
-    const { pathname } = new URL(request.url);
-    if (pathname === "/healthz") return new Response("ok\n");
-    if (pathname !== "/readyz") return new Response("not found\n", { status: 404 });
-    if (health.problem !== undefined) return new Response(`${health.problem}\n`, { status: 503 });
-    return new Response(health.leading ? "ok, leading\n" : "ok, standing by\n");
+function serveHealth(address: ListenAddress, health: SignerHealth): HttpServer {
+  return new HttpServer(listen(address), {
+    "/healthz": () => ({ text: "ok\n" }),
+    "/readyz": () => {
+      if (health.problem !== undefined) return { status: 503, text: `${health.problem}\n` };
+      return { text: health.leading ? "ok, leading\n" : "ok, standing by\n" };
+    },
   });
 }

@@ -4,7 +4,7 @@
  * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it. The agent holds
  * it open as well, so that it outlives its pins; what is really there, the inspect methods ask the kernel.
  */
-import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
@@ -246,7 +246,7 @@ export class Redirector implements Disposable {
   }
 }
 
-/** Detaches every pod and removes every map of a state directory; says how many pods there were. */
+/** Detaches every pod and removes every map; the state directory is empty then. Says how many pods there were. */
 export function removeState(stateDirectory: string): number {
   const pods = readdirSync(podsDirectory(stateDirectory));
   // Links first: a program without its maps' entries would refuse connections.
@@ -255,13 +255,7 @@ export function removeState(stateDirectory: string): number {
   }
   rmSync(podsDirectory(stateDirectory), { recursive: true });
   removeHolds(holdsDirectory(stateDirectory));
-  rmSync(mapsDirectory(stateDirectory), { recursive: true });
-  try {
-    rmdirSync(stateDirectory);
-  } catch (error) {
-    // The root of a bpffs stays: whoever mounted it unmounts it.
-    if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
-  }
+  rmSync(mapsDirectory(stateDirectory), { recursive: true, force: true });
   return pods.length;
 }
 

@@ -15,5 +15,5 @@ Deno.test("the limit is raised where that is allowed, never lowered, and told as
   match(proc("limits"), new RegExp(`^Max open files +${expected} +`, "m"));
   strictEqual(allowDescriptors(10), expected);
   const most = Number(readFileSync("/proc/sys/fs/nr_open", "utf8"));
-  strictEqual(allowDescriptors(most + 1), expected);
+  strictEqual(allowDescriptors(most + 1), mayRaise ? most : before); // as many as anybody may
 });

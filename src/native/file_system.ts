@@ -1,5 +1,5 @@
 import { statSync } from "node:fs";
-import { checked } from "./errno.ts";
+import { checked, EAGAIN, errno, SystemError } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 
 /** A directory held open. Throws a SystemError. */
@@ -27,13 +27,29 @@ export function cgroupId(directory: string): bigint {
   return statSync(directory, { bigint: true }).ino;
 }
 
-/** Mounts a new bpffs. Throws a SystemError. */
-export function mountBpfFileSystem(path: string): void {
-  checked(libc.mount(cString("bpf"), cString(path), cString("bpf"), 0n, null), "mount bpf", path);
+/**
+ * Locks an open file or directory for one holder (flock(2)), or returns false when another has it. It is free again when
+ * the descriptor is closed, by the end of the process at the latest. Throws a SystemError.
+ */
+export function tryLock(descriptor: number, about: string): boolean {
+  if (libc.flock(descriptor, LOCK_EX | LOCK_NB) === 0) return true;
+  const code = errno();
+  if (code === EAGAIN) return false;
+  throw new SystemError("flock", code, about);
 }
 
+/** Mounts a new bpffs, root's alone. Throws a SystemError. */
+export function mountBpfFileSystem(path: string): void {
+  checked(
+    libc.mount(cString("bpf"), cString(path), cString("bpf"), 0n, cString("mode=0700")),
+    "mount bpf",
+    path,
+  );
+}
+
+/** At once for whoever looks there, and for good when nobody has anything open there. Throws a SystemError. */
 export function unmount(path: string): void {
-  checked(libc.umount2(cString(path), 0), "umount", path);
+  checked(libc.umount2(cString(path), MNT_DETACH), "umount", path);
 }
 
 function fileSystemType(path: string): number {
@@ -42,9 +58,12 @@ function fileSystemType(path: string): number {
   return new DataView(statfs.buffer).getUint32(0, true);
 }
 
-// linux/magic.h, asm-generic/fcntl.h; O_DIRECTORY is the one that differs between the two processors.
+// linux/magic.h, sys/file.h, sys/mount.h, asm-generic/fcntl.h; O_DIRECTORY is the one that differs between the two processors.
 const BPF_FS_MAGIC = 0xcafe4a11;
 const CGROUP2_SUPER_MAGIC = 0x63677270;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const MNT_DETACH = 2;
 const O_RDONLY = 0;
 const O_CLOEXEC = 0o2000000;
 const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;

@@ -14,6 +14,9 @@ const library = Deno.dlopen("libc.so.6", {
 
   // int open(const char *path, int flags, ...);
   open: { parameters: ["buffer", "i32"], result: "i32" },
+  // int flock(int fd, int operation);
+  // Without LOCK_NB it blocks.
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
   // ssize_t read(int fd, void *buf, size_t count);
@@ -75,7 +78,7 @@ const library = Deno.dlopen("libc.so.6", {
   setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
 
   // int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data);
-  mount: { parameters: ["buffer", "buffer", "buffer", "u64", "pointer"], result: "i32" },
+  mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
   // int umount2(const char *target, int flags);
   umount2: { parameters: ["buffer", "i32"], result: "i32" },
   // int statfs(const char *path, struct statfs *buf);

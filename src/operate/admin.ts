@@ -1,56 +1,93 @@
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
-import { dirname } from "node:path";
+/** What an agent answers on its admin socket, and asking it. Nothing can be changed through it. */
+import { request } from "node:http";
+import type { Answers } from "../http_server.ts";
+import { AdminSocket } from "./admin_socket.ts";
 import type { AgentConnections } from "./connections.ts";
 import type { AgentStatus } from "./status.ts";
 
-/** What the admin server answers, by path. */
+/** What an agent answers, by path; one line more is one question more. */
 export interface AdminAnswers {
-  readonly status: () => Promise<AgentStatus>;
-  readonly connections: () => Promise<AgentConnections>;
+  readonly "/status": AgentStatus;
+  readonly "/connections": AgentConnections;
 }
 
-/** The admin server: answers on a unix socket that only root can open. Nothing can be changed through it. */
+/** Answers on a unix socket that only root can open. */
 export function serveAdmin(
   path: string,
-  { status, connections }: AdminAnswers,
-): { shutdown(): Promise<void> } {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  rmSync(path, { force: true }); // a crashed agent's
-  const server = Deno.serve({ path, onListen: () => chmodSync(path, 0o600) }, async (request) => {
-    if (request.method !== "GET") return new Response("only GET", { status: 405 });
-    switch (new URL(request.url).pathname) {
-      case "/status":
-        return Response.json(await status());
-      case "/connections":
-        return Response.json(await connections());
-      default:
-        return new Response("not here", { status: 404 });
-    }
-  });
-  return { shutdown: () => server.shutdown() };
+  answers: { readonly [Path in keyof AdminAnswers]: () => Promise<AdminAnswers[Path]> },
+): AdminSocket {
+  return new AdminSocket(path, jsonAnswers(answers));
 }
 
 /** Asks an agent for its status. Throws an Error that says what to do when it does not answer. */
-export async function askStatus(path: string): Promise<AgentStatus> {
-  return await ask(path, "status") as AgentStatus;
+export function askStatus(socket: string): Promise<AgentStatus> {
+  return ask(socket, "/status");
 }
 
 /** The same for its connections. */
-export async function askConnections(path: string): Promise<AgentConnections> {
-  return await ask(path, "connections") as AgentConnections;
+export function askConnections(socket: string): Promise<AgentConnections> {
+  return ask(socket, "/connections");
 }
 
-async function ask(path: string, what: keyof AdminAnswers): Promise<unknown> {
-  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
-  let response: Response;
-  try {
-    response = await fetch(`http://localhost/${what}`, { client });
-  } catch (cause) {
-    throw new Error(
-      `no agent answers on ${path}: is it running on this node, and is --admin-socket the same?`,
-      { cause },
+/** An agent that takes longer hangs. */
+const ANSWER_MILLISECONDS = 30_000;
+
+async function ask<Path extends keyof AdminAnswers>(
+  socket: string,
+  path: Path,
+): Promise<AdminAnswers[Path]> {
+  const { status, text } = await get(socket, path).catch((cause: NodeJS.ErrnoException) => {
+    throw new Error(whyNot(socket, cause), { cause });
+  });
+  if (status !== 200) throw new Error(`the agent on ${socket} answered ${status}: ${text.trim()}`);
+  return JSON.parse(text);
+}
+
+/** Not by fetch, which follows NO_PROXY and the like away from the socket. */
+function get(socketPath: string, path: string): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath, path, agent: false }, async (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      try {
+        for await (const part of response) text += part;
+        resolve({ status: response.statusCode ?? 0, text });
+      } catch (error) {
+        reject(error);
+      } finally {
+        clearTimeout(timer);
+      }
+    });
+    const timer = setTimeout(
+      () => asked.destroy(new Error(`no answer for ${ANSWER_MILLISECONDS / 1000} s`)),
+      ANSWER_MILLISECONDS,
     );
+    asked.on("error", (error) => {
+      clearTimeout(timer);
+      reject(error);
+    });
+    asked.end();
+  });
+}
+
+function whyNot(socket: string, { code, message }: NodeJS.ErrnoException): string {
+  switch (code) {
+    case "EACCES":
+    case "EPERM":
+      return `cannot open ${socket}: it is root's, so run this as root`;
+    case "ENOENT":
+    case "ECONNREFUSED":
+      return `no agent answers on ${socket}: is it running on this node, and is --admin-socket the same?`;
+    default:
+      return `the agent on ${socket} does not answer: ${message}`;
   }
-  if (!response.ok) throw new Error(`the agent on ${path} answered ${response.status}`);
-  return await response.json();
+}
+
+function jsonAnswers(answers: Readonly<Record<string, () => Promise<unknown>>>): Answers {
+  return Object.fromEntries(
+    Object.entries(answers).map(([path, answer]) => [
+      path,
+      async () => ({ contentType: "application/json", text: JSON.stringify(await answer()) }),
+    ]),
+  );
 }

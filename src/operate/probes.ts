@@ -1,4 +1,5 @@
-import { type ListenAddress, serveHttp } from "../listen_address.ts";
+import { type Answer, HttpServer } from "../http_server.ts";
+import { listen, type ListenAddress } from "../listen_address.ts";
 
 /** What kubelet and Prometheus ask an agent. */
 export interface ProbeSources {
@@ -6,29 +7,24 @@ export interface ProbeSources {
   readonly sick: () => Promise<string | undefined>;
   /** Why the agent does not do its work yet; undefined when it does. */
   readonly notReady: () => string | undefined;
-  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
+  /** Undefined while there are none. */
+  readonly metrics: () => Promise<
+    { readonly contentType: string; readonly text: string } | undefined
+  >;
 }
 
 /** Serves `/healthz`, `/readyz` and `/metrics`. */
-export function serveProbes(address: ListenAddress, sources: ProbeSources): Deno.HttpServer {
-  return serveHttp(address, async (request) => {
-    switch (new URL(request.url).pathname) {
-      case "/healthz":
-        return verdict(await sources.sick());
-      case "/readyz":
-        return verdict(sources.notReady());
-      case "/metrics": {
-        const { contentType, text } = await sources.metrics();
-        return new Response(text, { headers: { "content-type": contentType } });
-      }
-      default:
-        return new Response("not found\n", { status: 404 });
-    }
+export function serveProbes(
+  address: ListenAddress,
+  { sick, notReady, metrics }: ProbeSources,
+): HttpServer {
+  return new HttpServer(listen(address), {
+    "/healthz": async () => verdict(await sick()),
+    "/readyz": () => verdict(notReady()),
+    "/metrics": async () => await metrics() ?? verdict("standing by for another agent"),
   });
 }
 
-function verdict(problem: string | undefined): Response {
-  return problem === undefined
-    ? new Response("ok\n")
-    : new Response(`${problem}\n`, { status: 503 });
+function verdict(problem: string | undefined): Answer {
+  return problem === undefined ? { text: "ok\n" } : { status: 503, text: `${problem}\n` };
 }

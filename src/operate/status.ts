@@ -7,6 +7,7 @@ import type { PeerIndex } from "../control/rules/peer_index.ts";
 import type { Peer } from "../cluster/registry.ts";
 import type { Enrolments } from "../control/pods/enrolments.ts";
 import type { Enrolment } from "../control/pods/enrolment.ts";
+import type { ConnectionLimit } from "./connection_limit.ts";
 import { policyText } from "../policy.ts";
 import type { PodReport } from "../relay/messages.ts";
 import type { RelayReport } from "../relay/workers.ts";
@@ -27,6 +28,8 @@ export interface AgentStatus {
   readonly endpoints: number;
   /** Addresses and ports of Services whose connections are redirected. */
   readonly frontends: number;
+  /** Open connections of all pods together, at most. */
+  readonly maxConnections: number;
   /** Seconds since the API server was last heard of. */
   readonly silentSeconds: number;
   /** What the agent has seen when it last looked whether it is so; absent before the first look. */
@@ -76,6 +79,7 @@ export interface EnrolmentStatus {
 export interface StatusSources {
   readonly nodeName: string;
   readonly trustDomain: string;
+  readonly limit: ConnectionLimit;
   readonly objects: ClusterObjects | undefined;
   readonly desired: Desired | undefined;
   readonly enrolments: Pick<Enrolments, "list" | "problems">;
@@ -115,11 +119,13 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       0,
     ),
     frontends: sources.routing.frontendCount,
+    maxConnections: sources.limit.connections,
     silentSeconds: Math.round(sources.silence / 1000),
     ...(sources.audit.last === undefined ? {} : { audit: auditStatus(sources.audit.last) }),
     repairs: Object.fromEntries(sources.audit.repairs),
     problems: [
       ...silenceProblem(sources.silence),
+      ...limitProblem(sources.limit),
       ...sources.problems.map(({ file, line, message }) => ({
         where: line === undefined ? file : `${file}:${line}`,
         message,
@@ -176,6 +182,10 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
 
 function withoutUid({ uid: _uid, ...traffic }: PodReport): Omit<PodReport, "uid"> {
   return traffic;
+}
+
+function limitProblem({ problem }: ConnectionLimit): AgentStatus["problems"] {
+  return problem === undefined ? [] : [{ where: "descriptors", message: problem }];
 }
 
 /** Bookmarks come at least every 75 s. */

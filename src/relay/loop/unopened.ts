@@ -2,7 +2,7 @@
 const MOST_OF_A_POD = 1_024;
 
 /** Per worker: some 30 KB each, so that strangers cannot take the agent's memory, whatever number of pods they choose. */
-const MOST = 4_096;
+export const MOST_UNOPENED = 4_096;
 
 /** A tunnel that has not sent its first OPEN. */
 export interface UnopenedTunnel {
@@ -21,7 +21,7 @@ export class UnopenedTunnels {
   readonly #pods = new Map<object, Members>();
   #size = 0;
 
-  constructor(readonly mostOfAPod = MOST_OF_A_POD, readonly most = MOST) {}
+  constructor(readonly mostOfAPod = MOST_OF_A_POD, readonly most = MOST_UNOPENED) {}
 
   get size(): number {
     return this.#size;

@@ -1,0 +1,173 @@
+import { existsSync, lstatSync, mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { logger } from "../log.ts";
+import {
+  isBpfFileSystem,
+  mountBpfFileSystem,
+  openDirectory,
+  tryLock,
+  unmount,
+} from "../native/file_system.ts";
+import { removeState } from "./redirector.ts";
+
+const log = logger("kernel");
+
+/** Who has a state directory. */
+export interface Holder {
+  /** Undefined when this process cannot see which one it is. */
+  readonly pid: number | undefined;
+}
+
+/**
+ * A node's state directory: on a bpffs, root's alone, and in the charge of one process at a time. Whoever else changed
+ * something there would take pods from under their agent, which would go on saying that they are encrypted.
+ */
+export class StateDirectory implements Disposable {
+  #lock: Disposable | undefined;
+  #mounted: string | undefined;
+  /** What had to be made for it, the outermost first. */
+  #made: string | undefined;
+  /** Whether all of it is removed with this object: at first, when no earlier agent has left anything there. */
+  isObsolete = false;
+
+  constructor(readonly path: string) {}
+
+  /**
+   * Takes charge, until this is disposed of; or says who has it. Makes the directory, and mounts a bpffs where there is
+   * none. Throws an Error that says what to do when the directory is not to be trusted.
+   */
+  take(): Holder | undefined {
+    for (let tries = 0; tries < 100; tries++) {
+      const holder = this.#mount();
+      if (holder !== undefined) return holder;
+      this.#made ??= mkdirSync(this.path, { recursive: true, mode: 0o700 });
+      const lock = lockDirectory(this.path, requireOwn);
+      if ("pid" in lock) return lock;
+      if (lock.isStillThere()) {
+        this.#lock = lock;
+        this.isObsolete = !["maps", "pods"].some((name) => existsSync(`${this.path}/${name}`));
+        return undefined;
+      }
+      lock[Symbol.dispose](); // its holder has removed it, or mounted something above it
+    }
+    throw new Error(`${this.path} is replaced as often as it is opened: who else uses it?`);
+  }
+
+  /** Detaches every pod, removes all of it, and says how many pods there were. */
+  remove(): number {
+    const pods = existsSync(`${this.path}/pods`) ? removeState(this.path) : 0;
+    // While it lies on what we have mounted, nobody can have charge of it before that is gone.
+    if (this.#mounted !== undefined) unmount(this.#mounted);
+    removeEmpty(this.path, this.#made ?? this.path);
+    this.isObsolete = false;
+    return pods;
+  }
+
+  /** Gives up charge; what is pinned stays in force, unless it is obsolete. */
+  [Symbol.dispose](): void {
+    try {
+      if (this.#lock !== undefined && this.isObsolete) this.remove();
+    } finally {
+      this.#lock?.[Symbol.dispose]();
+      this.#lock = undefined;
+    }
+  }
+
+  /** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf. */
+  #mount(): Holder | undefined {
+    const existing = nearest(this.path);
+    if (isBpfFileSystem(existing)) return undefined;
+    // sysfs lets nobody make directories, but has this one to mount a bpffs on.
+    const target = existing === "/sys/fs/bpf" ? existing : this.path;
+    this.#made ??= mkdirSync(target, { recursive: true, mode: 0o700 });
+    const lock = lockDirectory(target);
+    if ("pid" in lock) return lock; // mounts one right now
+    using _lock = lock;
+    if (!lock.isStillThere()) return undefined; // somebody has
+    mountBpfFileSystem(target);
+    this.#mounted = target;
+    log.warn("{directory} was not on a bpffs: mounted one on {target}", {
+      directory: this.path,
+      target,
+    });
+    return undefined;
+  }
+}
+
+interface Lock extends Disposable {
+  /** Whether the path leads to what was locked. */
+  readonly isStillThere: () => boolean;
+}
+
+function lockDirectory(path: string, check: typeof requireOwn = () => {}): Lock | Holder {
+  const directory = openDirectory(path);
+  try {
+    const { ino, dev, uid, mode } = statSync(`/proc/self/fd/${directory.descriptor}`, BIG);
+    check(path, uid, mode);
+    if (tryLock(directory.descriptor, path)) {
+      return {
+        isStillThere: () => {
+          const now = statSync(path, { ...BIG, throwIfNoEntry: false });
+          return now?.ino === ino && now.dev === dev;
+        },
+        [Symbol.dispose]: () => directory[Symbol.dispose](),
+      };
+    }
+    directory[Symbol.dispose]();
+    return { pid: lockHolder(readFileSync("/proc/locks", "utf8"), dev, ino) };
+  } catch (error) {
+    directory[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Whoever may write there could have pods detached, and maps say what he likes. */
+function requireOwn(path: string, uid: bigint, mode: bigint): void {
+  if (uid === 0n && (mode & 0o077n) === 0n) return;
+  const has = `belongs to user ${uid}, mode ${(mode & 0o7777n).toString(8).padStart(4, "0")}`;
+  throw new Error(
+    `${path} ${has}: it must be root's alone. Look who else was there, then chown root ${path} && ` +
+      `chmod 0700 ${path}`,
+  );
+}
+
+/**
+ * The process that has a flock(2) on a file, from the text of /proc/locks (proc(5)): undefined when there is none, or
+ * when it is one of a PID namespace that cannot be seen from here.
+ */
+export function lockHolder(locks: string, dev: bigint, ino: bigint): number | undefined {
+  // include/linux/kdev_t.h, new_encode_dev: 12 bits of major, 20 of minor, in pieces.
+  const major = dev >> 8n & 0xfffn;
+  const minor = dev & 0xffn | dev >> 12n & 0xfff00n;
+  const hex = (number: bigint) => number.toString(16).padStart(2, "0");
+  const file = `${hex(major)}:${hex(minor)}:${ino}`;
+  for (const line of locks.split("\n")) {
+    // 37: FLOCK  ADVISORY  WRITE 10054 00:2a:311015 0 EOF; one that waits has "->" in front.
+    const [, kind, , , pid, where] = line.split(/ +/);
+    if (kind === "FLOCK" && where === file && Number(pid) > 0) return Number(pid);
+  }
+  return undefined;
+}
+
+/** `path`, or what there is above it. */
+function nearest(path: string): string {
+  for (let existing = path;; existing = dirname(existing)) {
+    if (lstatSync(existing, { throwIfNoEntry: false }) !== undefined) return existing;
+  }
+}
+
+/** Removes a directory and those above it up to `last`, as far as they are empty. */
+function removeEmpty(path: string, last: string): void {
+  for (let directory = path; directory.startsWith(last); directory = dirname(directory)) {
+    try {
+      rmdirSync(directory);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // Another has put something there, or mounted a bpffs on it, or it went with ours.
+      if (code === "ENOTEMPTY" || code === "EBUSY") return;
+      if (code !== "ENOENT") throw error;
+    }
+  }
+}
+
+const BIG = { bigint: true } as const;

@@ -1,0 +1,119 @@
+import { deepStrictEqual, match, strictEqual, throws } from "node:assert/strict";
+import { chmodSync, chownSync, existsSync, mkdirSync, statSync } from "node:fs";
+import { isBpfFileSystem, mountBpfFileSystem, unmount } from "../native/file_system.ts";
+import { lockHolder, StateDirectory } from "./state_directory.ts";
+
+Deno.test("one has charge of a state directory, and the next one when that is disposed of", () =>
+  withBpffs((bpffs) => {
+    const path = `${bpffs}/state`;
+    const first = new StateDirectory(path);
+    strictEqual(first.take(), undefined);
+    first.isObsolete = false;
+    using second = new StateDirectory(path);
+    deepStrictEqual(second.take(), { pid: Deno.pid });
+    first[Symbol.dispose]();
+    strictEqual(second.take(), undefined);
+  }));
+
+Deno.test("a directory that is not root's alone is refused, with what to do", () =>
+  withBpffs((bpffs) => {
+    const path = `${bpffs}/state`;
+    mkdirSync(path, { mode: 0o700 });
+    using state = new StateDirectory(path);
+    for (const mode of [0o750, 0o705, 0o720, 0o1777]) {
+      chmodSync(path, mode);
+      throws(
+        () => state.take(),
+        new RegExp(`state belongs to user 0, mode ${octal(mode)}: .*chmod`),
+      );
+    }
+    chmodSync(path, 0o700);
+    chownSync(path, 65_534, 0);
+    throws(
+      () => state.take(),
+      /belongs to user 65534, mode 0700: it must be root's alone.*chown root/,
+    );
+    chownSync(path, 0, 0);
+    strictEqual(state.take(), undefined);
+  }));
+
+Deno.test("what was made for it goes with it: a bpffs that is root's alone, and directories", async () => {
+  const base = await Deno.makeTempDir();
+  try {
+    const path = `${base}/one/two/state`;
+    {
+      using state = new StateDirectory(path);
+      strictEqual(state.take(), undefined);
+      strictEqual(isBpfFileSystem(path), true);
+      strictEqual(statSync(path).mode & 0o777, 0o700);
+      using other = new StateDirectory(path);
+      deepStrictEqual(other.take(), { pid: Deno.pid });
+      strictEqual(existsSync(path), true);
+    }
+    deepStrictEqual([...Deno.readDirSync(base)], []);
+
+    // Whoever waits meanwhile mounts one of his own.
+    const first = new StateDirectory(path);
+    strictEqual(first.take(), undefined);
+    {
+      using next = new StateDirectory(path);
+      deepStrictEqual(next.take(), { pid: Deno.pid });
+      first[Symbol.dispose]();
+      strictEqual(next.take(), undefined);
+      strictEqual(isBpfFileSystem(path), true);
+    }
+    deepStrictEqual([...Deno.readDirSync(base)], []);
+  } finally {
+    await Deno.remove(base, { recursive: true });
+  }
+});
+
+Deno.test("what was there before stays, unless it is obsolete", () =>
+  withBpffs((bpffs) => {
+    const path = `${bpffs}/state`;
+    mkdirSync(`${path}/pods/uid`, { recursive: true, mode: 0o700 });
+    {
+      using state = new StateDirectory(path);
+      strictEqual(state.take(), undefined);
+      strictEqual(state.isObsolete, false);
+    }
+    strictEqual(existsSync(`${path}/pods/uid`), true);
+    {
+      using state = new StateDirectory(path);
+      state.take();
+      state.isObsolete = true;
+    }
+    strictEqual(existsSync(path), false);
+  }));
+
+Deno.test("a lock's holder is found in /proc/locks by device and inode", () => {
+  const locks = [
+    "1: POSIX  ADVISORY  READ 8652 fe:00:311015 128 128",
+    "2: FLOCK  ADVISORY  WRITE 1 fe:00:311015 0 EOF",
+    "3: FLOCK  ADVISORY  WRITE 10054 00:2a:311015 0 EOF",
+    "3: -> FLOCK  ADVISORY  WRITE 10055 00:2a:311015 0 EOF",
+    "4: FLOCK  ADVISORY  WRITE 7 103:12345:9 0 EOF",
+    "5: FLOCK  ADVISORY  WRITE 0 00:2a:5 0 EOF",
+  ].join("\n");
+  strictEqual(lockHolder(locks, 0x2an, 311_015n), 10_054);
+  strictEqual(lockHolder(locks, 0xfe00n, 311_015n), 1);
+  strictEqual(lockHolder(locks, 0x12310345n, 9n), 7); // 12 bits of major between the minor's 8 and 12
+  strictEqual(lockHolder(locks, 0x2an, 5n), undefined, "a process of another PID namespace");
+  strictEqual(lockHolder(locks, 0x2an, 31_101n), undefined);
+});
+
+async function withBpffs(use: (path: string) => void): Promise<void> {
+  const path = await Deno.makeTempDir();
+  mountBpfFileSystem(path);
+  try {
+    match(Deno.readTextFileSync("/proc/mounts"), new RegExp(`^bpf ${path} bpf .*mode=700`, "m"));
+    use(path);
+  } finally {
+    unmount(path);
+    await Deno.remove(path);
+  }
+}
+
+function octal(mode: number): string {
+  return mode.toString(8).padStart(4, "0");
+}

@@ -1,0 +1,21 @@
+import { deepStrictEqual } from "node:assert/strict";
+import { fittingConnections } from "./connection_limit.ts";
+
+Deno.test("no more connections than there are descriptors for, and some are kept for the rest", () => {
+  const cases = [
+    // wanted, workers, allowed
+    [25_000, 2, 1_000_000, 25_000],
+    [25_000, 2, 50_000 + 8_192 + 2 * 4_096, 25_000],
+    [25_000, 2, 50_000 + 8_192 + 2 * 4_096 - 1, 24_999],
+    [25_000, 4, 99_000, 25_000],
+    [50_000, 4, 99_000, (99_000 - 8_192 - 4 * 4_096) / 2],
+    [25_000, 2, 20_000, 7_500],
+    [25_000, 2, 1_024, 384],
+    [100, 2, 1_024, 100],
+    [100, 64, 1, 1],
+  ] as const;
+  const found = cases.map(([wanted, workers, allowed]) =>
+    fittingConnections(wanted, workers, allowed)
+  );
+  deepStrictEqual(found, cases.map(([, , , expected]) => expected));
+});
