@@ -20,7 +20,7 @@ import { standBy, takeCharge } from "./operate/charge.ts";
 import { type ConnectionLimit, limitConnections } from "./operate/connection_limit.ts";
 import { serveProbes } from "./operate/probes.ts";
 import { agentConnections } from "./operate/connections.ts";
-import { type AgentStatus, agentStatus } from "./operate/status.ts";
+import { type AgentStatus, agentStatus, auditStatus } from "./operate/status.ts";
 import { type RelayReport, RelayWorkers } from "./relay/workers.ts";
 
 const log = logger("agent");
@@ -99,6 +99,10 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   if (objects !== undefined) control.changed(objects);
   parts.use(serveAdmin(options.adminSocket, {
     "/status": async () => status(await workers.report()),
+    "/audit": async () => ({
+      node: options.nodeName,
+      ...auditStatus(await control.audit.run(true)),
+    }),
     "/connections": async () => {
       const { connections, count } = await workers.connections();
       return agentConnections(options.nodeName, connections, count, podAt);

@@ -30,6 +30,11 @@ try {
         await connsCommand(command.options);
         break;
       }
+      case "audit": {
+        const { auditCommand } = await import("./commands/audit.ts");
+        await auditCommand(command.options);
+        break;
+      }
       case "certs": {
         const { certsCommand } = await import("./commands/certs.ts");
         await certsCommand(command.options);

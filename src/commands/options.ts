@@ -229,6 +229,11 @@ export const COMMANDS = {
     about: "ask the local agent which connections are open, and how they are encrypted",
     options: ASK,
   },
+  audit: {
+    about:
+      "have the local agent look now whether everything is as it says, and put right what is not",
+    options: ASK,
+  },
   certs: {
     about: "ask the local agent for its pods' certificates",
     options: ASK,

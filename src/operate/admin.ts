@@ -3,12 +3,13 @@ import { request } from "node:http";
 import type { Answers } from "../http_server.ts";
 import { AdminSocket } from "./admin_socket.ts";
 import type { AgentConnections } from "./connections.ts";
-import type { AgentStatus } from "./status.ts";
+import type { AgentAudit, AgentStatus } from "./status.ts";
 
 /** What an agent answers, by path; one line more is one question more. */
 export interface AdminAnswers {
   readonly "/status": AgentStatus;
   readonly "/connections": AgentConnections;
+  readonly "/audit": AgentAudit;
 }
 
 /** Answers on a unix socket that only root can open. */
@@ -27,6 +28,11 @@ export function askStatus(socket: string): Promise<AgentStatus> {
 /** The same for its connections. */
 export function askConnections(socket: string): Promise<AgentConnections> {
   return ask(socket, "/connections");
+}
+
+/** The same for an audit, which it makes now. */
+export function askAudit(socket: string): Promise<AgentAudit> {
+  return ask(socket, "/audit");
 }
 
 /** An agent that takes longer hangs. */

@@ -94,6 +94,7 @@ function serve(path: string, answer: string | Error) {
       : Promise.resolve({ node: answer } as unknown as AgentStatus);
   return serveAdmin(path, {
     "/status": status,
+    "/audit": () => Promise.reject(new Error("not asked")),
     "/connections": () =>
       Promise.resolve<AgentConnections>({ node: `${answer}`, count: 0, connections: [] }),
   });

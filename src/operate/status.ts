@@ -1,5 +1,8 @@
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
+import { formatAddress } from "../addresses.ts";
+import type { GuardCount } from "../kernel/guard_counts.ts";
+import { text } from "../native/socket.ts";
 import type { Audit, AuditReport } from "../control/audit/audit.ts";
 import type { Desired } from "../control/rules/desired.ts";
 import type { Routing } from "../control/routing/routing.ts";
@@ -40,6 +43,21 @@ export interface AgentStatus {
   readonly problems: readonly { readonly where: string; readonly message: string }[];
 }
 
+/** What went in clear to peers; the most of it to those that are named. */
+export interface PlaintextStatus {
+  readonly packets: number;
+  /** What applications have sent: nothing of it opens, acknowledges or ends a connection. */
+  readonly payloadBytes: number;
+  readonly peers: readonly {
+    readonly peer: string;
+    readonly protocol: "tcp" | "udp";
+    readonly payloadBytes: number;
+    /** The first packet's ends, and when it was, RFC 3339. */
+    readonly first: string;
+    readonly since: string;
+  }[];
+}
+
 /** An audit, as people read it. */
 export interface AuditStatus {
   /** RFC 3339. */
@@ -48,6 +66,11 @@ export interface AuditStatus {
   /** How many pods and maps were looked at. */
   readonly parts: number;
   readonly findings: AuditReport["findings"];
+}
+
+/** The answer of `GET /audit`, printed by `kube-gateway audit`. */
+export interface AgentAudit extends AuditStatus {
+  readonly node: string;
 }
 
 export interface EnrolmentStatus {
@@ -71,6 +94,8 @@ export interface EnrolmentStatus {
   /** When a handshake with the pod's own port has succeeded last, RFC 3339; absent: not yet, or it has failed since. */
   readonly proved?: string;
   /** Connections with peers that are older than the enrolment and go on in clear; more, if `isComplete` is false. */
+  /** What it has sent to peers outside the tunnel since it was enrolled, as the kernel has counted it. */
+  readonly plaintext?: PlaintextStatus;
   readonly olderConnections?: { readonly count: number; readonly isComplete: boolean };
   readonly traffic?: Omit<PodReport, "uid">;
 }
@@ -155,7 +180,7 @@ export function auditStatus({ at, findings, parts }: AuditReport): AuditStatus {
 }
 
 function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
-  const { wanted, certificate, state, reason, settings, proved, older } = enrolment;
+  const { wanted, certificate, state, reason, settings, proved, older, plaintext } = enrolment;
   const report = reports.get(wanted.uid);
   return {
     pod: enrolment.name,
@@ -175,8 +200,32 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
       },
     }),
     ...(proved === undefined ? {} : { proved: new Date(proved).toISOString() }),
-    ...(state === "active" ? { olderConnections: older } : {}),
+    ...(state === "active"
+      ? { olderConnections: older, plaintext: plaintextStatus(plaintext) }
+      : {}),
     ...(report === undefined ? {} : { traffic: withoutUid(report) }),
+  };
+}
+
+/** Of TCP: UDP is not encrypted, and not promised to be. What cgroup and device have both seen is counted once. */
+function plaintextStatus(counts: readonly GuardCount[]): PlaintextStatus {
+  const byPeer = new Map<string, GuardCount>();
+  for (const count of counts) {
+    if (count.protocol !== "tcp") continue;
+    const peer = formatAddress(count.peer);
+    if ((byPeer.get(peer)?.packets ?? -1) < count.packets) byPeer.set(peer, count);
+  }
+  const most = [...byPeer].sort(([, a], [, b]) => b.payloadBytes - a.payloadBytes);
+  return {
+    packets: most.reduce((sum, [, { packets }]) => sum + packets, 0),
+    payloadBytes: most.reduce((sum, [, { payloadBytes }]) => sum + payloadBytes, 0),
+    peers: most.slice(0, MAX_PLAINTEXT_PEERS).map(([peer, { protocol, payloadBytes, first }]) => ({
+      peer,
+      protocol,
+      payloadBytes,
+      first: `${text(first.source)} to ${text(first.destination)}`,
+      since: new Date(first.atMilliseconds).toISOString(),
+    })),
   };
 }
 
@@ -207,3 +256,4 @@ function* take<T>(items: Iterable<T>, most: number): Generator<T> {
 }
 
 const MAX_PEERS = 1000;
+const MAX_PLAINTEXT_PEERS = 10;

@@ -17,6 +17,7 @@
  */
 import { sameMembers } from "../../same.ts";
 import { errorText } from "../../error_text.ts";
+import type { GuardCount } from "../../kernel/guard_counts.ts";
 import type { Issuer } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
@@ -25,7 +26,7 @@ import { mustEnd } from "../rules/older_connections.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
-import { NotThereYet, type PodKernel, type PodServing } from "./pod_kernel.ts";
+import { NotThereYet, type PodKernel, type PodServing, type Restrictions } from "./pod_kernel.ts";
 
 const log = logger("enrolment");
 
@@ -55,6 +56,8 @@ export interface Finding {
 }
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
+
+const UNRESTRICTED = { strictInbound: false, strictEgress: false, isGuarded: false };
 
 /** How often a handshake proves that an active pod can be reached. */
 const PROOF_MILLISECONDS = 30_000;
@@ -106,6 +109,7 @@ export class Enrolment {
     | { readonly at: number; readonly time: number; readonly failure: string | undefined }
     | undefined;
   #older = { count: 0, isComplete: true };
+  #plaintext: readonly GuardCount[] = [];
   /** What the last look has found wrong with it, see {@link inspect}. */
   #flaws: readonly string[] = [];
 
@@ -151,6 +155,11 @@ export class Enrolment {
   /** Connections with peers in clear that are older than the enrolment, as last seen. */
   get older(): { readonly count: number; readonly isComplete: boolean } {
     return this.#older;
+  }
+
+  /** What it has sent to peers outside the tunnel since it was enrolled, as last seen. */
+  get plaintext(): readonly GuardCount[] {
+    return this.#plaintext;
   }
 
   get certificate(): CertificateStatus | undefined {
@@ -269,7 +278,7 @@ export class Enrolment {
       if (this.isPresent || this.#isNamed(cgroup)) this.#attach(cgroup);
     }
     const serving = this.#serving;
-    serving.setStrictInbound(this.#settings.strictInbound);
+    serving.restrict(this.#restrictions());
     const certificate = this.#certificateFor(serving.found.addresses);
     await serving.serve(await certificate.first(), this.#relaySettings());
     serving.follow(certificate);
@@ -350,6 +359,7 @@ export class Enrolment {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
       for (const mend of this.#inspections(serving, findings)) mend();
       this.#lookAtOlder(serving);
+      this.#lookAtPlaintext(serving, findings);
     } catch (error) {
       findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
     }
@@ -362,7 +372,7 @@ export class Enrolment {
 
   /** Adds to `findings` what is wrong, and yields how to mend it. */
   *#inspections(serving: PodServing, findings: Finding[]): Generator<() => void> {
-    const { strictEgress, strictInbound } = this.#settings;
+    const { strictEgress } = this.#settings;
     const cgroup = this.#cgroup;
     if (cgroup !== undefined) {
       const faults = this.services.kernel.inspect(this.#last.uid, cgroup, strictEgress);
@@ -374,9 +384,9 @@ export class Enrolment {
         };
       }
     }
-    const inbound = serving.inspectStrictInbound(strictInbound);
-    findings.push(...inbound);
-    if (inbound.length > 0) yield () => serving.setStrictInbound(strictInbound);
+    const open = serving.inspectRestrictions(this.#restrictions());
+    findings.push(...open);
+    if (open.length > 0) yield () => serving.restrict(this.#restrictions());
     if (!serving.isLetThrough()) {
       findings.push({ kind: "pods_entry", what: "its entry in the map of pods was wrong" });
       yield () => serving.letThrough();
@@ -415,6 +425,20 @@ export class Enrolment {
     return failure;
   }
 
+  /** What went past the tunnel is counted; of a pod whose kernel nobody knows it shows that it cannot be encrypted. */
+  #lookAtPlaintext(serving: PodServing, findings: Finding[]): void {
+    this.#plaintext = serving.plaintext();
+    const escaped = this.#plaintext.filter(({ seen, payloadBytes, protocol }) =>
+      seen === "device" && protocol === "tcp" && payloadBytes > 0
+    );
+    if (!this.#last.isGuarded || escaped.length === 0) return;
+    const bytes = escaped.reduce((sum, { payloadBytes }) => sum + payloadBytes, 0);
+    const what =
+      `${bytes} bytes went to peers past its programs: it has a kernel of its own, which --guest-runtimes ` +
+      "should name";
+    findings.push({ kind: "escaped", what });
+  }
+
   /** Lists the connections that are older than the enrolment, and ends what must not go on. */
   #lookAtOlder(serving: PodServing): void {
     const older = serving.olderConnections();
@@ -447,7 +471,7 @@ export class Enrolment {
     this.#settings = settings;
     try {
       if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);
-      this.#serving?.setStrictInbound(settings.strictInbound);
+      this.#serving?.restrict(this.#restrictions());
     } catch (error) {
       // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
       const { strictEgress, strictInbound } = before;
@@ -464,6 +488,11 @@ export class Enrolment {
   #relaySettings(): RelaySettings {
     const { policy, strictEgress } = this.#settings;
     return { policy, strictEgress };
+  }
+
+  #restrictions(): Restrictions {
+    const { strictInbound, strictEgress } = this.#settings;
+    return { strictInbound, strictEgress, isGuarded: this.#last.isGuarded };
   }
 
   async #stopServing(drainMilliseconds = 0): Promise<void> {
@@ -493,6 +522,7 @@ export class Enrolment {
     const hasGone = this.#serving !== undefined && !isServed;
     if (this.#attached !== undefined) {
       if (!hasGone && secured && now - since < TELLING_MILLISECONDS) return;
+      if (isServed) this.#serving?.restrict(UNRESTRICTED);
       this.services.kernel.detach(this.#last.uid); // throws: tried again by the next step
       this.#attached = undefined;
     }
@@ -517,7 +547,7 @@ export class Enrolment {
     }
     this.#since = this.services.now(); // what was plain meanwhile is older than this
     this.#attach(cgroup); // throws: tried again by the next step
-    this.#serving.setStrictInbound(this.#settings.strictInbound);
+    this.#serving.restrict(this.#restrictions());
     this.#become("active", undefined);
     log.info("{pod} stays enrolled", { pod: this.name });
   }

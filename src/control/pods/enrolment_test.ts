@@ -1,6 +1,7 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { IssuingError } from "../../identity/issuer.ts";
 import type { Fault } from "../../kernel/fault.ts";
+import type { GuardCount } from "../../kernel/guard_counts.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { settingsOf } from "../rules/settings.ts";
 import { Enrolment } from "./enrolment.ts";
@@ -37,6 +38,7 @@ class Node {
   older: (OlderConnection & { readonly name: string })[] = [];
   faults: Fault[] = [];
   inboundFaults: Fault[] = [];
+  plaintext: GuardCount[] = [];
   letThrough = true;
   registered = false;
   secured = false;
@@ -106,12 +108,13 @@ class Node {
       serve: () => new Promise((resolve) => resolve(this.do("serve"))),
       follow: () => {},
       adjust: () => this.do("adjust"),
-      setStrictInbound: (strict) => strict && this.do("strict inbound"),
+      restrict: ({ strictInbound }) => strictInbound && this.do("strict inbound"),
       isInUse: () => {
         if (this.inUse instanceof Error) throw this.inUse;
         return this.inUse;
       },
-      inspectStrictInbound: () => this.inboundFaults.splice(0),
+      inspectRestrictions: () => this.inboundFaults.splice(0),
+      plaintext: () => this.plaintext,
       inspectListeners: () => this.listenerFaults.splice(0),
       prove: () => {
         this.done.push("prove");
@@ -449,6 +452,36 @@ Deno.test("connections that are older than the enrolment are counted, and end wh
   strict.older = [older(true), older(false)];
   deepStrictEqual((await strict.step()).at(-1), "end 1");
   strictEqual(strict.enrolment.older.count, 1);
+});
+
+Deno.test("what a pod of an unknown kernel sends past its programs shows that it is not secured", async () => {
+  const end = { address: new Uint8Array(16), port: 1 };
+  const escaped: GuardCount = {
+    pod: 1n,
+    peer: new Uint8Array(16),
+    protocol: "tcp",
+    seen: "device",
+    packets: 3,
+    bytes: 200,
+    payloadBytes: 42,
+    droppedPackets: 0,
+    first: { source: end, destination: end, atMilliseconds: 0 },
+    lastMilliseconds: 0,
+  };
+  for (
+    const [isGuarded, change, kinds] of [
+      [true, {}, ["escaped"]],
+      [false, {}, []],
+      [true, { payloadBytes: 0 }, []],
+      [true, { seen: "cgroup" }, []],
+      [true, { protocol: "udp" }, []],
+    ] as const
+  ) {
+    const node = await enrolled({ ...WANTED, isGuarded });
+    node.plaintext = [{ ...escaped, ...change }];
+    deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), kinds);
+    strictEqual(node.enrolment.plaintext.length, 1);
+  }
 });
 
 Deno.test("the agent's end takes everything away at once", async () => {

@@ -1,10 +1,19 @@
 /** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
+import type { GuardCount } from "../../kernel/guard_counts.ts";
 import type { Fault } from "../../kernel/fault.ts";
 import type { ProofResult, RelaySettings } from "../../relay/messages.ts";
 import type { OlderConnection } from "../rules/older_connections.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import type { PodNamespace } from "./namespace.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
+
+/** What is to be refused or looked at in a pod's namespace, beyond what its programs do. */
+export interface Restrictions {
+  readonly strictInbound: boolean;
+  readonly strictEgress: boolean;
+  /** Its devices are looked at in any case. */
+  readonly isGuarded: boolean;
+}
 
 /** What is open for a pod in one of its network namespaces, see `serving.ts`. */
 export interface PodServing {
@@ -15,15 +24,18 @@ export interface PodServing {
   serve(credentials: PodCredentials, settings: RelaySettings): Promise<void>;
   follow(certificate: PodCertificate): void;
   adjust(settings: RelaySettings): void;
-  setStrictInbound(strict: boolean): void;
+  /** Refuses plain connections to the pod, and guards its devices, as it says. Throws a SystemError. */
+  restrict(restrictions: Restrictions): void;
   /** Whether processes of the pod still stand in its namespace. Throws when that cannot be told. */
   isInUse(): boolean;
   /** What of the two is not so, as the kernel says now. */
-  inspectStrictInbound(strict: boolean): Fault[];
+  inspectRestrictions(restrictions: Restrictions): Fault[];
   /** What is wrong with the sockets that listen for the pod: where they are, how many, and whose. */
   inspectListeners(): string[];
   /** Makes a mutual TLS handshake with the pod's own port, as a peer would. */
   prove(): Promise<ProofResult>;
+  /** What the pod has sent to peers outside the tunnel since it was enrolled, as the kernel has counted it. */
+  plaintext(): GuardCount[];
   /** Connections with peers outside the tunnel that are open now. Throws a SystemError. */
   olderConnections(): OpenConnections;
   close(drainMilliseconds: number): Promise<void>;

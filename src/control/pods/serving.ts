@@ -1,6 +1,9 @@
 import { formatAddress, parseAddress } from "../../addresses.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
+import type { GuardedPod } from "../../kernel/device_guard.ts";
+import type { GuardCount } from "../../kernel/guard_counts.ts";
+import { cgroupId } from "../../native/file_system.ts";
 import type { Fault } from "../../kernel/fault.ts";
 import {
   endConnections,
@@ -16,7 +19,7 @@ import type { RelayWorkers } from "../../relay/workers.ts";
 import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
 import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
-import type { OpenConnections, PodServing } from "./pod_kernel.ts";
+import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 
@@ -34,6 +37,8 @@ export interface ServingServices {
  */
 export class Serving implements PodServing {
   readonly #cgroup: string;
+  /** By which the kernel's counts name the pod. */
+  readonly #cgroupId: bigint;
   readonly #redirector: Redirector;
   readonly #workers: RelayWorkers;
   readonly #procRoot: string;
@@ -51,6 +56,7 @@ export class Serving implements PodServing {
     { redirector, workers, procRoot, identityAt }: ServingServices,
   ) {
     this.#cgroup = cgroup;
+    this.#cgroupId = cgroupId(cgroup);
     this.#procRoot = procRoot;
     this.#identityAt = identityAt;
     this.#redirector = redirector;
@@ -108,15 +114,28 @@ export class Serving implements PodServing {
     });
   }
 
-  /** From now on plain connections to the pod are refused, or taken again. Throws a SystemError. */
-  setStrictInbound(strict: boolean): void {
+  restrict(restrictions: Restrictions): void {
     const { descriptor } = this.found.namespace;
-    this.#redirector.setStrictInbound(this.wanted.uid, descriptor, strict);
+    const { deviceGuard } = this.#redirector;
+    this.#redirector.setStrictInbound(this.wanted.uid, descriptor, restrictions.strictInbound);
+    if (isGuarded(restrictions)) deviceGuard.attach(this.#guarded(restrictions));
+    else deviceGuard.detach(this.#guarded(restrictions));
   }
 
-  inspectStrictInbound(strict: boolean): Fault[] {
+  inspectRestrictions(restrictions: Restrictions): Fault[] {
+    const { uid } = this.wanted;
     const { descriptor } = this.found.namespace;
-    return this.#redirector.inspectStrictInbound(this.wanted.uid, descriptor, strict);
+    const { strictInbound } = restrictions;
+    return [
+      ...this.#redirector.inspectStrictInbound(uid, descriptor, strictInbound),
+      ...isGuarded(restrictions)
+        ? this.#redirector.deviceGuard.inspect(this.#guarded(restrictions))
+        : [],
+    ];
+  }
+
+  plaintext(): GuardCount[] {
+    return this.#redirector.guardCounts.all().filter(({ pod }) => pod === this.#cgroupId);
   }
 
   isInUse(): boolean {
@@ -190,6 +209,12 @@ export class Serving implements PodServing {
     this.found.namespace[Symbol.dispose]();
   }
 
+  #guarded({ strictEgress, strictInbound }: Restrictions): GuardedPod {
+    const { namespace, held } = this.found;
+    const addresses = held.map((address) => parseAddress(address));
+    return { id: this.#cgroupId, namespace, addresses, strictEgress, strictInbound };
+  }
+
   #entry(): Uint8Array<ArrayBuffer> {
     const addresses = this.found.addresses.map(parseAddress);
     return encodePod({
@@ -204,6 +229,11 @@ export class Serving implements PodServing {
     const { flows } = this.#redirector;
     for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
   }
+}
+
+/** A strict pod's devices are looked at, too: packets need no connect(), and DNAT leads past the listeners. */
+function isGuarded({ strictInbound, strictEgress, isGuarded }: Restrictions): boolean {
+  return strictInbound || strictEgress || isGuarded;
 }
 
 function relayCredentials(
