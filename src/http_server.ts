@@ -61,7 +61,8 @@ export class HttpServer implements Disposable {
       try {
         const connection = await this.listener.accept();
         failed = false;
-        if (this.#connections.size >= MOST_CONNECTIONS) this.#closeOldest();
+        if (this.#connections.size >= MOST_CONNECTIONS) await this.#makeRoom();
+        if (this.#closed) return connection.close();
         this.#connections.add(connection);
         this.#silent.add(connection);
         void this.#serve(connection);
@@ -73,6 +74,12 @@ export class HttpServer implements Disposable {
         await this.#pause();
       }
     }
+  }
+
+  /** For many at once, after a turn for what has been read already: who has asked must not be taken for silent. */
+  async #makeRoom(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    while (this.#connections.size > 0.9 * MOST_CONNECTIONS) this.#closeOldest();
   }
 
   #pause(): Promise<void> {
