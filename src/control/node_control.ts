@@ -11,6 +11,7 @@ import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import { Routing } from "./routing/routing.ts";
 import type { StrictEgressOptions } from "./routing/strict_egress.ts";
+import { VanishedParts } from "./rules/vanished_parts.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
@@ -51,6 +52,8 @@ export class NodeControl {
   #begun = false;
   #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
+  readonly #vanished = new VanishedParts(VANISHED_MILLISECONDS);
+  #forgetting: ReturnType<typeof setTimeout> | undefined;
   #tellingUsers: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
@@ -113,6 +116,7 @@ export class NodeControl {
     this.#isEnding = true; // its own last words are a change, which must not be answered by publishing again
     clearTimeout(this.#telling);
     clearTimeout(this.#tellingUsers);
+    clearTimeout(this.#forgetting);
     this.audit.stop();
     if (!isLast) return this.enrolments.pause();
     const { cluster } = this.#services;
@@ -142,7 +146,7 @@ export class NodeControl {
     if (first) this.#detachUnwanted(desired);
     // Pods are held before the kernel knows the peers that they are held from.
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
-    this.routing.apply(objects);
+    this.#route(objects);
     if (first) releaseMemorySoon(); // what it took to look at everything once
     this.#tellSoon();
     const tried = this.enrolments.reconcile();
@@ -152,6 +156,16 @@ export class NodeControl {
     this.#settled = true;
     this.#tellSoon();
     await tried;
+  }
+
+  /** What has gone from the registry whole is forgotten a while later. */
+  #route(objects: ClusterObjects): void {
+    const now = performance.now();
+    this.routing.apply({ ...objects, registry: this.#vanished.apply(objects.registry, now) });
+    clearTimeout(this.#forgetting);
+    const { next } = this.#vanished;
+    if (next === undefined || this.#isEnding) return;
+    this.#forgetting = setTimeout(() => this.#route(this.objects ?? objects), next - now);
   }
 
   #detachUnwanted(desired: Desired): void {
@@ -279,6 +293,9 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
     clearTimeout(timer);
   }
 }
+
+/** Long enough for an agent to write its part again; less than a pod that leaves goes on answering its peers. */
+const VANISHED_MILLISECONDS = 4_000;
 
 /** What is done first is told first, and a burst of changes at once. */
 const TELL_MILLISECONDS = 50;

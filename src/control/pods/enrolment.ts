@@ -39,8 +39,11 @@ const DRAIN_MILLISECONDS = 30_000;
 /** A pod that leaves stays encrypted until its status says that it is not secured, but no longer than this. */
 const TELLING_MILLISECONDS = 3_000;
 
-/** Peers are answered this long after the registry has lost the pod: their agents may hear of it later. */
-const LINGER_MILLISECONDS = 2_000;
+/**
+ * Peers are answered this long after the registry has lost the pod: their agents may hear of it later, and keep what the
+ * registry has lost with a whole slice for a while (`vanished_parts.ts`).
+ */
+const LINGER_MILLISECONDS = 6_000;
 
 /** A registry that cannot be written does not keep a pod's listeners open for ever: peers are refused then. */
 const LEAVING_MILLISECONDS = 60_000;
