@@ -22,7 +22,7 @@ Deno.test("the keys are the request's, in the form that OpenSSL reads", async ()
   const fromRequest = await openssl(["req", "-inform", "DER", "-noout", "-pubkey"], csr);
   match(fromKey.text, /BEGIN PUBLIC KEY/);
   strictEqual(fromRequest.text.includes(fromKey.text.trim()), true);
-  match(fromRequest.text, new RegExp(publicKey.toBase64().match(/.{1,64}/g)?.join("\\s+") ?? "-"));
+  strictEqual(fromRequest.text.replaceAll(/\s/g, "").includes(publicKey.toBase64()), true);
 });
 
 Deno.test("every key is new", async () => {
