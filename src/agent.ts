@@ -171,8 +171,16 @@ function openNode(
       },
     }),
   );
-  parts.use(new NodeAddresses(redirector.nodeAddresses, options.procRoot));
-  const control = new NodeControl(options, { redirector, workers, index, ...source });
+  const nodeAddresses = parts.use(
+    new NodeAddresses(redirector.nodeAddresses, options.procRoot),
+  );
+  const control = new NodeControl(options, {
+    redirector,
+    workers,
+    index,
+    nodeAddresses,
+    ...source,
+  });
   source.onTrust((roots) => control.enrolments.trust(roots));
   const status = (report: RelayReport) =>
     agentStatus({

@@ -101,7 +101,7 @@ Deno.test("every kind of pod is enrolled, whatever came first", async (t) => {
 /** Both ways, over every address that both have. */
 async function assertEncrypted(lab: Lab, web: Pod, pod: Pod): Promise<void> {
   await lab.waitEnrolled(pod);
-  assert.equal((await attachedPrograms(pod.cgroup)).length, 7);
+  assert.equal((await attachedPrograms(pod.cgroup)).length, 8);
   await using _server = await pod.serve("echo", PORT);
   await using capture = await lab.captureVeth(pod);
   for (const [client, server] of [[web, pod], [pod, web]] as const) {

@@ -20,11 +20,11 @@ Deno.test("a pod that leaves is left with a plain network and nothing of the gat
   await t.step("the detectors see an enrolled pod", async () => {
     assert.equal(await conversation(lab, web, api), "encrypted");
     for (const pod of [web, api]) {
-      assert.equal((await attachedPrograms(pod.cgroup)).length, 7);
+      assert.equal((await attachedPrograms(pod.cgroup)).length, 8);
       const { listening, inMaps, pins } = await traces(lab, pod);
       assert.deepEqual(listening, [OUTBOUND_PORT, TUNNEL_PORT]);
       assert.ok(inMaps.includes("peers of node-a") && inMaps.includes("peers of node-b"));
-      assert.ok(inMaps.includes(`pods of ${pod.node.name}`) && pins.length === 7);
+      assert.ok(inMaps.includes(`pods of ${pod.node.name}`) && pins.length === 8);
     }
   });
 

@@ -9,6 +9,7 @@ import type { RelayWorkers } from "../relay/workers.ts";
 import { Audit, type Audited } from "./audit/audit.ts";
 import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
+import type { NodeAddresses } from "./routing/node_addresses.ts";
 import { Routing } from "./routing/routing.ts";
 import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { VanishedParts } from "./rules/vanished_parts.ts";
@@ -35,6 +36,7 @@ export interface NodeServices {
   readonly cluster: Cluster;
   readonly issuer: Issuer;
   readonly index: PeerIndex;
+  readonly nodeAddresses: Pick<NodeAddresses, "audit">;
 }
 
 /** What the agent does about its node: brings about what the cluster's objects ask for. */
@@ -106,9 +108,12 @@ export class NodeControl {
       ((state === "waiting" || state === "enrolling") && isPresent) ||
       (state === "active" && flaws.length > 0)
     );
-    return late.length === 0
-      ? undefined
-      : late.map(({ name, reason }) => `${name}: ${reason ?? "enrolling"}`).join("\n");
+    const unheld = this.enrolments.problems().map(({ where, message }) => `${where}: ${message}`);
+    const lines = [
+      ...late.map(({ name, reason }) => `${name}: ${reason ?? "enrolling"}`),
+      ...unheld,
+    ];
+    return lines.length === 0 ? undefined : lines.join("\n");
   }
 
   /** Leaves with every pod, or leaves them held. */
@@ -264,10 +269,14 @@ export class NodeControl {
       {
         name: "maps of peers and Services",
         inspect: (full) =>
-          Object.entries(this.routing.audit(full)).filter(([, count]) => count > 0).map((
+          Object.entries({
+            ...this.routing.audit(full),
+            node_address: this.#services.nodeAddresses.audit(),
+          }).filter(([, count]) => count > 0).map((
             [kind, count],
           ) => ({ kind, count, what: `${count} entries were missing or wrong (${kind})` })),
       },
+      { name: "counts of pods that are gone", inspect: () => this.#forgetGone() },
       {
         name: "pinned maps",
         inspect: () => {
@@ -277,6 +286,15 @@ export class NodeControl {
         },
       },
     ];
+  }
+
+  /** Makes room in the kernel's counts. Nothing that is found there is wrong. */
+  #forgetGone(): [] {
+    const { guardCounts, deviceGuard } = this.#services.redirector;
+    const ids = new Set(this.enrolments.list().flatMap(({ cgroupId }) => cgroupId ?? []));
+    guardCounts.forgetAllBut(ids);
+    deviceGuard.forgetAllBut(ids);
+    return [];
   }
 
   #podOf(uid: string) {

@@ -165,6 +165,11 @@ export class Enrolment {
     return this.#plaintext;
   }
 
+  /** The kernel's name of the cgroup that has its programs. */
+  get cgroupId(): bigint | undefined {
+    return this.#attached?.id;
+  }
+
   get certificate(): CertificateStatus | undefined {
     return this.#certificate?.of.status;
   }
@@ -260,7 +265,10 @@ export class Enrolment {
     }
     this.#flaws = [];
     this.#served = this.services.now();
-    if (this.#since === 0) this.#since = this.#served;
+    if (this.#since === 0) {
+      this.#since = this.#served;
+      this.#serving?.countAnew();
+    }
     this.#become("active", undefined);
     // The rest is proved at once: users wait for it.
     void this.inspect();

@@ -114,6 +114,7 @@ class Node {
         return this.inUse;
       },
       inspectRestrictions: () => this.inboundFaults.splice(0),
+      countAnew: () => {},
       plaintext: () => this.plaintext,
       inspectListeners: () => this.listenerFaults.splice(0),
       prove: () => {

@@ -34,7 +34,9 @@ export interface PodServing {
   inspectListeners(): string[];
   /** Makes a mutual TLS handshake with the pod's own port, as a peer would. */
   prove(): Promise<ProofResult>;
-  /** What the pod has sent to peers outside the tunnel since it was enrolled, as the kernel has counted it. */
+  /** Begins to count anew what {@link plaintext} says. */
+  countAnew(): void;
+  /** What the pod has sent to peers outside the tunnel since then, as the kernel has counted it. */
   plaintext(): GuardCount[];
   /** Connections with peers outside the tunnel that are open now. Throws a SystemError. */
   olderConnections(): OpenConnections;

@@ -134,6 +134,10 @@ export class Serving implements PodServing {
     ];
   }
 
+  countAnew(): void {
+    this.#redirector.guardCounts.forget(this.#cgroupId);
+  }
+
   plaintext(): GuardCount[] {
     return this.#redirector.guardCounts.all().filter(({ pod }) => pod === this.#cgroupId);
   }
