@@ -195,6 +195,7 @@ function openNode(
       problems: cluster.problems(),
       routing: control.routing,
       audit: control.audit,
+      refusals: redirector.refusals.all(),
       report,
     });
   return { control, workers, status, podAt };

@@ -23,7 +23,23 @@ export function statusText(agents: readonly AgentStatus[]): string {
   if (rows.length === 0) {
     return ["No pod of this node is annotated kube-gateway.io=true.", ...problems].join("\n");
   }
-  return [...table([HEADINGS, ...rows]), ...problems].join("\n");
+  return [...table([HEADINGS, ...rows]), ...clearText(agents), ...problems].join("\n");
+}
+
+/** What went in clear between peers, and what is known of it; nothing where nothing did. */
+function clearText(agents: readonly AgentStatus[]): string[] {
+  return agents.flatMap(({ node, enrolments }) =>
+    enrolments.flatMap(({ pod, plaintext, olderConnections }) => [
+      ...(plaintext === undefined || plaintext.payloadBytes === 0 ? [] : [
+        `! ${node}: ${pod}: ${plaintext.payloadBytes} bytes went in clear to peers since ` +
+        `${plaintext.peers[0]?.since}, first ${plaintext.peers[0]?.first}`,
+      ]),
+      ...(olderConnections === undefined || olderConnections.count === 0 ? [] : [
+        `! ${node}: ${pod}: ${olderConnections.count} connections with peers are older than the ` +
+        "enrolment, and in clear (kube-gateway.io/grace ends them)",
+      ]),
+    ])
+  );
 }
 
 const HEADINGS = [
@@ -40,7 +56,10 @@ const HEADINGS = [
 
 function row(node: string, pod: EnrolmentStatus): string[] {
   const { traffic, certificate } = pod;
-  const refused = Object.values(traffic?.refused ?? {}).reduce((sum, count) => sum + count, 0);
+  const refused = [traffic?.refused, pod.refusedInKernel].flatMap((each) =>
+    Object.values(each ?? {})
+  )
+    .reduce((sum, count) => sum + count, 0);
   return [
     pod.pod,
     node,

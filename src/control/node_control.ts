@@ -7,6 +7,7 @@ import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { Audit, type Audited } from "./audit/audit.ts";
+import { RefusalLog } from "./audit/refusal_log.ts";
 import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import type { NodeAddresses } from "./routing/node_addresses.ts";
@@ -54,6 +55,7 @@ export class NodeControl {
   #begun = false;
   #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
+  readonly #refusalLog = new RefusalLog();
   readonly #vanished = new VanishedParts(VANISHED_MILLISECONDS);
   #forgetting: ReturnType<typeof setTimeout> | undefined;
   #tellingUsers: ReturnType<typeof setTimeout> | undefined;
@@ -277,6 +279,7 @@ export class NodeControl {
           ) => ({ kind, count, what: `${count} entries were missing or wrong (${kind})` })),
       },
       { name: "counts of pods that are gone", inspect: () => this.#forgetGone() },
+      { name: "refusals in the kernel", inspect: () => this.#logRefusals() },
       {
         name: "pinned maps",
         inspect: () => {
@@ -286,6 +289,12 @@ export class NodeControl {
         },
       },
     ];
+  }
+
+  #logRefusals(): [] {
+    const names = new Map(this.enrolments.list().map(({ cgroupId, name }) => [cgroupId, name]));
+    this.#refusalLog.look(this.#services.redirector.refusals.all(), (id) => names.get(id));
+    return [];
   }
 
   /** Makes room in the kernel's counts. Nothing that is found there is wrong. */

@@ -3,6 +3,8 @@ import type { ClusterObjects } from "../cluster/cluster.ts";
 import { formatAddress } from "../addresses.ts";
 import type { GuardCount } from "../kernel/guard_counts.ts";
 import { text } from "../native/socket.ts";
+import { type RefusalCounts, refusalsOf } from "../control/audit/refusal_log.ts";
+import type { KernelRefusal } from "../kernel/refusals.ts";
 import type { Audit, AuditReport } from "../control/audit/audit.ts";
 import type { Desired } from "../control/rules/desired.ts";
 import type { Routing } from "../control/routing/routing.ts";
@@ -97,6 +99,8 @@ export interface EnrolmentStatus {
   /** What it has sent to peers outside the tunnel since it was enrolled, as the kernel has counted it. */
   readonly plaintext?: PlaintextStatus;
   readonly olderConnections?: { readonly count: number; readonly isComplete: boolean };
+  /** Connections that the kernel has refused to the pod since its programs were attached, by reason. */
+  readonly refusedInKernel?: RefusalCounts;
   readonly traffic?: Omit<PodReport, "uid">;
 }
 
@@ -114,6 +118,7 @@ export interface StatusSources {
   readonly problems: readonly ClusterProblem[];
   readonly routing: Pick<Routing, "frontendCount" | "problems">;
   readonly audit: Pick<Audit, "last" | "repairs">;
+  readonly refusals: readonly KernelRefusal[];
   readonly report: RelayReport;
 }
 
@@ -127,7 +132,10 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     pid: Deno.pid,
     memory: Deno.memoryUsage().rss,
     enrolments: [
-      ...enrolments.map((enrolment) => statusOf(enrolment, reports)),
+      ...enrolments.map((enrolment) => ({
+        ...statusOf(enrolment, reports),
+        refusedInKernel: refusalsOf(sources.refusals, enrolment.cgroupId),
+      })),
       ...(desired?.refused ?? []).map(({ uid, namespace, name, reason }) => ({
         pod: `${namespace}/${name}`,
         uid,
