@@ -1,0 +1,95 @@
+import { match, rejects, strictEqual } from "node:assert/strict";
+import { type Issuer, IssuingError } from "../../identity/issuer.ts";
+import { flawOf, PodCertificate } from "./pod_certificate.ts";
+
+const HOUR = 3_600_000;
+const POD = {
+  uid: "u",
+  namespace: "shop",
+  name: "web",
+  serviceAccount: "web",
+  addresses: ["10.0.0.1"],
+};
+
+/** An issuer whose certificates are good for a day from the clock's time on, and a wall clock that the test turns. */
+class Clocked implements Disposable {
+  readonly #now = Date.now;
+  time = Date.UTC(2026, 0, 1);
+  issued = 0;
+  failure: Error | undefined;
+  readonly shown: string[] = [];
+  readonly certificate: PodCertificate;
+
+  constructor() {
+    Date.now = () => this.time;
+    const issuer: Issuer = {
+      issue: () => {
+        if (this.failure !== undefined) return Promise.reject(this.failure);
+        const notBefore = new Date(this.time - 60_000);
+        const notAfter = new Date(this.time + 24 * HOUR);
+        return Promise.resolve({ chain: [], serial: `${++this.issued}`, notBefore, notAfter });
+      },
+      trustBundle: () => Promise.resolve([]),
+    };
+    this.certificate = new PodCertificate(issuer, POD);
+    this.certificate.keepFresh(({ certificate }) => this.shown.push(certificate.serial));
+  }
+
+  /** Looks, and waits until what it began is done: a key is made in a worker thread. */
+  async look(): Promise<number> {
+    const before = this.issued;
+    this.certificate.look();
+    for (let turn = 0; turn < 50 && this.issued === before; turn++) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    return this.issued - before;
+  }
+
+  [Symbol.dispose](): void {
+    Date.now = this.#now;
+    this.certificate.end();
+  }
+}
+
+Deno.test("a certificate is good between its dates, by the wall clock", () => {
+  const dates = { notBefore: new Date(1_000), notAfter: new Date(2_000) };
+  strictEqual(flawOf(dates, 1_000), undefined);
+  strictEqual(flawOf(dates, 1_999), undefined);
+  match(flawOf(dates, 2_000) ?? "", /has ended at 1970-01-01T00:00:02/);
+  match(flawOf(dates, 999) ?? "", /begins at .* is the clock right\?/);
+});
+
+Deno.test("it is renewed at half of its life, give or take a tenth", async () => {
+  using clocked = new Clocked();
+  await clocked.certificate.first();
+  clocked.time += 10.7 * HOUR;
+  strictEqual(await clocked.look(), 0);
+  clocked.time += 2.6 * HOUR;
+  strictEqual(await clocked.look(), 1);
+  strictEqual(clocked.shown.at(-1), "2");
+});
+
+Deno.test("a clock that jumps is noticed at the next look, forth and back", async () => {
+  using clocked = new Clocked();
+  await clocked.certificate.first();
+  clocked.time += 48 * HOUR;
+  match(clocked.certificate.flaw ?? "", /has ended/);
+  strictEqual(await clocked.look(), 1);
+  strictEqual(clocked.certificate.flaw, undefined);
+  clocked.time -= 48 * HOUR;
+  match(clocked.certificate.flaw ?? "", /begins at/);
+  strictEqual(await clocked.look(), 1);
+  strictEqual(clocked.certificate.flaw, undefined);
+});
+
+Deno.test("one that has ended is not used again, and a signer that fails is not asked at each look", async () => {
+  using clocked = new Clocked();
+  await clocked.certificate.first();
+  clocked.time += 25 * HOUR;
+  clocked.failure = new IssuingError("unavailable", "no signer");
+  await rejects(clocked.certificate.first(), /no signer/);
+  clocked.failure = new Error("away");
+  strictEqual(await clocked.look(), 0);
+  clocked.failure = undefined;
+  strictEqual(await clocked.look(), 0, "too early");
+});
