@@ -265,8 +265,12 @@ export class NodeControl {
   /** Everything that the agent says of itself, and how to look whether it is so. */
   #audited(): Audited[] {
     const { redirector } = this.#services;
+    const counts = redirector.guardCounts.all();
     return [
-      ...this.enrolments.list().map((each) => ({ name: each.name, inspect: () => each.inspect() })),
+      ...this.enrolments.list().map((each) => ({
+        name: each.name,
+        inspect: () => each.inspect(counts.filter(({ pod }) => pod === each.cgroupId)),
+      })),
       { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
       {
         name: "maps of peers and Services",

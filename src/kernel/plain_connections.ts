@@ -47,17 +47,10 @@ export function endConnections(
   return { ended: results.length - unsupported, unsupported };
 }
 
-/** The sockets that listen on a port of the pod's namespace: how many there are, and whose. Throws a SystemError. */
-export function listeners(namespace: NetworkNamespace, port: number): PlainConnections {
+/** The sockets that listen in the pod's namespace, whoever they belong to. Throws a SystemError. */
+export function listeners(namespace: NetworkNamespace): readonly TcpSocket[] {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
-  const { sockets, isComplete } = diagnosis.tcpSockets(["listening"]);
-  return { sockets: sockets.filter(({ local }) => local.port === port), isComplete };
-}
-
-/** The ports of the namespace that somebody listens on. Throws a SystemError. */
-export function listeningPorts(namespace: NetworkNamespace): Set<number> {
-  using diagnosis = namespace.run(() => new SocketDiagnosis());
-  return new Set(diagnosis.tcpSockets(["listening"]).sockets.map(({ local }) => local.port));
+  return diagnosis.tcpSockets(["listening"]).sockets;
 }
 
 /** Exported for its test. */

@@ -28,7 +28,13 @@ export type WorkerCommand =
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
   /** Whether the pod can be reached, seen by a handshake with it. Answered by `proved`. */
-  | { readonly type: "prove"; readonly id: number; readonly relay: number }
+  | {
+    readonly type: "prove";
+    readonly id: number;
+    readonly relay: number;
+    /** One of the pod's, canonical text. */
+    readonly address: string;
+  }
   /** Answered by `report`. */
   | { readonly type: "report"; readonly id: number }
   /** Answered by `connections`. */

@@ -81,7 +81,7 @@ export class Relay {
         if (enrolled === undefined) {
           return done({ ok: false, reason: "the pod is not enrolled here" });
         }
-        return prove(enrolled.pod, done);
+        return prove(enrolled.pod, command.address, done);
       }
       case "report": {
         const pods = [...this.#pods.values()].map(({ pod }) => pod.report());

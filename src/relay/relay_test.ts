@@ -195,10 +195,10 @@ scene("take: a connection of another worker's; of a pod that is gone it is reset
 });
 
 scene("prove: answered for a pod that is served, and for one that is not", async (s) => {
-  const { bench, relay, events } = s;
+  const { bench, relay, events, description: { addresses: [address = ""] } } = s;
   await s.enrol();
-  relay.tryToObey({ type: "prove", id: 1, relay: 7 });
-  relay.tryToObey({ type: "prove", id: 2, relay: 8 });
+  relay.tryToObey({ type: "prove", id: 1, relay: 7, address });
+  relay.tryToObey({ type: "prove", id: 2, relay: 8, address });
   await bench.until(() => events("proved").length === 2);
   const byId = new Map(events("proved").map(({ id, result }) => [id, result]));
   deepStrictEqual([byId.get(1)?.ok, byId.get(2)], [true, {

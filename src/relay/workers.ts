@@ -117,12 +117,12 @@ export class RelayWorkers implements Disposable {
    * Makes a mutual TLS handshake from the pod's own namespace to its own tunnel port and through its own listener, with
    * its own credentials, and verifies what it shows as a peer would. No stream is opened, and nothing is counted.
    */
-  async prove(relay: number): Promise<ProofResult> {
+  async prove(relay: number, address: string): Promise<ProofResult> {
     const id = this.#nextReport++;
     const thread = this.#threads[id % this.#threads.length];
     if (thread === undefined) return { ok: false, reason: "there is no relay worker" };
     const answer = await thread.ask(
-      { type: "prove", id, relay },
+      { type: "prove", id, relay, address },
       (event) => event.type === "proved" && event.id === id,
       PROOF_MILLISECONDS,
     );

@@ -65,6 +65,9 @@ const UNRESTRICTED = { strictInbound: false, strictEgress: false, isGuarded: fal
 /** How often a handshake proves that an active pod can be reached. */
 const PROOF_MILLISECONDS = 30_000;
 
+/** How often connections that are older are looked for where there were none. */
+const OLDER_MILLISECONDS = 60_000;
+
 /** Listeners that were given up are closed by then. */
 const SETTLING_MILLISECONDS = 2_000;
 
@@ -111,7 +114,7 @@ export class Enrolment {
   #proof:
     | { readonly at: number; readonly time: number; readonly failure: string | undefined }
     | undefined;
-  #older = { count: 0, isComplete: true };
+  #older = { count: 0, isComplete: true, next: 0 };
   #plaintext: readonly GuardCount[] = [];
   /** What the last look has found wrong with it, see {@link inspect}. */
   #flaws: readonly string[] = [];
@@ -361,8 +364,10 @@ export class Enrolment {
   /**
    * Compares what the kernel has with what should be there, puts right what is not, and says what it was. Until the next
    * inspection finds nothing, the pod is not secured. Never rejects.
+   *
+   * @param plaintext what the kernel has counted of what the pod has sent to peers outside the tunnel.
    */
-  async inspect(): Promise<Finding[]> {
+  async inspect(plaintext: readonly GuardCount[] = []): Promise<Finding[]> {
     const serving = this.#serving;
     if (this.#state !== "active" || serving === undefined) return [];
     const findings: Finding[] = [];
@@ -370,7 +375,7 @@ export class Enrolment {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
       for (const mend of this.#inspections(serving, findings)) mend();
       this.#lookAtOlder(serving);
-      this.#lookAtPlaintext(serving, findings);
+      this.#lookAtPlaintext(plaintext, findings);
     } catch (error) {
       findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
     }
@@ -437,9 +442,9 @@ export class Enrolment {
   }
 
   /** What went past the tunnel is counted; of a pod whose kernel nobody knows it shows that it cannot be encrypted. */
-  #lookAtPlaintext(serving: PodServing, findings: Finding[]): void {
-    this.#plaintext = serving.plaintext();
-    const escaped = this.#plaintext.filter(({ seen, payloadBytes, protocol }) =>
+  #lookAtPlaintext(plaintext: readonly GuardCount[], findings: Finding[]): void {
+    this.#plaintext = plaintext;
+    const escaped = plaintext.filter(({ seen, payloadBytes, protocol }) =>
       seen === "device" && protocol === "tcp" && payloadBytes > 0
     );
     if (!this.#last.isGuarded || escaped.length === 0) return;
@@ -450,10 +455,15 @@ export class Enrolment {
     findings.push({ kind: "escaped", what });
   }
 
-  /** Lists the connections that are older than the enrolment, and ends what must not go on. */
+  /**
+   * Lists the connections that are older than the enrolment, and ends what must not go on. Listing costs the kernel a walk
+   * through the node's connections, so it is not done each time: none can be added but by a pod that becomes a peer.
+   */
   #lookAtOlder(serving: PodServing): void {
+    const { now } = this.services;
+    if (this.#older.count === 0 && now() < this.#older.next) return;
     const older = serving.olderConnections();
-    const seconds = (this.services.now() - this.#since) / 1000;
+    const seconds = (now() - this.#since) / 1000;
     const ends = older.list.flatMap((each, index) =>
       mustEnd(each, this.#settings, seconds) ? index : []
     );
@@ -466,7 +476,8 @@ export class Enrolment {
       });
     }
     const left = isDone ? older.list.length - ends.length : older.list.length;
-    this.#older = { count: left, isComplete: older.isComplete };
+    const next = now() + OLDER_MILLISECONDS * (0.5 + Math.random());
+    this.#older = { count: left, isComplete: older.isComplete, next };
   }
 
   #setFlaws(flaws: readonly string[]): void {
@@ -479,6 +490,7 @@ export class Enrolment {
   #adjust(settings: PodSettings): void {
     const before = this.#settings;
     if (sameSettings(before, settings)) return;
+    this.#older.next = 0; // what may go on is another question now
     this.#settings = settings;
     try {
       if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);

@@ -1,5 +1,4 @@
 /** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
-import type { GuardCount } from "../../kernel/guard_counts.ts";
 import type { Fault } from "../../kernel/fault.ts";
 import type { ProofResult, RelaySettings } from "../../relay/messages.ts";
 import type { OlderConnection } from "../rules/older_connections.ts";
@@ -32,12 +31,10 @@ export interface PodServing {
   inspectRestrictions(restrictions: Restrictions): Fault[];
   /** What is wrong with the sockets that listen for the pod: where they are, how many, and whose. */
   inspectListeners(): string[];
-  /** Makes a mutual TLS handshake with the pod's own port, as a peer would. */
+  /** Makes a mutual TLS handshake with the pod's own port, as a peer would; at another of its addresses each time. */
   prove(): Promise<ProofResult>;
-  /** Begins to count anew what {@link plaintext} says. */
+  /** Begins to count anew what the pod sends to peers outside the tunnel. */
   countAnew(): void;
-  /** What the pod has sent to peers outside the tunnel since then, as the kernel has counted it. */
-  plaintext(): GuardCount[];
   /** Connections with peers outside the tunnel that are open now. Throws a SystemError. */
   olderConnections(): OpenConnections;
   close(drainMilliseconds: number): Promise<void>;

@@ -2,15 +2,9 @@ import { formatAddress, parseAddress } from "../../addresses.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
 import type { GuardedPod } from "../../kernel/device_guard.ts";
-import type { GuardCount } from "../../kernel/guard_counts.ts";
 import { cgroupId } from "../../native/file_system.ts";
 import type { Fault } from "../../kernel/fault.ts";
-import {
-  endConnections,
-  listeners,
-  listeningPorts,
-  plainConnections,
-} from "../../kernel/plain_connections.ts";
+import { endConnections, listeners, plainConnections } from "../../kernel/plain_connections.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import { text } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
@@ -47,6 +41,7 @@ export class Serving implements PodServing {
   /** The workers have it under this name; undefined before they do. */
   #relay: number | undefined;
   #closed = false;
+  #proofs = 0;
 
   /** Opens the listeners and lets the pod's connections through to them, where they wait for {@link serve}. */
   constructor(
@@ -138,10 +133,6 @@ export class Serving implements PodServing {
     this.#redirector.guardCounts.forget(this.#cgroupId);
   }
 
-  plaintext(): GuardCount[] {
-    return this.#redirector.guardCounts.all().filter(({ pod }) => pod === this.#cgroupId);
-  }
-
   isInUse(): boolean {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
@@ -152,31 +143,36 @@ export class Serving implements PodServing {
       .map((address) => `nobody listens on ${address}`);
     const families = new Set(held.map((address) => isIpv4(parseAddress(address))));
     const { outboundPort, sets } = this.#listeners;
+    const listening = listeners(namespace);
     for (
       const [port, wanted] of [
         [TUNNEL_PORT, held.length * sets.length],
         [outboundPort, families.size * sets.length],
       ] as const
     ) {
-      const { sockets } = listeners(namespace, port);
-      if (sockets.length === wanted) continue;
-      wrong.push(`${sockets.length} sockets listen on port ${port} instead of ${wanted}`);
+      const there = listening.filter(({ local }) => local.port === port).length;
+      if (there === wanted) continue;
+      wrong.push(`${there} sockets listen on port ${port} instead of ${wanted}`);
     }
     return wrong;
   }
 
   prove(): Promise<ProofResult> {
-    if (this.#relay === undefined) {
+    const { held } = this.found;
+    const address = held[this.#proofs++ % held.length];
+    if (this.#relay === undefined || address === undefined) {
       return Promise.resolve({ ok: false, reason: "it is not served" });
     }
-    return this.#workers.prove(this.#relay);
+    return this.#workers.prove(this.#relay, address);
   }
 
   olderConnections(): OpenConnections {
     const { namespace } = this.found;
     const isPeer = (address: Uint8Array) => this.#redirector.peers.has(new Uint8Array(address));
     const { sockets, isComplete } = plainConnections(namespace, isPeer, TUNNEL_PORT);
-    const ports = sockets.length === 0 ? new Set<number>() : listeningPorts(namespace);
+    const ports = new Set(
+      sockets.length === 0 ? [] : listeners(namespace).map(({ local }) => local.port),
+    );
     return {
       list: sockets.map(({ local, remote }) => ({
         isInbound: ports.has(local.port),

@@ -336,7 +336,7 @@ scene(
   async (s) => {
     const { bench, pod } = s;
     const results: unknown[] = [];
-    prove(pod, (result) => results.push(result));
+    prove(pod, pod.description.addresses[0] ?? "", (result) => results.push(result));
     await bench.until(() => results.length === 1);
     deepStrictEqual(results, [{
       ok: true,
@@ -356,7 +356,7 @@ scene("a proof is not refused because the users' connections are too many", asyn
   const pod = await bench.pod(bench.worker({ maxConnections: 0 }), "full");
   bench.serve(pod);
   const results: { ok: boolean }[] = [];
-  prove(pod, (result) => results.push(result));
+  prove(pod, pod.description.addresses[0] ?? "", (result) => results.push(result));
   await bench.until(() => results.length === 1);
   deepStrictEqual([results[0]?.ok, bench.refused], [true, []]);
 });
@@ -401,7 +401,7 @@ for (
     const pod = await bench.pod(bench.worker(), "alone");
     await spoil(s, pod);
     const results: { ok: boolean; reason?: string }[] = [];
-    prove(pod, (result) => results.push(result));
+    prove(pod, pod.description.addresses[0] ?? "", (result) => results.push(result));
     await bench.until(() => {
       bench.later(50);
       return results.length > 0;

@@ -9,39 +9,44 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
 import type { RelayPod } from "./pod.ts";
 
-/** For all addresses of the pod together. */
 const PROOF_MILLISECONDS = 5_000;
 
 /**
- * Proves that a pod can be reached: makes a mutual TLS handshake from the pod's own namespace with its own tunnel port,
- * at one of its addresses after the other, as a peer would. `done` is called once.
+ * Proves that a pod can be reached at one of its addresses, canonical text: makes a mutual TLS handshake from the pod's own
+ * namespace with its own tunnel port, as a peer would. `done` is called once.
  */
-export function prove(pod: RelayPod, done: (result: ProofResult) => void): void {
-  new Proof(pod, done).next();
+export function prove(
+  pod: RelayPod,
+  address: string,
+  done: (result: ProofResult) => void,
+): void {
+  new Proof(pod, address, done).begin();
 }
 
 /**
  * One proof. A client of TLS 1.3 has finished before the server has judged it, so each handshake is followed by an OPEN
  * for port 0, which the server refuses when all else is right: no stream is opened, and neither side counts anything.
  *
- *     dialling ─ handshake ─► asked ─ REFUSE ─► dialling the next address, or done
+ *     begun ─► dialling ─ handshake ─► asked ─ REFUSE ─► done
  */
 class Proof extends StreamlessOwner implements Expiring {
   #state:
     | { readonly name: "dialling"; readonly dial: Dial }
     | { readonly name: "asked"; readonly tunnel: Tunnel }
-    | { readonly name: "between" | "done" } = { name: "between" };
+    | { readonly name: "begun" | "done" } = { name: "begun" };
   readonly #pod: TunnelPod;
   readonly #began: number;
-  readonly #addresses: string[];
-  /** The earliest end of what the pod's listeners have shown. */
+  /** The end of what the pod's listener has shown. */
   #notAfter = Infinity;
 
-  constructor(readonly pod: RelayPod, readonly finished: (result: ProofResult) => void) {
+  constructor(
+    readonly pod: RelayPod,
+    readonly address: string,
+    readonly finished: (result: ProofResult) => void,
+  ) {
     super();
-    const { worker, context, notAfter, epoch, description } = pod;
+    const { worker, context, notAfter, epoch } = pod;
     this.#began = worker.now();
-    this.#addresses = [...description.addresses];
     this.#pod = {
       worker,
       context,
@@ -51,21 +56,16 @@ class Proof extends StreamlessOwner implements Expiring {
       socketFor: (address) => boundSocket(pod, address),
       secured: (tunnel, secondsLeft) => {
         pod.secured(tunnel, secondsLeft, false);
-        this.#notAfter = Math.min(this.#notAfter, worker.wallClock() + 1000 * secondsLeft);
+        this.#notAfter = worker.wallClock() + 1000 * secondsLeft;
       },
     };
     worker.loop.deadlines.arm(this, PROOF_MILLISECONDS);
   }
 
-  next(): void {
-    const name = this.#addresses.shift();
-    if (name === undefined) {
-      const milliseconds = this.pod.worker.now() - this.#began;
-      return this.#finish({ ok: true, notAfter: this.#notAfter, milliseconds });
-    }
-    const address = new Uint8Array(parseAddress(name));
+  begin(): void {
+    const address = new Uint8Array(parseAddress(this.address));
     const { identity } = this.pod.description;
-    const own = { address, name, identity, generation: 0, ready: true, version: 0 };
+    const own = { address, name: this.address, identity, generation: 0, ready: true, version: 0 };
     const dial = new Dial(this.#pod, own, {
       done: (tunnel) => this.#ask(tunnel, address),
       failed: ({ message }) => this.#fail(message),
@@ -83,9 +83,8 @@ class Proof extends StreamlessOwner implements Expiring {
 
   override refuse(): void {
     if (this.#state.name !== "asked") return super.refuse();
-    this.#state.tunnel.close();
-    this.#state = { name: "between" };
-    this.next();
+    const milliseconds = this.pod.worker.now() - this.#began;
+    this.#finish({ ok: true, notAfter: this.#notAfter, milliseconds });
   }
 
   lost(reason: string): void {
