@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
+import { Canary } from "./lab/canary.ts";
 import { delay, until } from "./lab/delay.ts";
 import { tcpSockets } from "./lab/kernel.ts";
 import type { Lab } from "./lab/lab.ts";
@@ -34,13 +35,16 @@ Deno.test("agents come and go", async (t) => {
   ]);
   const [web, api] = [lab.pod("web"), lab.pod("api")];
   const servers = lab.pods.filter((pod) => pod !== web);
-  await Promise.all(servers.map((pod) => pod.serve("hello", PORT)));
+  await Promise.all(lab.pods.map((pod) => pod.serve("hello", PORT)));
   const start = (node: string) => lab.startAgent(node, { args: ["--access-log", "0"] });
 
   await t.step(
     `an agent is killed and started ${RESTARTS} times, and serves every pod each time`,
     async () => {
       await using detector = await LeakDetector.start(lab, lab.pods);
+      // Who speaks while there is no agent is refused, and not served by chance.
+      await using canary = new Canary(api, web, PORT, CANARY, 100);
+      await canary.answered();
       for (let round = 0; round < RESTARTS; round++) {
         await lab.agent("node-b").kill();
         await start("node-b");
@@ -90,7 +94,7 @@ Deno.test("agents come and go", async (t) => {
     await guest.serve("sink", PORT);
     await using detector = await LeakDetector.start(lab, [web]);
     const transfers = guest.addresses.map((host) =>
-      web.startClient("duplex", host, PORT, "--bytes", `${1 << 40}`)
+      web.startClient("duplex", host, PORT, "--bytes", `${2 ** 40}`)
     );
     const toGuest = async () =>
       (await tcpSockets(web)).filter(({ peer, state }) =>
