@@ -7,6 +7,8 @@ import type { LabProcess } from "./process.ts";
 export interface CaptureOptions {
   /** A pcap filter, in tcpdump's language; "tcp" when not given. */
   filter?: string;
+  /** How much of each packet is kept; when not given, all of it, for which the ring takes 64 MiB. */
+  snapLength?: number;
 }
 
 export interface CaptureResult {
@@ -75,22 +77,26 @@ export class Capture implements AsyncDisposable {
   }
 
   // A signal makes tcpdump leave what is still in its ring, uncounted. So first ask it, by SIGUSR1,
-  // until it has written as many packets as passed the filter.
+  // until it has written as many packets as had passed the filter when it was asked first.
   async #settle(): Promise<Statistics> {
-    const deadline = Date.now() + 5000;
-    for (let last = -1;;) {
-      const from = this.tcpdump.stderr.all.length;
-      this.tcpdump.kill("SIGUSR1");
-      const line = await this.tcpdump.stderr.wait((text) => STATISTICS.test(text), 5000, from);
-      const [captured = 0, received = 0, dropped = 0] = line.match(STATISTICS)!.slice(1).map(
-        Number,
-      );
+    const deadline = Date.now() + 30_000;
+    const { received } = await this.#ask();
+    for (;;) {
+      const { captured, dropped } = await this.#ask();
       // The kernel counts what it dropped as received, too.
-      const isQuiet = captured + dropped === received && captured === last;
-      if (isQuiet || Date.now() > deadline) return { captured, received, dropped };
-      last = captured;
+      if (captured + dropped >= received || Date.now() > deadline) {
+        return { captured, received, dropped };
+      }
       await delay(20);
     }
+  }
+
+  async #ask(): Promise<Statistics> {
+    const from = this.tcpdump.stderr.all.length;
+    this.tcpdump.kill("SIGUSR1");
+    const line = await this.tcpdump.stderr.wait((text) => STATISTICS.test(text), 30_000, from);
+    const [captured = 0, received = 0, dropped = 0] = line.match(STATISTICS)!.slice(1).map(Number);
+    return { captured, received, dropped };
   }
 }
 
@@ -121,14 +127,19 @@ function startTcpdump(
   place: Place,
   link: string,
   file: string,
-  { filter = "tcp" }: CaptureOptions,
+  { filter = "tcp", snapLength = WHOLE_PACKET }: CaptureOptions,
   onBytes?: (chunk: Uint8Array) => void,
 ): LabProcess {
-  // -Z root: as its own user tcpdump could not write the file. -s: a whole segment of 64 KiB, and no
-  // more, because every slot of the ring is that large. A ring beyond 64 MiB takes a second to make.
-  const flags = ["-Z", "root", "-n", "-U", "--immediate-mode", "-B", "65536", "-s", "65700"];
-  return place.spawn(["tcpdump", "-i", link, ...flags, "-w", file, filter], { onBytes });
+  // -Z root: as its own user tcpdump could not write the file. Every slot of the ring has the length that is kept. A
+  // ring beyond 64 MiB takes a second to make.
+  const ring = snapLength === WHOLE_PACKET ? 65_536 : 8_192;
+  const flags = ["-Z", "root", "-n", "-U", "--immediate-mode", "-B", `${ring}`];
+  const kept = ["-s", `${snapLength}`];
+  return place.spawn(["tcpdump", "-i", link, ...flags, ...kept, "-w", file, filter], { onBytes });
 }
+
+/** A segment of 64 KiB. */
+const WHOLE_PACKET = 65_700;
 
 function count(packets: TcpPacket[], sought: string | Uint8Array): number {
   const bytes = Buffer.from(sought);

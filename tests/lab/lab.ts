@@ -210,6 +210,11 @@ export class Lab implements AsyncDisposable {
     return await Capture.start(node, node.uplink, this.#captureFile(), options);
   }
 
+  /** Captures what passes between a node's own network and the bridge to its pods. */
+  async captureBridge(nodeName: string, options?: CaptureOptions): Promise<Capture> {
+    return await Capture.start(this.node(nodeName), "cni0", this.#captureFile(), options);
+  }
+
   /** Captures what passes between a pod and its node. */
   async captureVeth(pod: Pod, options?: CaptureOptions): Promise<Capture> {
     if (pod.hostNetwork) throw new Error(`Cannot capture ${pod.key}: it has no link of its own`);

@@ -1,7 +1,7 @@
 import { ANNOTATION } from "../../src/constants.ts";
 import { containerCgroup, type Layout, podCgroup, type QosClass, removeCgroup } from "./cgroup.ts";
 import { podFile, type PodStore } from "./cluster_dir.ts";
-import { disconnectPod, podIpv4, podIpv6, type PodNetwork } from "./network.ts";
+import { connectPods, disconnectPod, podIpv4, podIpv6, type PodNetwork } from "./network.ts";
 import type { Node } from "./node.ts";
 import { Place } from "./place.ts";
 import type { LabProcess, Processes } from "./process.ts";
@@ -118,6 +118,17 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
       { netns: this.netns, cgroup: this.sandboxCgroup },
       ["sleep", "infinity"],
     );
+  }
+
+  /** What kubelet does when the sandbox has died: everything in the pod ends, and there is a new one at the same addresses. */
+  async replaceSandbox(): Promise<void> {
+    for (const cgroup of [this.processCgroup, this.sandboxCgroup]) {
+      await Deno.writeTextFile(`${cgroup}/cgroup.kill`, "1", { create: false });
+    }
+    await this.#sandbox?.exited;
+    await disconnectPod(this.node, this);
+    await connectPods(this.node, [this]);
+    this.startSandbox();
   }
 
   get sandboxPid(): number {
