@@ -51,6 +51,9 @@ const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
 /** The link of `strict_inbound`, which belongs to a network namespace. */
 const INBOUND_LINK = "strict_inbound";
 
+/** The links of the programs that decide where connections go. */
+const REDIRECTING_LINKS = ["connect4", "connect6", "guard", INBOUND_LINK];
+
 /** Every link that a pod may have, and its attach type. */
 const LINK_TYPES = new Map<string, number>([
   ...LINKS.map(([link, program]) => [link, PROGRAMS[program]] as const),
@@ -176,6 +179,15 @@ export class Redirector implements Disposable {
     }
     if (!links.has(INBOUND_LINK)) return [];
     return [{ kind: INBOUND_LINK, what: `${target.about} refuses connections it should take` }];
+  }
+
+  /**
+   * Sends a pod's connections nowhere else any more, and refuses none: its next connection is plain TCP. What the
+   * applications are told of connections through the relay stays true; {@link detach} ends that.
+   */
+  release(uid: string): void {
+    const links = this.#linksOf(uid);
+    for (const link of REDIRECTING_LINKS) links.remove(link);
   }
 
   /** Detaches a pod's programs at once, whoever holds them open: its next connection is plain TCP. */

@@ -12,8 +12,8 @@
  * Entering: the namespace is found and proved, the listeners are opened, the entry in the `pods` map lets connections
  * through to them, where they wait for the certificate (5 s at most); then the programs are attached, so that a running
  * pod's connections wait instead of failing. If any of that fails, the programs are attached all the same: the pod is
- * held, its connections to peers are refused. Leaving: users are told, the programs are detached, and the listeners stay
- * until no registry sends peers to them.
+ * held, its connections to peers are refused. Leaving: users are told, the programs redirect no more, and the listeners
+ * stay, with the programs that show their clients, until no registry sends peers to them.
  */
 import { sameMembers } from "../../same.ts";
 import { errorText } from "../../error_text.ts";
@@ -546,12 +546,13 @@ export class Enrolment {
     if (this.#attached !== undefined) {
       if (!hasGone && secured && now - since < TELLING_MILLISECONDS) return;
       if (isServed) this.#serving?.restrict(UNRESTRICTED);
-      this.services.kernel.detach(this.#last.uid); // throws: tried again by the next step
+      this.services.kernel.release(this.#last.uid); // throws: tried again by the next step
       this.#attached = undefined;
     }
     const isOver = now - this.#leaving.registered >= LINGER_MILLISECONDS ||
       now - since >= LEAVING_MILLISECONDS;
     if (isServed && !isOver) return;
+    this.services.kernel.detach(this.#last.uid);
     this.#certificate?.of.end();
     this.#stopServing(isServed ? DRAIN_MILLISECONDS : 0).catch((error) =>
       log.error("closing what was open for {pod} failed: {error}", {

@@ -51,6 +51,7 @@ class Node {
       kernel: {
         cgroupId: () => this.cgroupId,
         attach: (_uid, _cgroup, strict) => this.do(strict ? "attach strict" : "attach"),
+        release: () => this.do("release"),
         detach: () => this.do("detach"),
         inspect: () => this.faults.splice(0),
         open: (wanted) => {
@@ -143,7 +144,7 @@ async function leaving(): Promise<Node> {
   const node = await enrolled();
   node.registered = true;
   node.enrolment.want(undefined);
-  deepStrictEqual(await node.step(), ["detach"]);
+  deepStrictEqual(await node.step(), ["release"]);
   strictEqual(node.state, "leaving");
   return node;
 }
@@ -279,14 +280,14 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
   node.time += 2_999;
   deepStrictEqual(await node.step(), []);
   node.secured = false;
-  deepStrictEqual(await node.step(), ["detach"]);
+  deepStrictEqual(await node.step(), ["release"]);
   node.time += 10_000;
   deepStrictEqual(await node.step(), [], "the registry still names it");
   node.registered = false;
   node.time += 5_999;
   deepStrictEqual(await node.step(), []);
   node.time += 1;
-  deepStrictEqual(await node.step(), ["drain"]);
+  deepStrictEqual(await node.step(), ["detach", "drain"]);
   strictEqual(node.state, "gone");
 
   const unheard = await enrolled();
@@ -294,9 +295,9 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
   unheard.enrolment.want(undefined);
   await unheard.step();
   unheard.time += 3_000;
-  deepStrictEqual(await unheard.step(), ["detach"], "users cannot be told");
+  deepStrictEqual(await unheard.step(), ["release"], "users cannot be told");
   unheard.time += 57_000;
-  deepStrictEqual(await unheard.step(), ["drain"], "the registry cannot be written");
+  deepStrictEqual(await unheard.step(), ["detach", "drain"], "the registry cannot be written");
 });
 
 Deno.test("a pod that has gone leaves at once", async () => {
@@ -304,7 +305,7 @@ Deno.test("a pod that has gone leaves at once", async () => {
   node.registered = node.secured = true;
   node.inUse = false;
   node.enrolment.want(undefined);
-  deepStrictEqual(await node.step(), ["detach", "close"]);
+  deepStrictEqual(await node.step(), ["release", "detach", "close"]);
   strictEqual(node.state, "gone");
 });
 
@@ -316,13 +317,13 @@ Deno.test("a pod that was never enrolled leaves when its status does not say tha
   node.enrolment.want(undefined);
   deepStrictEqual(await node.step(), []);
   node.secured = false;
-  deepStrictEqual(await node.step(), ["detach"]);
+  deepStrictEqual(await node.step(), ["release", "detach"]);
   strictEqual(node.state, "gone");
 });
 
 Deno.test("a detaching that fails is tried again", async () => {
   const node = await enrolled();
-  node.failing.set("detach", new Error("EBUSY"));
+  node.failing.set("release", new Error("EBUSY"));
   node.enrolment.want(undefined);
   for (let i = 0; i < 2; i++) {
     await node.step().then(
@@ -332,7 +333,8 @@ Deno.test("a detaching that fails is tried again", async () => {
     strictEqual(node.state, "leaving");
   }
   node.failing.clear();
-  deepStrictEqual(await node.step(), ["detach"]);
+  node.registered = true;
+  deepStrictEqual(await node.step(), ["release"]);
 });
 
 Deno.test("wanted again while it leaves, it is active again; an attaching that fails is tried again", async () => {

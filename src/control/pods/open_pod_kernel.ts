@@ -11,6 +11,7 @@ export function openPodKernel(
   return {
     cgroupId,
     attach: (uid, cgroup, strictEgress) => redirector.attach(uid, cgroup, strictEgress),
+    release: (uid) => redirector.release(uid),
     detach: (uid) => redirector.detach(uid),
     inspect: (uid, cgroup, strictEgress) => redirector.inspect(uid, cgroup, strictEgress),
     open(wanted, cgroup) {

@@ -55,6 +55,8 @@ export interface PodKernel {
   cgroupId(cgroup: string): bigint;
   /** Attaches the pod's programs, or replaces them. Throws a SystemError. */
   attach(uid: string, cgroup: string, strictEgress: boolean): void;
+  /** The pod's connections are plain from now on; what goes through the relay is shown as before. */
+  release(uid: string): void;
   detach(uid: string): void;
   /** What of that is not so, as the kernel says now. Throws when the cgroup is gone. */
   inspect(uid: string, cgroup: string, strictEgress: boolean): Fault[];
