@@ -252,6 +252,19 @@ static __always_inline void count_inbound_refusal(const struct packet *packet, _
 	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
 }
 
+static __always_inline int is_tagged(const struct __sk_buff *skb)
+{
+	return skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+	       skb->protocol == bpf_htons(ETH_P_8021AD);
+}
+
+/* Whether it is a packet in a packet. */
+static __always_inline int is_packed(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_IPIP || packet->protocol == IPPROTO_IPV6 ||
+	       packet->protocol == IPPROTO_GRE;
+}
+
 SEC("tc")
 int guard_device(struct __sk_buff *skb)
 {
@@ -261,9 +274,17 @@ int guard_device(struct __sk_buff *skb)
 	struct guard_key key = {};
 	int dropped;
 
-	if (!device || !read_addresses(skb, &packet))
+	if (!device)
+		return TC_ACT_UNSPEC;
+	/* A tag hides what it is: the peer's stack takes tag 0 off and reads on. */
+	if (device->strict_egress && is_tagged(skb))
+		return TC_ACT_SHOT;
+	if (!read_addresses(skb, &packet))
 		return TC_ACT_UNSPEC;
 	skip_extensions(skb, &packet);
+	if (device->strict_egress && is_packed(&packet) &&
+	    bpf_map_lookup_elem(&peers, &packet.destination.address))
+		return TC_ACT_SHOT;
 	if (packet.protocol != TCP && packet.protocol != UDP)
 		return TC_ACT_UNSPEC;
 	read_ports(skb, &packet);
