@@ -75,13 +75,13 @@ Deno.test("a pod that leaves is left with a plain network and nothing of the gat
 
   await t.step("SIGTERM: an agent takes back everything, and both pods talk in clear", async () => {
     assert.equal(await lab.agent("node-a").stop(), 0);
-    await assertNothingLeft(lab, web);
     assert.deepEqual(await agentTraces(lab, "node-a"), []);
     await until(
       async () => !(await lab.agent("node-b").status()).peers.some(({ pod }) => pod === web.key),
       10_000,
       () => "web is still a peer for node-b",
     );
+    await assertNothingLeft(lab, web);
     assert.equal(await conversation(lab, web, api), "plain");
     assert.equal(await lab.agent("node-b").stop(), 0);
     await assertNothingLeft(lab, api);

@@ -53,6 +53,8 @@ export class NodeControl {
   objects: ClusterObjects | undefined;
   desired: Desired | undefined;
   #begun = false;
+  /** The entries that the cluster was asked to publish last, as JSON. */
+  #asked: string | undefined;
   #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
   readonly #refusalLog = new RefusalLog();
@@ -222,11 +224,20 @@ export class NodeControl {
     const [objects, desired] = [this.objects, this.desired];
     if (objects === undefined || desired === undefined) return;
     if (this.#settled && objects.complete) {
-      this.#services.cluster.publish(this.#entries(desired)).catch((error) =>
-        log.warn("the registry is not written yet: {error}", { error: errorText(error) })
-      );
+      this.#publish(this.#entries(desired));
     }
     this.#tellUsers(objects, desired);
+  }
+
+  /** Asks for what was not asked for last: the cluster goes on trying by itself, and writes what others undo again. */
+  #publish(entries: readonly RegistryEntry[]): void {
+    const text = JSON.stringify(entries);
+    if (text === this.#asked) return;
+    this.#asked = text;
+    this.#services.cluster.publish(entries).catch((error) => {
+      this.#asked = undefined;
+      log.warn("the registry is not written yet: {error}", { error: errorText(error) });
+    });
   }
 
   /** Said again after a while, since some of it depends on nothing but time: how long a pod has waited, for example. */
@@ -329,7 +340,7 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
 const VANISHED_MILLISECONDS = 4_000;
 
 /** What is done first is told first, and a burst of changes at once. */
-const TELL_MILLISECONDS = 50;
+const TELL_MILLISECONDS = 100;
 
 /** Nothing that users are told is older than this. */
 const TELL_AGAIN_MILLISECONDS = 5_000;

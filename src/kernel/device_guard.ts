@@ -85,6 +85,11 @@ export class DeviceGuard {
       }));
   }
 
+  /** Whether a pod's devices are guarded, also by an earlier agent. */
+  has(pod: bigint): boolean {
+    return this.#numbers.has(pod);
+  }
+
   /** Guards a pod's devices no more. Throws a SystemError. */
   detach(pod: Pick<GuardedPod, "id" | "namespace">): void {
     using control = pod.namespace.run(() => new TrafficControl());

@@ -273,8 +273,7 @@ export class Enrolment {
       this.#serving?.countAnew();
     }
     this.#become("active", undefined);
-    // The rest is proved at once: users wait for it.
-    void this.inspect();
+    void this.#proveAtOnce(this.#serving);
     log.info("enrolled {pod}", { pod: this.name, identity: this.#last.identity });
   }
 
@@ -418,6 +417,12 @@ export class Enrolment {
   #giveUp(reason: string): void {
     void this.#stopServing();
     this.#become("waiting", reason);
+  }
+
+  /** Users wait for this; the rest is looked at by the next audit. */
+  async #proveAtOnce(serving: PodServing | undefined): Promise<void> {
+    const failure = serving === undefined ? undefined : await this.#prove(serving);
+    if (failure !== undefined && this.#serving === serving) this.#setFlaws([failure]);
   }
 
   /** Why a handshake with the pod's own port has failed, or failed last time and is not due again. */

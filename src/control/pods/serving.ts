@@ -114,7 +114,7 @@ export class Serving implements PodServing {
     const { deviceGuard } = this.#redirector;
     this.#redirector.setStrictInbound(this.wanted.uid, descriptor, restrictions.strictInbound);
     if (isGuarded(restrictions)) deviceGuard.attach(this.#guarded(restrictions));
-    else deviceGuard.detach(this.#guarded(restrictions));
+    else if (deviceGuard.has(this.#cgroupId)) deviceGuard.detach(this.#guarded(restrictions));
   }
 
   inspectRestrictions(restrictions: Restrictions): Fault[] {
