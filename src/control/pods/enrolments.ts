@@ -10,7 +10,7 @@ const log = logger("enrolments");
 
 /** How soon a pod that still lacks something is looked at again; a new one changes every few milliseconds. */
 const RETRY_MILLISECONDS = 200;
-const NEW_RETRY_MILLISECONDS = 10;
+const NEW_RETRY_MILLISECONDS = 20;
 
 /** How soon all are looked at that lack nothing: is the pod where it was, is its certificate good? */
 const LOOK_MILLISECONDS = 1_000;
