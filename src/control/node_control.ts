@@ -57,6 +57,8 @@ export class NodeControl {
   #asked: string | undefined;
   #isEnding = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
+  /** When that was done last, by the monotonic clock. */
+  #told = -Infinity;
   readonly #refusalLog = new RefusalLog();
   readonly #vanished = new VanishedParts(VANISHED_MILLISECONDS);
   #forgetting: ReturnType<typeof setTimeout> | undefined;
@@ -214,10 +216,12 @@ export class NodeControl {
   /** What many pods become at once is told at once: the registry first, users when it has it. */
   #tellSoon(): void {
     if (this.#isEnding) return;
+    const wait = Math.max(TELL_MILLISECONDS, this.#told + BURST_MILLISECONDS - performance.now());
     this.#telling ??= setTimeout(() => {
       this.#telling = undefined;
+      this.#told = performance.now();
       this.#tell();
-    }, TELL_MILLISECONDS);
+    }, wait);
   }
 
   #tell(): void {
@@ -261,7 +265,7 @@ export class NodeControl {
     clearTimeout(this.#tellingUsers);
     this.#tellingUsers = setTimeout(
       () => this.#tellUsers(this.objects ?? objects, this.desired ?? desired),
-      isSoon ? TELL_MILLISECONDS : TELL_AGAIN_MILLISECONDS,
+      isSoon ? BURST_MILLISECONDS : TELL_AGAIN_MILLISECONDS,
     );
   }
 
@@ -339,8 +343,9 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
 /** Long enough for an agent to write its part again; less than a pod that leaves goes on answering its peers. */
 const VANISHED_MILLISECONDS = 4_000;
 
-/** What is done first is told first, and a burst of changes at once. */
-const TELL_MILLISECONDS = 100;
+/** What is done together is told together; what comes soon after it, in a burst of changes, is told a little later. */
+const TELL_MILLISECONDS = 30;
+const BURST_MILLISECONDS = 300;
 
 /** Nothing that users are told is older than this. */
 const TELL_AGAIN_MILLISECONDS = 5_000;
