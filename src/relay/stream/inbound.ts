@@ -24,7 +24,7 @@ import {
   ETIMEDOUT,
   SystemError,
 } from "../../native/errno.ts";
-import { type Socket, text } from "../../native/socket.ts";
+import { sendBytes, type Socket, text } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 import { allowingRule, policyText } from "../../policy.ts";
 import { ApplicationDial } from "./application_dial.ts";
@@ -55,12 +55,24 @@ export function acceptInbound(
 ): void {
   // The agent's proofs come from the pod's own address; whatever else does is bounded like all that is unopened.
   if (pod.isFull && !isProof(pod, source)) {
-    socket.reset();
+    refuseTunnel(socket);
     const message = "refused a tunnel: too many connections are open (--max-connections)";
     return pod.refuse("too_many_connections", message, { source: text(source) });
   }
   new Inbound(pod, socket, source, local);
 }
+
+/**
+ * Closes a connection with the alert `internal_error` (RFC 8446 section 6.2) in place of a ServerHello. A reset alone would
+ * tell the peer's relay that nobody listens yet, which it waits for and tries again.
+ */
+function refuseTunnel(socket: Socket): void {
+  sendBytes(socket.descriptor, INTERNAL_ERROR);
+  socket.closeSwiftly();
+}
+
+/** A TLS record that is an alert (21), version 3.3, of two bytes: fatal (2), internal_error (80). */
+const INTERNAL_ERROR = new Uint8Array([21, 3, 3, 0, 2, 2, 80]);
 
 /** A handshake that the agent makes with itself, to see that the pod can be reached. It sends no OPEN. */
 function isProof(pod: RelayPod, source: Endpoint, identity = pod.description.identity): boolean {

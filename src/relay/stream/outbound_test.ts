@@ -486,6 +486,26 @@ scene(
 );
 
 scene(
+  "a peer that takes no more connections is there: refused at once, not postponed",
+  async (s) => {
+    const { bench, pod } = s;
+    const full = await bench.pod(bench.worker({ maxConnections: 0 }), "web");
+    bench.serve(full);
+    const [address = ""] = full.description.addresses;
+    bench.setPeer(address, "web");
+    const began = bench.now;
+    const app = bench.connect(pod, endpoint(address, 8080));
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual([bench.refused, bench.now - began], [
+      ["too_many_connections", "tunnel_lost"],
+      0,
+    ]);
+    match(bench.log, /alert internal error/);
+    strictEqual(pod.worker.postponed.size, 0);
+  },
+);
+
+scene(
   "postponed: a peer that is withdrawn meanwhile is refused, never dialled in clear",
   async (s) => {
     const { bench, server, pod } = s;
