@@ -53,6 +53,9 @@ export interface Cluster {
    */
   publish(entries: readonly RegistryEntry[]): Promise<void>;
 
+  /** Removes this node's registry: the agent goes for good. Resolves as {@link publish} does. */
+  withdraw(): Promise<void>;
+
   /** Says in the pods' status, and by Events, what has become of them; resolves when it was tried. */
   tell(verdicts: readonly Verdict[]): Promise<void>;
 
@@ -68,6 +71,6 @@ export interface Cluster {
    */
   isBeingUninstalled(): boolean;
 
-  /** Stops following. What is published stays: taking it back is a decision, `publish([])`. */
+  /** Stops following. What is published stays: taking it back is a decision, {@link withdraw}. */
   close(): Promise<void>;
 }

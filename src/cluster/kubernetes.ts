@@ -140,6 +140,10 @@ class KubernetesCluster implements Cluster {
     return this.#publisher.publish(entries);
   }
 
+  withdraw(): Promise<void> {
+    return this.#publisher.withdraw();
+  }
+
   tell(verdicts: readonly Verdict[]): Promise<void> {
     // Its last words have been said: nothing is secured in a cluster that it is being taken away from.
     return this.#isBeingTakenAway() ? this.#sayLastWords() : this.#conditions.tell(verdicts);

@@ -4,8 +4,13 @@ import { errorText } from "../error_text.ts";
 import { pause } from "../waiting.ts";
 import { logger } from "../log.ts";
 import type { ClusterProblem } from "./cluster.ts";
-import { type EndpointSliceObject, type RegistryEntry, slicesOf } from "./registry.ts";
-import { type PresentSlice, presentSlice, type SliceChange } from "./registry_changes.ts";
+import { type RegistryEntry, slicesOf } from "./registry.ts";
+import {
+  type PresentSlice,
+  presentSlice,
+  type SliceChange,
+  type WantedPart,
+} from "./registry_changes.ts";
 import { SliceWriter } from "./slice_writer.ts";
 
 const log = logger("registry");
@@ -45,7 +50,7 @@ export class RegistryPublisher {
   readonly #nodeName: string;
   readonly #delays: PublisherDelays;
   #state: "resting" | "writing" | "pausing" | "closed" = "resting";
-  #wanted: readonly EndpointSliceObject[] | undefined;
+  #wanted: WantedPart | undefined;
   /** Resolved when `#wanted` is written, or something else is wanted. */
   #written = Promise.withResolvers<void>();
   /** What the watch shows. */
@@ -77,10 +82,19 @@ export class RegistryPublisher {
    * @throws {TypeError} for another node's entries.
    */
   publish(entries: readonly RegistryEntry[]): Promise<void> {
-    this.#wanted = slicesOf(this.#nodeName, entries);
+    return this.#want({ slices: slicesOf(this.#nodeName, entries), isLast: false });
+  }
+
+  /** Deletes this node's registry: its agent goes for good. Resolves as {@link publish} does. */
+  withdraw(): Promise<void> {
+    return this.#want({ slices: [], isLast: true });
+  }
+
+  #want(wanted: WantedPart): Promise<void> {
+    this.#wanted = wanted;
     this.#written.resolve();
     this.#written = Promise.withResolvers();
-    const isDone = this.#state === "resting" && this.#writer.has(this.#wanted);
+    const isDone = this.#state === "resting" && this.#writer.has(wanted);
     if (isDone || this.#state === "closed") this.#written.resolve();
     else this.#write();
     return this.#written.promise;
@@ -139,7 +153,8 @@ export class RegistryPublisher {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     for (let failures = 0; !signal.aborted;) {
-      const wanted = this.#wanted ?? [];
+      const wanted = this.#wanted;
+      if (wanted === undefined) break;
       this.#writingSince = performance.now();
       try {
         await this.#writer.bringAbout(wanted);

@@ -15,8 +15,26 @@ Deno.test("what is wanted is written, once, and the last of a burst counts", asy
   const { requests } = api;
   await publisher.publish(entries(20));
   assert.equal(api.requests, requests, "the same again is no request");
+  await publisher.close();
+});
+
+Deno.test("what has left is seen to have left: a slice stays without pods until the agent goes", async () => {
+  const { api, publisher } = open();
   await publisher.publish([]);
+  assert.deepEqual(api.writes, [], "a node that never had a pod has no slice");
+  await publisher.publish(entries(3));
+  await publisher.publish([]);
+  assert.deepEqual(api.slices.get(NAME)?.endpoints, []);
+  assert.deepEqual(api.writes, [`POST ${NAME}`, `PATCH ${NAME}`]);
+  const next = new RegistryPublisher(api, "n1", DELAYS);
+  await next.publish([]);
+  await publisher.publish([]);
+  assert.equal(api.writes.length, 2, "nothing to write for anybody");
+  await publisher.publish(entries(2));
+  assert.equal(api.slices.get(NAME)?.endpoints.length, 2);
+  await publisher.withdraw();
   assert.equal(api.slices.size, 0);
+  await next.close();
   await publisher.close();
 });
 

@@ -119,6 +119,18 @@ export function slicesOf(node: string, entries: readonly RegistryEntry[]): Endpo
 }
 
 /**
+ * What stays of one of a node's slices when its last pod has left: who reads it knows that they have, while of a slice
+ * that is not there nobody knows whether somebody has deleted it. Undefined for a name that {@link slicesOf} gives to none.
+ */
+export function emptiedSlice(node: string, name: string): EndpointSliceObject | undefined {
+  const [, family, index] = /^-ipv([46])-(\d{1,6})$/.exec(
+    name.startsWith(`registry-${node}-`) ? name.slice(`registry-${node}`.length) : "",
+  ) ?? [];
+  if (family === undefined) return undefined;
+  return sliceOf(node, family === "4" ? 4 : 6, Number(index), []);
+}
+
+/**
  * The peers in a slice of the registry that can be believed, and why the others are not. What an agent of
  * one node publishes is bounded by what it may say: pods on that node, identities of our trust domain in the
  * pod's own namespace, addresses that a pod can have.

@@ -1,6 +1,13 @@
 import * as v from "valibot";
 import { IDENTITIES_ANNOTATION, REGISTRY_LABEL } from "../constants.ts";
-import type { EndpointSliceObject } from "./registry.ts";
+import { emptiedSlice, type EndpointSliceObject } from "./registry.ts";
+
+/** What a node's part of the registry is to be. */
+export interface WantedPart {
+  readonly slices: readonly EndpointSliceObject[];
+  /** Whether the other slices of the node are deleted; else they stay, without pods. */
+  readonly isLast: boolean;
+}
 
 /** One of a node's slices as the API server has it, as far as it is compared. */
 export interface PresentSlice {
@@ -11,6 +18,8 @@ export interface PresentSlice {
   readonly owners: string;
   /** `uid address` of each endpoint. */
   readonly entries: ReadonlySet<string>;
+  /** What is left of it without pods; undefined when its name is none of the node's. */
+  readonly emptied: EndpointSliceObject | undefined;
 }
 
 /** One write that brings a slice about. */
@@ -30,23 +39,24 @@ export interface SliceChange {
  * @param taken names that somebody else's objects have: ours get a suffix.
  */
 export function sliceChanges(
-  wanted: readonly EndpointSliceObject[],
+  wanted: WantedPart,
   present: ReadonlyMap<string, PresentSlice>,
   ownerUid: string | undefined,
   taken: ReadonlySet<string>,
 ): SliceChange[] {
   const named = new Map(
-    wanted.map((slice) => [nameFor(slice.metadata.name, present, taken), slice]),
+    wanted.slices.map((slice) => [nameFor(slice.metadata.name, present, taken), slice]),
   );
   const placeOf = new Map(
     [...named].flatMap(([name, slice]) => [...entriesOf(slice)].map((entry) => [entry, name])),
   );
   const changes = new Map<string, SliceChange>();
   for (const name of new Set([...named.keys(), ...present.keys()])) {
-    const slice = named.get(name);
     const now = present.get(name);
+    const slice = named.get(name) ?? (wanted.isLast ? undefined : now?.emptied);
     if (slice !== undefined && now?.content === contentOf(slice)) {
-      if (ownerUid === undefined || now.owners === ownerUid) continue;
+      // A slice without pods may go with a Node that is no more.
+      if (!named.has(name) || ownerUid === undefined || now.owners === ownerUid) continue;
     }
     const moved = [...now?.entries ?? []].flatMap((entry) => placeOf.get(entry) ?? []);
     const after = [...new Set(moved)].filter((place) => place !== name);
@@ -58,9 +68,10 @@ export function sliceChanges(
 /** @throws {v.ValiError} when it is no EndpointSlice. */
 export function presentSlice(value: unknown): PresentSlice {
   const slice = v.parse(PresentSchema, value);
-  const { name, ownerReferences } = slice.metadata;
+  const { name, ownerReferences, labels } = slice.metadata;
   return {
     name,
+    emptied: emptiedSlice(labels?.[REGISTRY_LABEL] ?? "", name),
     content: contentOf(slice),
     owners: (ownerReferences ?? []).map(({ uid }) => uid).join(),
     entries: entriesOf(slice),

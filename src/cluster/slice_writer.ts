@@ -9,6 +9,7 @@ import {
   presentSlice,
   type SliceChange,
   sliceChanges,
+  type WantedPart,
 } from "./registry_changes.ts";
 
 const log = logger("registry");
@@ -44,7 +45,7 @@ export class SliceWriter {
 
   /** What would have to be written if `observed` were there. */
   differences(
-    wanted: readonly EndpointSliceObject[],
+    wanted: WantedPart,
     observed: ReadonlyMap<string, PresentSlice>,
   ): SliceChange[] {
     const changes = sliceChanges(wanted, observed, this.#ownerUid, this.#taken);
@@ -53,7 +54,7 @@ export class SliceWriter {
   }
 
   /** Whether the API server has what is wanted, as far as we know. */
-  has(wanted: readonly EndpointSliceObject[]): boolean {
+  has(wanted: WantedPart): boolean {
     return this.#present !== undefined &&
       sliceChanges(wanted, this.#present, this.#ownerUid, this.#taken).length === 0;
   }
@@ -74,8 +75,8 @@ export class SliceWriter {
   }
 
   /** @throws what keeps the slices from being what is wanted. */
-  async bringAbout(wanted: readonly EndpointSliceObject[]): Promise<void> {
-    if (wanted.length > 0) await this.#readOwner();
+  async bringAbout(wanted: WantedPart): Promise<void> {
+    if (!wanted.isLast) await this.#readOwner();
     for (let round = 0; round < ROUNDS; round++) {
       this.#present ??= await this.#read();
       const changes = sliceChanges(wanted, this.#present, this.#ownerUid, this.#taken);

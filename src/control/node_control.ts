@@ -134,7 +134,7 @@ export class NodeControl {
     await within(LAST_WORDS_MILLISECONDS, this.#takeBack());
     await this.enrolments.stop();
     if (!this.#settled) return; // what an earlier agent published is not ours to judge
-    await within(LAST_WORDS_MILLISECONDS, cluster.publish([])).catch((error) =>
+    await within(LAST_WORDS_MILLISECONDS, cluster.withdraw()).catch((error) =>
       log.error("the registry may still name this node's pods: {error}", {
         error: errorText(error),
       })

@@ -1,9 +1,10 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { stringify } from "yaml";
 import { delay } from "../waiting.ts";
 import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import {
+  emptiedSlice,
   partOf,
   type RegistryEntry,
   type RegistryPart,
@@ -71,9 +72,11 @@ class ClusterDirectory implements Cluster {
   }
 
   publish(entries: readonly RegistryEntry[]): Promise<void> {
-    const write = () => this.#write(entries);
-    this.#publishing = this.#publishing.then(write, write); // one after the other, in order
-    return this.#publishing;
+    return this.#next(() => this.#write(entries));
+  }
+
+  withdraw(): Promise<void> {
+    return this.#next(() => Deno.remove(this.#file).catch(ignoreNotFound));
   }
 
   /** The files belong to whoever wrote them; `kube-gateway status` tells the same. */
@@ -162,15 +165,23 @@ class ClusterDirectory implements Cluster {
     );
   }
 
-  async #write(entries: readonly RegistryEntry[]): Promise<void> {
-    const folder = join(this.#directory, "registry");
-    const file = join(folder, `${this.#nodeName}.yaml`);
-    const slices = slicesOf(this.#nodeName, entries);
-    if (slices.length === 0) return await Deno.remove(file).catch(ignoreNotFound);
+  /** Published one after the other, in order. */
+  #next(write: () => Promise<void>): Promise<void> {
+    this.#publishing = this.#publishing.then(write, write);
+    return this.#publishing;
+  }
 
-    const text = slices.map((slice) => stringify(slice, YAML)).join("---\n");
+  get #file(): string {
+    return join(this.#directory, "registry", `${this.#nodeName}.yaml`);
+  }
+
+  async #write(entries: readonly RegistryEntry[]): Promise<void> {
+    const file = this.#file;
+    const folder = dirname(file);
     // Compared with the file, not with what was written last: it heals what someone else changed.
-    if (await Deno.readTextFile(file).catch(ignoreNotFound) === text) return;
+    const before = await Deno.readTextFile(file).catch(ignoreNotFound);
+    const text = registryText(this.#nodeName, entries);
+    if (before === text || (before === undefined && entries.length === 0)) return;
     await Deno.mkdir(folder, { recursive: true });
     const temporary = join(folder, `.${this.#nodeName}.${Deno.pid}.tmp`);
     try {
@@ -181,6 +192,18 @@ class ClusterDirectory implements Cluster {
       throw new Error(`Cannot publish the registry in ${file}`, { cause });
     }
   }
+}
+
+/** The node's part of the registry, in which both families have a slice: what is empty says that nobody is left. */
+function registryText(node: string, entries: readonly RegistryEntry[]): string {
+  const slices = new Map(slicesOf(node, entries).map((slice) => [slice.metadata.name, slice]));
+  for (const family of [4, 6]) {
+    const empty = emptiedSlice(node, `registry-${node}-ipv${family}-0`);
+    if (empty !== undefined && !slices.has(empty.metadata.name)) {
+      slices.set(empty.metadata.name, empty);
+    }
+  }
+  return [...slices.values()].map((slice) => stringify(slice, YAML)).join("---\n");
 }
 
 function ignoreNotFound(error: unknown): undefined {

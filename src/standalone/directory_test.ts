@@ -279,7 +279,7 @@ Deno.test("what one agent publishes another reads, whole and from its own file",
     await one.cluster.publish([ENTRY]);
     await two.cluster.publish([{ ...ENTRY, node: "n2", uid: "uid-2", addresses: ["fd00::2"] }]);
     for (const seen of [one, two]) {
-      await seen.until(() => seen.last().registry.length === 2);
+      await seen.until(() => seen.last().registry.length === 4); // two families each
       const { registry } = seen.last();
       deepStrictEqual(
         registry.flatMap(({ peers }) => peers).map(({ node, uid }) => [node, uid]).sort(),
@@ -289,9 +289,16 @@ Deno.test("what one agent publishes another reads, whole and from its own file",
     }
     deepStrictEqual(await namesIn(`${d}/registry`), ["n1.yaml", "n2.yaml"]);
     await one.cluster.publish([]);
+    await two.until(() =>
+      two.last().registry.filter(({ peers }) => peers.length === 0).length === 3
+    );
+    deepStrictEqual(two.last().registry.flatMap(({ refused }) => refused), []);
+    await one.cluster.withdraw();
     deepStrictEqual(await namesIn(`${d}/registry`), ["n2.yaml"]);
-    await two.until(() => two.last().registry.length === 1);
+    await two.until(() => two.last().registry.length === 2);
     await one.cluster.publish([]);
+    deepStrictEqual(await namesIn(`${d}/registry`), ["n2.yaml"]);
+    await one.cluster.withdraw();
     await one.cluster.close();
     await two.cluster.close();
   });

@@ -1,9 +1,9 @@
 import type { RegistryPart } from "../../cluster/registry.ts";
 
 /**
- * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods out of its part one by one; a part that goes
- * with pods in it was perhaps deleted with its Node object, or by somebody: its agent will write it again, and its pods
- * must not be reached in clear until then.
+ * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods out of its part, and
+ * leaves that empty; a part that goes with pods in it was perhaps deleted with its Node object, or by somebody: its agent
+ * will write it again, and its pods must not be reached in clear until then.
  */
 export class VanishedParts {
   #last: ReadonlyMap<string, RegistryPart> = new Map();
