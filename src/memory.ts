@@ -1,5 +1,6 @@
 import v8 from "node:v8";
 import vm from "node:vm";
+import { releaseFreedMemory } from "./native/heap.ts";
 
 /**
  * Gives back, a moment after the last call, what a large piece of work has left on the heap. V8
@@ -16,6 +17,7 @@ function collect(): void {
   v8.setFlagsFromString("--expose-gc");
   const collector: unknown = vm.runInNewContext("gc");
   if (typeof collector === "function") collector();
+  releaseFreedMemory();
 }
 
 let timer: ReturnType<typeof setTimeout> | undefined;

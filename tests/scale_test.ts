@@ -71,7 +71,7 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
     const share = (cpuSeconds(agent.pid) - before) / ((performance.now() - began) / 1000);
     const megabytes = residentKilobytes(agent.pid) / 1024;
     console.log(`${Math.round(megabytes)} MB, ${(100 * share).toFixed(1)} % of a core`);
-    assert(megabytes <= 280, `${megabytes} MB`);
+    assert(megabytes <= 250, `${megabytes} MB`);
     assert(share <= 0.01, `${share} of a core`);
   });
 });

@@ -14,4 +14,4 @@ export class Pace {
 }
 
 /** Of one core. */
-const SHARE = 1 / 500;
+const SHARE = 1 / 1000;
