@@ -1,13 +1,15 @@
 import v8 from "node:v8";
 import vm from "node:vm";
-import { releaseFreedMemory } from "./native/heap.ts";
 
 /**
  * Gives back, a moment after the last call, what a large piece of work has left on the heap. V8
  * collects when the heap has grown by a factor, so that the garbage of reading a large cluster once
  * would stay for days.
+ *
+ * @param also is called after that, once, also when a later call does not name it.
  */
-export function releaseMemorySoon(): void {
+export function releaseMemorySoon(also?: () => void): void {
+  further = also ?? further;
   clearTimeout(timer);
   timer = setTimeout(collect, QUIET_MILLISECONDS);
   Deno.unrefTimer(timer);
@@ -17,9 +19,11 @@ function collect(): void {
   v8.setFlagsFromString("--expose-gc");
   const collector: unknown = vm.runInNewContext("gc");
   if (typeof collector === "function") collector();
-  releaseFreedMemory();
+  further?.();
+  further = undefined;
 }
 
 let timer: ReturnType<typeof setTimeout> | undefined;
+let further: (() => void) | undefined;
 
 const QUIET_MILLISECONDS = 1_000;

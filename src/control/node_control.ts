@@ -5,6 +5,7 @@ import type { Issuer } from "../identity/issuer.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
+import { releaseFreedMemory } from "../native/heap.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
 import { Audit, type Audited } from "./audit/audit.ts";
 import { RefusalLog } from "./audit/refusal_log.ts";
@@ -158,7 +159,7 @@ export class NodeControl {
     // Pods are held before the kernel knows the peers that they are held from.
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
     this.#route(objects);
-    if (first) releaseMemorySoon(); // what it took to look at everything once
+    if (first) releaseMemorySoon(releaseFreedMemory); // what it took to look at everything once
     this.#tellSoon();
     const tried = this.enrolments.reconcile();
     if (!first) return await tried;
@@ -284,7 +285,8 @@ export class NodeControl {
     return [
       ...this.enrolments.list().map((each) => ({
         name: each.name,
-        inspect: () => each.inspect(counts.filter(({ pod }) => pod === each.cgroupId)),
+        inspect: (full: boolean) =>
+          each.inspect(counts.filter(({ pod }) => pod === each.cgroupId), full),
       })),
       { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
       {

@@ -173,11 +173,11 @@ export class Redirector implements Disposable {
   /** Whether the pod's network namespace, an open descriptor, refuses what {@link setStrictInbound} was told last. */
   inspectStrictInbound(uid: string, namespace: number, strict: boolean): Fault[] {
     const links = this.#linksOf(uid);
+    if (!strict && !links.has(INBOUND_LINK)) return [];
     const target = namespaceTarget(namespace, `${uid}'s network namespace`);
     if (strict) {
       return links.inspect(INBOUND_LINK, this.#program(INBOUND_LINK), target, INBOUND_LINK);
     }
-    if (!links.has(INBOUND_LINK)) return [];
     return [{ kind: INBOUND_LINK, what: `${target.about} refuses connections it should take` }];
   }
 

@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { readlinkSync } from "node:fs";
 import { checked, errno, errnoName } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 import { AF_INET, AF_INET6, decodeSocketAddress, SOCKADDR_SIZE } from "./socket_address.ts";
@@ -44,8 +44,8 @@ export class NetworkNamespace implements Disposable {
   }
 
   /**
-   * Device and inode of the user namespace that owns this one, as `namespaceIdentity` gives them (ioctl_ns(2):
-   * NS_GET_USERNS). Throws a SystemError: EPERM, when it is none that we may see.
+   * What the kernel calls the user namespace that owns this one, "user:[4026531837]" (ioctl_ns(2): NS_GET_USERNS). Throws
+   * a SystemError: EPERM, when it is none that we may see.
    */
   owner(): string {
     const descriptor = checked(
@@ -54,8 +54,7 @@ export class NetworkNamespace implements Disposable {
       "a network namespace's owner",
     );
     try {
-      const { dev, ino } = statSync(`/proc/self/fd/${descriptor}`);
-      return `${dev}:${ino}`;
+      return readlinkSync(`/proc/self/fd/${descriptor}`);
     } finally {
       libc.close(descriptor);
     }

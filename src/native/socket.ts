@@ -98,6 +98,11 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_ERROR, 4).getInt32(0, true);
   }
 
+  /** Whether it takes connections: whoever may administer its namespace can end that (SOCK_DESTROY). */
+  get isListening(): boolean {
+    return this.#option(SOL_SOCKET, SO_ACCEPTCONN, 4).getInt32(0, true) === 1;
+  }
+
   /** The cookie of the socket's network namespace (SO_NETNS_COOKIE, Linux 5.14). */
   namespaceCookie(): bigint {
     return this.#option(SOL_SOCKET, SO_NETNS_COOKIE, 8).getBigUint64(0, true);
@@ -233,6 +238,7 @@ const SO_KEEPALIVE = 9;
 const SO_LINGER = 13;
 const SO_REUSEPORT = 15;
 const SO_DOMAIN = 39;
+const SO_ACCEPTCONN = 30;
 const SO_NETNS_COOKIE = 71;
 const IPPROTO_TCP = 6;
 const IPPROTO_IPV6 = 41;

@@ -365,14 +365,16 @@ export class Enrolment {
    * inspection finds nothing, the pod is not secured. Never rejects.
    *
    * @param plaintext what the kernel has counted of what the pod has sent to peers outside the tunnel.
+   * @param isFull whether also what is else looked at with each handshake only.
    */
-  async inspect(plaintext: readonly GuardCount[] = []): Promise<Finding[]> {
+  async inspect(plaintext: readonly GuardCount[] = [], isFull = false): Promise<Finding[]> {
     const serving = this.#serving;
     if (this.#state !== "active" || serving === undefined) return [];
     const findings: Finding[] = [];
     try {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
-      for (const mend of this.#inspections(serving, findings)) mend();
+      const isThorough = isFull || this.#isToBeProved || this.#flaws.length > 0;
+      for (const mend of this.#inspections(serving, findings, isThorough)) mend();
       this.#lookAtOlder(serving);
       this.#lookAtPlaintext(plaintext, findings);
     } catch (error) {
@@ -386,7 +388,11 @@ export class Enrolment {
   }
 
   /** Adds to `findings` what is wrong, and yields how to mend it. */
-  *#inspections(serving: PodServing, findings: Finding[]): Generator<() => void> {
+  *#inspections(
+    serving: PodServing,
+    findings: Finding[],
+    isThorough: boolean,
+  ): Generator<() => void> {
     const { strictEgress } = this.#settings;
     const cgroup = this.#cgroup;
     if (cgroup !== undefined) {
@@ -408,7 +414,7 @@ export class Enrolment {
     }
     // The listeners of an enrolment that was given up a moment ago may still be there.
     if (this.services.now() - this.#served < SETTLING_MILLISECONDS) return;
-    const wrong = serving.inspectListeners();
+    const wrong = serving.inspectListeners(isThorough);
     findings.push(...wrong.map((what) => ({ kind: "listener", what })));
     if (wrong.length > 0) yield () => this.#giveUp(wrong.join("; "));
   }
@@ -425,13 +431,17 @@ export class Enrolment {
     if (failure !== undefined && this.#serving === serving) this.#setFlaws([failure]);
   }
 
+  get #isToBeProved(): boolean {
+    const last = this.#proof;
+    return last?.failure !== undefined || last === undefined ||
+      this.services.now() - last.at >= PROOF_MILLISECONDS;
+  }
+
   /** Why a handshake with the pod's own port has failed, or failed last time and is not due again. */
   async #prove(serving: PodServing): Promise<string | undefined> {
     const { now } = this.services;
     const last = this.#proof;
-    if (last?.failure === undefined && last !== undefined && now() - last.at < PROOF_MILLISECONDS) {
-      return undefined;
-    }
+    if (!this.#isToBeProved) return undefined;
     const result = await serving.prove();
     const failure = result.ok
       ? undefined

@@ -34,6 +34,7 @@ class Node {
   inUse: boolean | Error = true;
   held = ["10.0.0.1"];
   listenerFaults: string[] = [];
+  thoroughLooks: boolean[] = [];
   proof: ProofResult = { ok: true, notAfter: 0, milliseconds: 1 };
   older: (OlderConnection & { readonly name: string })[] = [];
   faults: Fault[] = [];
@@ -115,7 +116,10 @@ class Node {
       },
       inspectRestrictions: () => this.inboundFaults.splice(0),
       countAnew: () => {},
-      inspectListeners: () => this.listenerFaults.splice(0),
+      inspectListeners: (thorough) => {
+        this.thoroughLooks.push(thorough);
+        return this.listenerFaults.splice(0);
+      },
       prove: () => {
         this.done.push("prove");
         return Promise.resolve(this.proof);
@@ -406,6 +410,19 @@ Deno.test("listeners that are not as they should be are opened anew, once the ea
   deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), ["listener"]);
   strictEqual(node.state, "waiting");
   strictEqual(node.enrolment.reason, "nobody listens on fd00::1");
+});
+
+Deno.test("listeners are compared with the node's sockets when a handshake is due, when something is wrong, or on request", async () => {
+  const node = await enrolled();
+  node.time += 6_000;
+  await node.enrolment.inspect();
+  await node.enrolment.inspect([], true);
+  node.time += 24_000;
+  await node.enrolment.inspect();
+  node.faults = [{ kind: "link", what: "connect4 is not attached" }];
+  await node.enrolment.inspect();
+  await node.enrolment.inspect();
+  deepStrictEqual(node.thoroughLooks, [false, true, true, false, true]);
 });
 
 Deno.test("a handshake proves it every 30 s; one that fails is a flaw, and at last it is served anew", async () => {

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { formatAddress, specialAddress } from "../../addresses.ts";
 import { SystemError } from "../../native/errno.ts";
 import { NetworkNamespace } from "../../native/namespace.ts";
@@ -8,7 +8,7 @@ import { isIpv4 } from "../../native/socket_address.ts";
 export interface PodNamespace {
   /** The finder's to dispose of. */
   readonly namespace: NetworkNamespace;
-  /** Device and inode, which name it as long as it is open. */
+  /** What the kernel calls it ("net:[4026531840]"), which names it as long as it is open. */
   readonly identity: string;
   /** The process that stood in it. */
   readonly pid: number;
@@ -98,8 +98,7 @@ function isInitial(namespace: NetworkNamespace): boolean {
 
 function identityOf(path: string): string | undefined {
   try {
-    const { dev, ino } = statSync(path);
-    return `${dev}:${ino}`;
+    return readlinkSync(path);
   } catch {
     return undefined; // ended meanwhile, or hidden from us: then nothing is known of it
   }

@@ -29,8 +29,11 @@ export interface PodServing {
   isInUse(): boolean;
   /** What of the two is not so, as the kernel says now. */
   inspectRestrictions(restrictions: Restrictions): Fault[];
-  /** What is wrong with the sockets that listen for the pod: where they are, how many, and whose. */
-  inspectListeners(): string[];
+  /**
+   * What is wrong with the sockets that listen for the pod. `thorough`, which costs the kernel a walk through the node's
+   * sockets: also whose others listen beside them, and whether the pod holds addresses where none listens.
+   */
+  inspectListeners(thorough: boolean): string[];
   /** Makes a mutual TLS handshake with the pod's own port, as a peer would; at another of its addresses each time. */
   prove(): Promise<ProofResult>;
   /** Begins to count anew what the pod sends to peers outside the tunnel. */

@@ -137,7 +137,14 @@ export class Serving implements PodServing {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
 
-  inspectListeners(): string[] {
+  inspectListeners(thorough: boolean): string[] {
+    const deaf = this.#listeners.sets.flatMap(({ outbound, inbound }) => [...outbound, ...inbound])
+      .filter((socket) => !socket.isListening).length;
+    if (deaf > 0) return [`${deaf} of its sockets do not listen any more`];
+    return thorough ? this.#compareListeners() : [];
+  }
+
+  #compareListeners(): string[] {
     const { namespace, addresses, held } = this.found;
     const wrong = heldOf(namespace, addresses).filter((address) => !held.includes(address))
       .map((address) => `nobody listens on ${address}`);
