@@ -23,7 +23,8 @@ export function cleanupCommand(options: Options): void {
       `${
         nameOf(holder)
       } has ${directory}, and would not notice that its pods are detached: stop that agent ` +
-        "first, in Kubernetes with kubectl delete --filename daemonset/",
+        "first. In Kubernetes the DaemonSet starts it again: label the node so that its nodeSelector or " +
+        "affinity passes it by, or remove the gateway with kubectl delete --filename daemonset/",
     );
   }
   const pods = state.remove();

@@ -97,10 +97,12 @@ export class RefusedRanges {
 
   #log(): void {
     const told = new Set<string>();
-    for (const { where, message } of [...this.#refusals.values()].flat()) {
+    for (const { where, message, isUsual } of [...this.#refusals.values()].flat()) {
       if (message === undefined || told.size >= MOST_LOGGED) continue;
       told.add(where);
-      if (!this.#told.has(where)) log.error("{where}: {message}", { where, message });
+      if (this.#told.has(where)) continue;
+      if (isUsual) log.info("{where}: {message}", { where, message });
+      else log.error("{where}: {message}", { where, message });
     }
     this.#told = told;
   }

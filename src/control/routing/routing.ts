@@ -132,6 +132,7 @@ function nothingKnown({ inside }: StrictEgressOptions): Refusal {
       "the cluster are refused, but those to known peers. See the other problems",
     ranges: inside,
     isWide: true,
+    isUsual: true,
   };
 }
 

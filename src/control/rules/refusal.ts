@@ -13,6 +13,8 @@ export interface Refusal {
    * connected to all the same.
    */
   readonly isWide: boolean;
+  /** It is so at each first start, and over by itself: nobody need be alarmed. */
+  readonly isUsual?: boolean;
 }
 
 export function isSameRefusal(a: Refusal, b: Refusal): boolean {
