@@ -77,6 +77,9 @@ const library = Deno.dlopen("libc.so.6", {
   // int setrlimit(__rlimit_resource_t resource, const struct rlimit *rlim);
   setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
 
+  // int clock_gettime(clockid_t clock_id, struct timespec *tp);
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+
   // int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data);
   mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
   // int umount2(const char *target, int flags);

@@ -39,6 +39,7 @@ const TABLES = {
     "sys/mount.h",
     "sys/resource.h",
     "sys/vfs.h",
+    "time.h",
   ],
   "libssl.ts": ["openssl/ssl.h"],
   "libcrypto.ts": [
@@ -61,6 +62,7 @@ const FFI_TYPES: Record<string, string> = {
   "socklen_t": "u32",
   "__u32": "u32",
   "__rlimit_resource_t": "i32",
+  "clockid_t": "i32",
   "enum bpf_attach_type": "u32",
   "enum bpf_map_type": "u32",
   "long": "i64",

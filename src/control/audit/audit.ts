@@ -68,8 +68,17 @@ export class Audit {
     }
   }
 
+  /** What there is to look at; on a node that is out of descriptors, say, even that may not be known. */
+  #partsNow(): readonly Audited[] {
+    try {
+      return this.#parts();
+    } catch (error) {
+      return [{ name: "audit", inspect: () => Promise.reject(error) }];
+    }
+  }
+
   async #run(full: boolean): Promise<AuditReport> {
-    const parts = this.#parts();
+    const parts = this.#partsNow();
     const findings: (Finding & { where: string })[] = [];
     for (const part of parts) {
       for (const finding of await inspected(part, full)) {

@@ -27,6 +27,14 @@ Deno.test("what every part finds is counted by kind and reported with the part's
   audit.stop();
 });
 
+Deno.test("when it cannot be told what there is to look at, that is a finding, and no end of the agent", async () => {
+  const audit = new Audit(() => {
+    throw new Error("EMFILE");
+  });
+  match((await audit.run(false)).findings[0]?.what ?? "", /it cannot be looked at: Error: EMFILE/);
+  audit.stop();
+});
+
 Deno.test("a part that cannot be looked at is a finding, and the others are looked at", async () => {
   let looked = 0;
   const audit = new Audit(() => [
