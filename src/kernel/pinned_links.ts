@@ -119,9 +119,9 @@ export class PinnedLinks implements Disposable {
     return namesIn(this.directory).filter((name) => !this.#held.has(name));
   }
 
-  /** Detaches every program, whoever else holds it open, and removes the directory. Throws a SystemError. */
+  /** Detaches every program, the last one first, whoever else holds it open, and removes the directory. Throws a SystemError. */
   end(): void {
-    const links = [...this.#held];
+    const links = [...this.#held].reverse();
     this.#held.clear();
     rmSync(this.directory, { recursive: true, force: true });
     for (const [name, link] of links) end(link, this.#path(name));

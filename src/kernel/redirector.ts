@@ -38,14 +38,17 @@ export const PROGRAMS = {
 
 type ProgramName = keyof typeof PROGRAMS;
 
-/** What is attached to a pod's cgroup: the link's name and the program, by whether egress is strict. */
+/**
+ * What is attached to a pod's cgroup: the link's name and the program, by whether egress is strict. In this order, and
+ * detached in the reverse one: a connection that is redirected while nothing notes where it goes is lost.
+ */
 const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
-  ["connect4", "connect4", "connect4_strict"],
-  ["connect6", "connect6", "connect6_strict"],
-  ["guard", "guard_egress", "guard_strict"],
   ...(["note_flow", "getpeername4", "getpeername6", "getsockname4", "getsockname6"] as const).map(
     (name) => [name, name, name] as const,
   ),
+  ["connect4", "connect4", "connect4_strict"],
+  ["connect6", "connect6", "connect6_strict"],
+  ["guard", "guard_egress", "guard_strict"],
 ];
 
 /** The link of `strict_inbound`, which belongs to a network namespace. */

@@ -87,6 +87,22 @@ Deno.test("pins that are removed, or another's, detach nothing, are noticed and 
     })
   ));
 
+Deno.test("what notes where a connection goes is attached before what redirects it", () =>
+  withMaps((redirector) =>
+    withCgroup(async (cgroup) => {
+      redirector.attach(UID, cgroup, false);
+      const idOf = async (name: string) => {
+        const path = `${redirector.stateDirectory}/pods/${UID}/${name}`;
+        // The kernel numbers links in the order in which they are made.
+        const { id } = await bpftool<{ id: number }>("link", "show", "pinned", path);
+        return id;
+      };
+      const noted = await Promise.all(["note_flow", "getpeername4", "getsockname6"].map(idOf));
+      const redirected = await Promise.all(["connect4", "connect6"].map(idOf));
+      assert.ok(Math.max(...noted) < Math.min(...redirected), `${noted} ${redirected}`);
+    })
+  ));
+
 Deno.test("a link that somebody detaches is noticed and is attached again", () =>
   withMaps((redirector) =>
     withCgroup(async (cgroup) => {
