@@ -94,8 +94,7 @@ Deno.test("what notes where a connection goes is attached before what redirects 
       const idOf = async (name: string) => {
         const path = `${redirector.stateDirectory}/pods/${UID}/${name}`;
         // The kernel numbers links in the order in which they are made.
-        const { id } = await bpftool<{ id: number }>("link", "show", "pinned", path);
-        return id;
+        return parseInt(await bpftool("link", "show", "pinned", path));
       };
       const noted = await Promise.all(["note_flow", "getpeername4", "getsockname6"].map(idOf));
       const redirected = await Promise.all(["connect4", "connect6"].map(idOf));
