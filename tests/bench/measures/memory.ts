@@ -2,7 +2,7 @@ import { delay } from "../../lab/delay.ts";
 import { Lab } from "../../lab/lab.ts";
 import { holdConnections } from "../applications.ts";
 import type { Measure } from "../model.ts";
-import { residentKilobytes } from "../usage.ts";
+import { cpuOf, residentKilobytes } from "../usage.ts";
 
 const [FEW, MANY] = [1_000, 5_000];
 
@@ -34,14 +34,26 @@ export const IDLE_CONNECTIONS: Measure = {
 
 const [SOME_PODS, ALL_PODS] = [30, 110];
 
+/** Whole rounds of what is looked at every 5 and every 30 s. */
+const IDLE_MILLISECONDS = 60_000;
+const SETTLING_MILLISECONDS = 15_000;
+
 /** An agent as in a cluster: with an API server and metrics, on a node of its own. */
 export const ENROLLED_PODS: Measure = {
-  figures: [SOME_PODS, ALL_PODS].map((pods) => ({
-    key: `pods${pods}`,
-    name: `memory of the agent with ${pods} enrolled pods`,
-    unit: "MB",
-    better: "less",
-  })),
+  figures: [
+    ...[SOME_PODS, ALL_PODS].map((pods) => ({
+      key: `pods${pods}`,
+      name: `memory of the agent with ${pods} enrolled pods`,
+      unit: "MB",
+      better: "less" as const,
+    })),
+    {
+      key: "idle",
+      name: `idle CPU of the agent with ${ALL_PODS} enrolled pods`,
+      unit: "% of a core",
+      better: "less",
+    },
+  ],
   passes: 1,
   mostRounds: 2,
   absent: ({ name }) => name === "gateway" ? undefined : "–",
@@ -63,6 +75,10 @@ export const ENROLLED_PODS: Measure = {
       return residentKilobytes([lab.node("node-a").agentCgroup]) / 1000;
     };
     const some = await megabytesWith(SOME_PODS);
-    return { [`pods${SOME_PODS}`]: some, [`pods${ALL_PODS}`]: await megabytesWith(ALL_PODS) };
+    const all = await megabytesWith(ALL_PODS);
+    await delay(SETTLING_MILLISECONDS);
+    const { cpu } = await cpuOf([lab.node("node-a").agentCgroup], () => delay(IDLE_MILLISECONDS));
+    const idle = 100 * cpu.proxies / (IDLE_MILLISECONDS / 1000);
+    return { [`pods${SOME_PODS}`]: some, [`pods${ALL_PODS}`]: all, idle };
   },
 };
