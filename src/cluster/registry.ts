@@ -123,11 +123,14 @@ export function slicesOf(node: string, entries: readonly RegistryEntry[]): Endpo
  * that is not there nobody knows whether somebody has deleted it. Undefined for a name that {@link slicesOf} gives to none.
  */
 export function emptiedSlice(node: string, name: string): EndpointSliceObject | undefined {
-  const [, family, index] = /^-ipv([46])-(\d{1,6})$/.exec(
-    name.startsWith(`registry-${node}-`) ? name.slice(`registry-${node}`.length) : "",
-  ) ?? [];
-  if (family === undefined) return undefined;
-  return sliceOf(node, family === "4" ? 4 : 6, Number(index), []);
+  const [, family, index = ""] = /-ipv([46])-(\d{1,6})$/.exec(name) ?? [];
+  const empty = emptySlice(node, family === "4" ? 4 : 6, Number(index));
+  return empty.metadata.name === name ? empty : undefined;
+}
+
+/** One of a node's slices, by its family and its number, without pods. */
+export function emptySlice(node: string, family: 4 | 6, index: number): EndpointSliceObject {
+  return sliceOf(node, family, index, []);
 }
 
 /**

@@ -76,7 +76,7 @@ export class SliceWriter {
 
   /** @throws what keeps the slices from being what is wanted. */
   async bringAbout(wanted: WantedPart): Promise<void> {
-    if (!wanted.isLast) await this.#readOwner();
+    if (wanted.slices.length > 0) await this.#readOwner();
     for (let round = 0; round < ROUNDS; round++) {
       this.#present ??= await this.#read();
       const changes = sliceChanges(wanted, this.#present, this.#ownerUid, this.#taken);

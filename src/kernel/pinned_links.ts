@@ -119,7 +119,10 @@ export class PinnedLinks implements Disposable {
     return namesIn(this.directory).filter((name) => !this.#held.has(name));
   }
 
-  /** Detaches every program, the last one first, whoever else holds it open, and removes the directory. Throws a SystemError. */
+  /**
+   * Detaches every program, the last one first, whoever else holds it open, and removes the directory. Throws a
+   * SystemError.
+   */
   end(): void {
     const links = [...this.#held].reverse();
     this.#held.clear();

@@ -4,7 +4,7 @@ import { delay } from "../waiting.ts";
 import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
 import {
-  emptiedSlice,
+  emptySlice,
   partOf,
   type RegistryEntry,
   type RegistryPart,
@@ -197,11 +197,8 @@ class ClusterDirectory implements Cluster {
 /** The node's part of the registry, in which both families have a slice: what is empty says that nobody is left. */
 function registryText(node: string, entries: readonly RegistryEntry[]): string {
   const slices = new Map(slicesOf(node, entries).map((slice) => [slice.metadata.name, slice]));
-  for (const family of [4, 6]) {
-    const empty = emptiedSlice(node, `registry-${node}-ipv${family}-0`);
-    if (empty !== undefined && !slices.has(empty.metadata.name)) {
-      slices.set(empty.metadata.name, empty);
-    }
+  for (const empty of [emptySlice(node, 4, 0), emptySlice(node, 6, 0)]) {
+    if (!slices.has(empty.metadata.name)) slices.set(empty.metadata.name, empty);
   }
   return [...slices.values()].map((slice) => stringify(slice, YAML)).join("---\n");
 }

@@ -61,10 +61,13 @@ function resetting(listener: Socket): Socket {
 }
 
 /** Closes listeners that no worker was given; what waits in them is reset. */
-export function closeListeners({ sets }: PodListeners): void {
-  for (const { outbound, inbound } of sets) {
-    for (const socket of [...outbound, ...inbound]) socket[Symbol.dispose]();
-  }
+export function closeListeners(listeners: PodListeners): void {
+  for (const socket of socketsOf(listeners)) socket[Symbol.dispose]();
+}
+
+/** All of a pod's listening sockets. */
+export function socketsOf({ sets }: PodListeners): Socket[] {
+  return sets.flatMap(({ outbound, inbound }) => [...outbound, ...inbound]);
 }
 
 /** The usual port, or one of the kernel's choice that is free on every loopback when the pod uses that. */

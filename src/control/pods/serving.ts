@@ -10,7 +10,7 @@ import { text } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
 import type { ProofResult, RelayCredentials, RelaySettings } from "../../relay/messages.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
-import { closeListeners, openListeners, type PodListeners } from "./listeners.ts";
+import { closeListeners, openListeners, type PodListeners, socketsOf } from "./listeners.ts";
 import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
 import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts";
@@ -138,8 +138,7 @@ export class Serving implements PodServing {
   }
 
   inspectListeners(thorough: boolean): string[] {
-    const deaf = this.#listeners.sets.flatMap(({ outbound, inbound }) => [...outbound, ...inbound])
-      .filter((socket) => !socket.isListening).length;
+    const deaf = socketsOf(this.#listeners).filter((socket) => !socket.isListening).length;
     if (deaf > 0) return [`${deaf} of its sockets do not listen any more`];
     return thorough ? this.#compareListeners() : [];
   }
