@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { logger, logSentence } from "../log.ts";
+import { releaseMemorySoon } from "../memory.ts";
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import type { Namespace, Pod, RegistrySlice } from "../cluster/objects.ts";
@@ -113,6 +114,7 @@ export class DirectoryFiles {
       const bytes = await readBounded(join(this.#directory, path));
       file.digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
       if (file.digest === lastDigest) return false;
+      if (bytes.length > LARGE_FILE) releaseMemorySoon();
       file.objects = parseObjectsFile(path, decode(bytes));
       file.problem = undefined;
       return true;
@@ -291,5 +293,7 @@ const log = logger("cluster");
 
 const MAX_FILES = 4096;
 const MAX_FILE_BYTES = 8 * 1024 * 1024;
+/** What takes more is worth a collection of its own: an idle agent would keep it for minutes. */
+const LARGE_FILE = 256 * 1024;
 /** Coarser than the timestamps of any local file system. */
 const SETTLED_AFTER_MS = 50;
