@@ -26,7 +26,6 @@ export const LAYERS = [
 /** Where the order alone would allow too much. */
 const NEVER: Record<string, string[]> = {
   kernel: ["identity"],
-  identity: ["native"],
   kubernetes: ["native"],
 };
 

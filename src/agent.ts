@@ -12,7 +12,6 @@ import { StateDirectory } from "./kernel/state_directory.ts";
 import { openKubernetesApi } from "./kubernetes/open.ts";
 import type { ListenAddress } from "./listen_address.ts";
 import { logger, logSentence } from "./log.ts";
-import { Certificate } from "./native/certificate.ts";
 import { isCgroup2 } from "./native/file_system.ts";
 import { logStreams } from "./operate/access_log.ts";
 import { serveAdmin } from "./operate/admin.ts";
@@ -234,10 +233,6 @@ async function openSource(options: AgentOptions): Promise<Source> {
     signerName,
     trustDomain,
     ttlSeconds,
-    leafFacts: (der) => {
-      using certificate = Certificate.parse(der);
-      return certificate.leafFacts();
-    },
     onTrustBundle: (roots) => trust(roots),
   });
   return {

@@ -17,7 +17,6 @@ import {
 } from "./signing_names.ts";
 import { FollowedBundle } from "./trust_bundle.ts";
 import { verifyIssued } from "./verify_issued.ts";
-import type { LeafFacts } from "../leaf_facts.ts";
 
 export interface CertificateRequestIssuerOptions {
   readonly api: ApiClient;
@@ -29,8 +28,6 @@ export interface CertificateRequestIssuerOptions {
   readonly trustDomain: string;
   /** The lifetime to ask for; the signer may give less. */
   readonly ttlSeconds: number;
-  /** Reads a leaf's DER as peers do: `Certificate` in native/certificate.ts. */
-  readonly leafFacts: (der: Uint8Array<ArrayBuffer>) => LeafFacts;
   /** Called with the roots, DER, when they have changed, and the first time. */
   readonly onTrustBundle?: (roots: Uint8Array[]) => void;
   /** How long a certificate or the bundle is waited for. */
@@ -64,10 +61,10 @@ export function openCertificateRequestIssuer(
       ]);
       try {
         const chain = await requestCertificate(options, outcomes, pod, request.csr, signals);
-        const { trustDomain, leafFacts } = options;
+        const { trustDomain } = options;
         const { publicKey } = request;
         return await bundle.retried(
-          (roots) => verifyIssued(chain, { pod, publicKey, trustDomain, roots, leafFacts }),
+          (roots) => verifyIssued(chain, { pod, publicKey, trustDomain, roots }),
           signals,
         );
       } catch (error) {

@@ -5,15 +5,11 @@ import { isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
 import { spiffeId } from "./spiffe.ts";
 
-/** Who signs: one key and the certificates that lead from it to the root. */
+/** Who signs. Peers trust this very certificate, whoever has signed it, so a leaf is all that they are shown. */
 export interface SigningAuthority {
   readonly certificate: X509.X509Certificate;
   /** ECDSA P-256 or P-384, or RSA (PKCS#1 v1.5); not extractable. */
   readonly privateKey: CryptoKey;
-  /**
-   * What peers need between the leaf and their root, DER: nothing when `certificate` is the root.
-   */
-  readonly intermediates?: readonly Uint8Array[];
 }
 
 /** What a leaf says, all of it the issuer's own knowledge. */
@@ -38,10 +34,20 @@ export async function signLeaf(
   authority: SigningAuthority,
   publicKey: CryptoKey,
   pod: PodIdentity,
-  { trustDomain, ttlSeconds }: LeafOptions,
+  options: LeafOptions,
 ): Promise<IssuedCertificate> {
-  const id = idOf(pod, trustDomain);
-  const addresses = addressesOf(pod);
+  const names = { id: idOf(pod, options.trustDomain), addresses: addressesOf(pod) };
+  return await signNames(x509, authority, publicKey, names, options.ttlSeconds);
+}
+
+/** As {@link signLeaf}, for a SPIFFE ID and addresses that have been judged, or that nobody will ever show. */
+export async function signNames(
+  x509: typeof X509,
+  authority: SigningAuthority,
+  publicKey: CryptoKey,
+  { id, addresses }: { readonly id: string; readonly addresses: readonly string[] },
+  ttlSeconds: number,
+): Promise<IssuedCertificate> {
   const issuer = authority.certificate;
   const now = Math.floor(Date.now() / 1000) * 1000; // X.509 counts whole seconds
   const issuerKeyId = issuer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
@@ -67,7 +73,7 @@ export async function signLeaf(
     ],
   });
   return {
-    chain: [new Uint8Array(leaf.rawData), ...authority.intermediates ?? []],
+    chain: [new Uint8Array(leaf.rawData)],
     notBefore: leaf.notBefore,
     notAfter: leaf.notAfter,
     serial: leaf.serialNumber,

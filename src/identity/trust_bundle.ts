@@ -1,9 +1,14 @@
 import * as v from "valibot";
 import type { ApiClient } from "../kubernetes/api.ts";
+import { errorText } from "../error_text.ts";
 import { watchList } from "../kubernetes/watch.ts";
+import { logger } from "../log.ts";
+import { Certificate } from "../native/certificate.ts";
 import { IssuingError } from "./issuer.ts";
 import { decodePem } from "./pem.ts";
 import { TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "./signing_names.ts";
+
+const log = logger("identity");
 
 export interface BundleOptions {
   readonly api: ApiClient;
@@ -13,10 +18,29 @@ export interface BundleOptions {
   readonly onTrustBundle?: (roots: Uint8Array[]) => void;
 }
 
+/**
+ * The roots in a bundle's PEM, DER, every one of them a whole certificate.
+ *
+ * @throws {TypeError | OpenSslError} when one is not.
+ */
+export function readRoots(pem: string): Uint8Array<ArrayBuffer>[] {
+  const roots = decodePem(pem, "CERTIFICATE");
+  for (const [index, der] of roots.entries()) {
+    try {
+      Certificate.parse(der)[Symbol.dispose]();
+    } catch (cause) {
+      throw new TypeError(`its certificate ${index + 1} cannot be read`, { cause });
+    }
+  }
+  return roots;
+}
+
 /** The trust bundle, followed live: its roots as the ConfigMap has them now. */
 export class FollowedBundle {
   readonly #changedTo: BundleOptions["onTrustBundle"];
   readonly #watch: { close(): Promise<void> };
+  /** Why the ConfigMap is not in use as it is now; undefined when it is. */
+  damage: string | undefined;
   #pem = "";
   #roots: Uint8Array<ArrayBuffer>[] = [];
   #changed = Promise.withResolvers<void>();
@@ -65,9 +89,18 @@ export class FollowedBundle {
 
   /** An empty or damaged bundle never replaces a good one: all pods would be cut off. */
   #set(pem: string): void {
+    if (pem === this.#pem && this.damage === undefined) return;
+    let roots: Uint8Array<ArrayBuffer>[];
+    try {
+      roots = readRoots(pem);
+      if (roots.length === 0) throw new TypeError("it holds no certificate");
+    } catch (error) {
+      this.damage = `ConfigMap ${TRUST_BUNDLE} is damaged: ${errorText(error)}`;
+      log.error("{problem}; the last good one stays in use", { problem: this.damage });
+      return;
+    }
+    this.damage = undefined;
     if (pem === this.#pem) return;
-    const roots = decodePem(pem, "CERTIFICATE");
-    if (roots.length === 0) return;
     this.#pem = pem;
     this.#roots = roots;
     this.#changed.resolve();

@@ -5,6 +5,8 @@ import { quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
 import { spiffeId } from "./spiffe.ts";
 import type { LeafFacts } from "../leaf_facts.ts";
+import { Certificate } from "../native/certificate.ts";
+import { chainFlaw } from "../native/verify_chain.ts";
 import { identityOfLeaf } from "./verify.ts";
 
 /** What an issued certificate must fit. */
@@ -15,37 +17,33 @@ export interface Expected {
   readonly trustDomain: string;
   /** DER. */
   readonly roots: readonly Uint8Array[];
-  /** Reads a leaf's DER as peers do (native/certificate.ts). */
-  readonly leafFacts: (der: Uint8Array<ArrayBuffer>) => LeafFacts;
 }
 
 /**
- * verifyIssued judges an issued certificate as peers will, so that a pod never serves with one that
- * they refuse: it is for our key, has the pod's identity and addresses, is valid now, and leads to
- * a root of the bundle.
+ * verifyIssued judges a certificate as peers will, so that no pod serves with one that they refuse and the signer gives
+ * none out: it is for the pod's key, has its identity and addresses, is valid now, and leads to a root of the bundle.
  *
  * @throws {IssuingError} `bad_certificate`; `unknown_root` when only the root is missing (yet).
  */
 export function verifyIssued(
   chain: readonly Uint8Array<ArrayBuffer>[],
-  { pod, publicKey, trustDomain, roots, leafFacts }: Expected,
+  { pod, publicKey, trustDomain, roots }: Expected,
 ): IssuedCertificate {
   const [der] = chain;
   if (der === undefined || chain.length > MAX_CHAIN) {
     throw bad(`${chain.length} certificates were sent, 1 to ${MAX_CHAIN} are possible`);
   }
   try {
-    const [leaf, ...intermediates] = chain.map((one) => new X509Certificate(one));
-    if (leaf === undefined) throw bad("there is none");
+    const leaf = new X509Certificate(der);
     const key = leaf.publicKey.export({ type: "spki", format: "der" });
     if (!sameBytes(new Uint8Array(key), publicKey)) throw bad("it is for another key");
-    const { id, addresses } = identityOfLeaf(leafFacts(der), trustDomain);
+    const { id, addresses } = identityOfLeaf(factsOf(der), trustDomain);
     const expected = spiffeId(trustDomain, pod.namespace, pod.serviceAccount);
     if (id !== expected) throw bad(`it is for ${quoted(id, 256)}, not ${expected}`);
     if (!sameMembers(addresses, pod.addresses)) {
       throw bad(`its addresses are ${addresses.join(", ")}, not ${pod.addresses.join(", ")}`);
     }
-    requireChain([leaf, ...intermediates], roots.map((root) => new X509Certificate(root)));
+    requireChain(chain, roots);
     return {
       chain: [...chain],
       notBefore: new Date(leaf.validFrom),
@@ -58,33 +56,20 @@ export function verifyIssued(
   }
 }
 
-function requireChain(chain: readonly X509Certificate[], roots: readonly X509Certificate[]): void {
-  const now = new Date();
-  chain.forEach((certificate, i) => {
-    if (new Date(certificate.validTo) <= now) {
-      throw bad(`it expired on ${new Date(certificate.validTo).toISOString()}`);
-    }
-    if (new Date(certificate.validFrom) > now) {
-      throw bad(`it is not valid before ${new Date(certificate.validFrom).toISOString()}`);
-    }
-    const issuer = chain[i + 1];
-    if (issuer !== undefined && !(issuer.ca && isIssuedBy(certificate, issuer))) {
-      throw bad("its chain is broken");
-    }
-  });
-  const last = chain.at(-1);
-  const known = last !== undefined &&
-    roots.some((root) => new Date(root.validTo) > now && isIssuedBy(last, root));
-  if (!known) {
-    throw new IssuingError(
-      "unknown_root",
-      "Cannot use the issued certificate: it leads to no root of the trust bundle",
-    );
-  }
+/** What peers would say of a chain (DER, leaf first) that they are to verify by `roots`. @throws {IssuingError} as {@link verifyIssued}. */
+export function requireChain(
+  chain: readonly Uint8Array[],
+  roots: readonly Uint8Array[],
+): void {
+  const flaw = roots.length === 0 ? NO_ROOTS : chainFlaw(chain, roots);
+  if (flaw === undefined) return;
+  if (flaw.isRootMissing) throw new IssuingError("unknown_root", UNKNOWN_ROOT);
+  throw bad(`peers refuse it: ${flaw.reason}`);
 }
 
-function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+function factsOf(der: Uint8Array<ArrayBuffer>): LeafFacts {
+  using certificate = Certificate.parse(der);
+  return certificate.leafFacts();
 }
 
 function bad(what: string, cause?: unknown): IssuingError {
@@ -94,6 +79,10 @@ function bad(what: string, cause?: unknown): IssuingError {
     cause === undefined ? undefined : { cause },
   );
 }
+
+const UNKNOWN_ROOT = "Cannot use the issued certificate: it leads to no root of the trust bundle";
+
+const NO_ROOTS = { isRootMissing: true, reason: UNKNOWN_ROOT };
 
 /** The leaf and the intermediates between it and its root: peers verify to this depth. */
 const MAX_CHAIN = 4;

@@ -7,19 +7,18 @@ export class Certificate implements Disposable {
   /** Takes over `pointer`, an X509 reference. */
   constructor(readonly pointer: Deno.PointerObject) {}
 
-  /** Throws an OpenSslError when `der` is not one whole certificate. */
+  /** Throws an OpenSslError when `der` is not one whole certificate, and nothing else. */
   static parse(der: Uint8Array<ArrayBuffer>): Certificate {
     // d2i_X509 advances the pointer it is given: an unsigned char *, which the certificate must outlive only
     // during the call.
-    const cursor = new BigUint64Array([
-      BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(der))),
-    ]);
-    const pointer = libcrypto.d2i_X509(
-      null,
-      new Uint8Array(cursor.buffer),
-      BigInt(der.length),
-    );
-    return new Certificate(notNull(pointer, "d2i_X509", "parsing a certificate"));
+    const start = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(der)));
+    const cursor = new BigUint64Array([start]);
+    const pointer = libcrypto.d2i_X509(null, new Uint8Array(cursor.buffer), BigInt(der.length));
+    const about = "parsing a certificate";
+    const certificate = new Certificate(notNull(pointer, "d2i_X509", about));
+    if (cursor[0] === start + BigInt(der.length)) return certificate;
+    certificate[Symbol.dispose]();
+    throw new OpenSslError("d2i_X509", ["bytes after its end"], about);
   }
 
   /** What SPIFFE's rules are about (identity/verify.ts decides), read from parsed DER only. */

@@ -32,6 +32,25 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_STORE_CTX_get_ex_data: { parameters: ["pointer", "i32"], result: "pointer" },
   // int X509_verify_cert(X509_STORE_CTX *ctx);
   X509_verify_cert: { parameters: ["pointer"], result: "i32" },
+  // X509_STORE_CTX *X509_STORE_CTX_new(void);
+  X509_STORE_CTX_new: { parameters: [], result: "pointer" },
+  // void X509_STORE_CTX_free(X509_STORE_CTX *ctx);
+  X509_STORE_CTX_free: { parameters: ["pointer"], result: "void" },
+  // int X509_STORE_CTX_init(X509_STORE_CTX *ctx, X509_STORE *store, X509 *leaf, struct stack_st_X509 *others);
+  // Takes no reference to any of the three.
+  X509_STORE_CTX_init: { parameters: ["pointer", "pointer", "pointer", "pointer"], result: "i32" },
+  // int X509_STORE_CTX_set_default(X509_STORE_CTX *ctx, const char *name);
+  X509_STORE_CTX_set_default: { parameters: ["pointer", "buffer"], result: "i32" },
+  // X509_VERIFY_PARAM *X509_STORE_CTX_get0_param(const X509_STORE_CTX *ctx);
+  X509_STORE_CTX_get0_param: { parameters: ["pointer"], result: "pointer" },
+  // int X509_VERIFY_PARAM_set1(X509_VERIFY_PARAM *to, const X509_VERIFY_PARAM *from);
+  X509_VERIFY_PARAM_set1: { parameters: ["pointer", "pointer"], result: "i32" },
+  // void X509_VERIFY_PARAM_set_auth_level(X509_VERIFY_PARAM *param, int level);
+  X509_VERIFY_PARAM_set_auth_level: { parameters: ["pointer", "i32"], result: "void" },
+  // int X509_STORE_CTX_get_error(const X509_STORE_CTX *ctx);
+  X509_STORE_CTX_get_error: { parameters: ["pointer"], result: "i32" },
+  // int X509_STORE_CTX_get_error_depth(const X509_STORE_CTX *ctx);
+  X509_STORE_CTX_get_error_depth: { parameters: ["pointer"], result: "i32" },
   // int X509_digest(const X509 *data, const EVP_MD *type, unsigned char *md, unsigned int *len);
   X509_digest: { parameters: ["pointer", "pointer", "buffer", "buffer"], result: "i32" },
   // const EVP_MD *EVP_sha256(void);
@@ -64,6 +83,13 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   // int X509_NAME_entry_count(const X509_NAME *name);
   X509_NAME_entry_count: { parameters: ["pointer"], result: "i32" },
 
+  // OPENSSL_STACK *OPENSSL_sk_new_null(void);
+  OPENSSL_sk_new_null: { parameters: [], result: "pointer" },
+  // int OPENSSL_sk_push(OPENSSL_STACK *stack, const void *data);
+  OPENSSL_sk_push: { parameters: ["pointer", "pointer"], result: "i32" },
+  // void OPENSSL_sk_free(OPENSSL_STACK *stack);
+  // Leaves alone what is on it.
+  OPENSSL_sk_free: { parameters: ["pointer"], result: "void" },
   // int OPENSSL_sk_num(const OPENSSL_STACK *stack);
   OPENSSL_sk_num: { parameters: ["pointer"], result: "i32" },
   // void *OPENSSL_sk_value(const OPENSSL_STACK *stack, int index);

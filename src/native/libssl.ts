@@ -37,6 +37,8 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_CTX_set_verify_depth: { parameters: ["pointer", "i32"], result: "void" },
   // X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *ctx);
   SSL_CTX_get0_param: { parameters: ["pointer"], result: "pointer" },
+  // int SSL_CTX_get_security_level(const SSL_CTX *ctx);
+  SSL_CTX_get_security_level: { parameters: ["pointer"], result: "i32" },
   // X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *ctx);
   SSL_CTX_get_cert_store: { parameters: ["pointer"], result: "pointer" },
   // int SSL_CTX_use_certificate_ASN1(SSL_CTX *ctx, int len, const unsigned char *d);

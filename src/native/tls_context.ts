@@ -23,13 +23,11 @@ export class TlsContext implements Disposable {
   readonly pointer: Deno.PointerObject;
 
   constructor(credentials: Credentials, protocol: AlpnProtocol) {
-    const pointer = notNull(libssl.SSL_CTX_new(libssl.TLS_method()), "SSL_CTX_new", "TLS context");
+    const pointer = verifyingContext(credentials.roots);
     this.pointer = pointer;
     try {
-      restrict(pointer);
       libssl.SSL_CTX_set_alpn_protos(pointer, protocol.wire, protocol.wire.length);
       libssl.SSL_CTX_set_alpn_select_cb(pointer, protocol.select.pointer, null);
-      trust(pointer, credentials.roots);
       load(pointer, credentials);
     } catch (error) {
       libssl.SSL_CTX_free(pointer);
@@ -41,6 +39,23 @@ export class TlsContext implements Disposable {
   [Symbol.dispose](): void {
     forgetVerified(this.pointer);
     libssl.SSL_CTX_free(this.pointer);
+  }
+}
+
+/**
+ * An SSL_CTX that verifies peers as every pod does, by roots in DER. The caller frees it.
+ *
+ * @throws {OpenSslError} when a root is no certificate, or there is none.
+ */
+export function verifyingContext(roots: readonly Uint8Array[]): Deno.PointerObject {
+  const context = notNull(libssl.SSL_CTX_new(libssl.TLS_method()), "SSL_CTX_new", "TLS context");
+  try {
+    restrict(context);
+    trust(context, roots);
+    return context;
+  } catch (error) {
+    libssl.SSL_CTX_free(context);
+    throw error;
   }
 }
 
@@ -75,10 +90,10 @@ function restrict(context: Deno.PointerObject): void {
   succeeded(
     libcrypto.X509_VERIFY_PARAM_set_flags(
       libssl.SSL_CTX_get0_param(context),
-      X509_V_FLAG_X509_STRICT,
+      X509_V_FLAG_X509_STRICT | X509_V_FLAG_PARTIAL_CHAIN,
     ),
     "X509_VERIFY_PARAM_set_flags",
-    "strict chain verification",
+    "strict chain verification that ends at a trusted CA, whoever has signed that",
   );
 }
 
@@ -204,6 +219,7 @@ const SSL_OP_NO_TICKET = 1n << 14n;
 const SSL_VERIFY_PEER = 1;
 const SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2;
 const X509_V_FLAG_X509_STRICT = 0x20n;
+const X509_V_FLAG_PARTIAL_CHAIN = 0x80000n;
 const EVP_PKEY_EC = 408;
 const SSL_TLSEXT_ERR_OK = 0;
 const SSL_TLSEXT_ERR_ALERT_FATAL = 2;

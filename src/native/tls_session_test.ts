@@ -5,9 +5,10 @@ import { credentials, TRUST_DOMAIN } from "../standalone/credentials_for_tests.t
 import { identityOfLeaf } from "../identity/verify.ts";
 import { libssl } from "./libssl.ts";
 import { drainErrors, notNull } from "./openssl_error.ts";
+import { concatenated, shakeHands, Side } from "./memory_handshake_for_tests.ts";
 import { ScatterBuffer } from "./scatter.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "./tls_context.ts";
-import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError, type TlsSession } from "./tls_session.ts";
+import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError } from "./tls_session.ts";
 
 /** A CA of the test's own, for certificates that no issuer makes: valid from and to, hours from now. */
 async function datedAuthority(): Promise<(from: number, to: number) => Promise<Credentials>> {
@@ -55,46 +56,6 @@ class AnyProtocol extends AlpnProtocol {
   override isAgreed(): boolean {
     return true;
   }
-}
-
-/** One side of a connection in memory: what its engine produces is the other's to be fed. */
-class Side {
-  readonly sent: Uint8Array[] = [];
-
-  constructor(readonly engine: TlsEngine, readonly session: TlsSession) {}
-
-  /** Feeds the engine with all of `other`'s output, runs `action`, and keeps what comes of it. */
-  turn<T>(other: Side, action: () => T): T {
-    const input = concatenated(other.sent.splice(0));
-    this.engine.incoming.bytes.set(input);
-    this.engine.feed(input.length);
-    try {
-      return action();
-    } finally {
-      this.sent.push(this.engine.outgoing.bytes.slice(0, this.engine.produced));
-      this.engine.clearOutgoing();
-    }
-  }
-}
-
-function concatenated(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-/** Shakes hands to the end, or throws what either side throws. */
-function shakeHands(client: Side, server: Side): void {
-  let [clientDone, serverDone] = [false, false];
-  for (let turn = 0; turn < 10 && !(clientDone && serverDone); turn++) {
-    if (!clientDone) clientDone = client.turn(server, () => client.session.handshake());
-    if (!serverDone) serverDone = server.turn(client, () => server.session.handshake());
-  }
-  assert(clientDone && serverDone, "the handshake did not come to an end");
 }
 
 Deno.test("TLS sessions that share an engine", async (t) => {

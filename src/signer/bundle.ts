@@ -7,7 +7,9 @@
 import { createHash, X509Certificate } from "node:crypto";
 import * as v from "valibot";
 import type { V1ConfigMap, Wire } from "../kubernetes/models.ts";
-import { decodePem, encodePem } from "../identity/pem.ts";
+import { errorText } from "../error_text.ts";
+import { encodePem } from "../identity/pem.ts";
+import { readRoots } from "../identity/trust_bundle.ts";
 import { ROOTS_ANNOTATION, TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "../identity/signing_names.ts";
 
 /**
@@ -85,21 +87,34 @@ export function fingerprint(der: Uint8Array): string {
 /**
  * The bundle in a ConfigMap. A record that is damaged counts as none: its root stays.
  *
- * @throws {TypeError} when its PEM is damaged or holds no certificates: nobody may guess what was
+ * @throws {DamagedBundle} when its PEM is damaged or holds no certificates: nobody may guess what was
  * meant.
  */
 export function readBundle(configMap: unknown): BundleRoot[] {
   const { metadata, data } = v.parse(BundleSchema, configMap);
   const records = recordsOf(metadata.annotations?.[ROOTS_ANNOTATION]);
   const seen = new Set<string>();
-  return decodePem(data?.[TRUST_BUNDLE_KEY] ?? "", "CERTIFICATE").flatMap((der) => {
-    new X509Certificate(der); // throws when it is none
+  return rootsOf(data?.[TRUST_BUNDLE_KEY] ?? "").flatMap((der) => {
     const id = fingerprint(der);
     if (seen.has(id)) return [];
     seen.add(id);
     const { addedAt, neededUntil } = records[id] ?? {};
     return [withRecord({ der }, dateOf(addedAt), dateOf(neededUntil))];
   });
+}
+
+/** A trust bundle that cannot be read: it stands where a good one stood, and never replaces that. */
+export class DamagedBundle extends Error {
+  override readonly name = "DamagedBundle";
+}
+
+function rootsOf(pem: string): Uint8Array[] {
+  try {
+    return readRoots(pem);
+  } catch (cause) {
+    const message = `ConfigMap ${TRUST_BUNDLE} is damaged: ${errorText(cause)}`;
+    throw new DamagedBundle(message, { cause });
+  }
 }
 
 /** The ConfigMap for a bundle; `existing` keeps what others have written in it. */

@@ -1,23 +1,31 @@
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
-import { createPrivateKey } from "node:crypto";
+import { createPrivateKey, createPublicKey } from "node:crypto";
 import * as v from "valibot";
 import { IssuingError } from "../identity/issuer.ts";
-import type { SigningAuthority } from "../identity/leaf.ts";
-import { caId, newCa } from "../identity/new_ca.ts";
+import { GATEWAY_NAMESPACE } from "../constants.ts";
+import { type SigningAuthority, signNames } from "../identity/leaf.ts";
+import { caId, ECDSA_P256, newCa } from "../identity/new_ca.ts";
+import { errorText } from "../error_text.ts";
 import { decodePem } from "../identity/pem.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
+import { spiffeId } from "../identity/spiffe.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import type { V1Secret, Wire } from "../kubernetes/models.ts";
 import { logger } from "../log.ts";
 import { quoted } from "../names.ts";
+import { sameBytes } from "../same.ts";
+import { chainFlaw } from "../native/verify_chain.ts";
 
 const log = logger("signer");
 
 /** The Secret's CA, read and checked. */
 export interface ClusterCa extends SigningAuthority {
-  /** DER of the root that peers must trust: the CA itself, or what an intermediate CA leads to. */
+  /**
+   * DER of what peers trust: the CA's own certificate. Whoever has signed that signs for others, too, and none of them
+   * can speak for a pod here.
+   */
   readonly root: Uint8Array<ArrayBuffer>;
 }
 
@@ -64,7 +72,7 @@ export async function openCa(
 
 /**
  * The CA in a Secret of type kubernetes.io/tls, as made here, by a person or by cert-manager:
- * `tls.crt` with the CA's certificate first and its issuers after it, the root last or in `ca.crt`;
+ * `tls.crt` with the CA's certificate first (its issuers may follow, and mean nothing here);
  * `tls.key` in PKCS#8, PKCS#1 or SEC1. ECDSA P-256, P-384, or RSA of 2048 bits or more.
  *
  * @throws {IssuingError} `ca_unusable`.
@@ -73,17 +81,15 @@ export async function readCa(secret: unknown, trustDomain: string): Promise<Clus
   const read = v.safeParse(SecretSchema, secret);
   if (!read.success) throw unusable("it is no Secret of type kubernetes.io/tls with a tls.crt");
   const { data } = read.output;
-  const given = certificatesOf(data["tls.crt"], "tls.crt");
-  const [certificate] = given;
+  const [certificate] = certificatesOf(data["tls.crt"]);
   if (certificate === undefined) throw unusable("tls.crt holds no certificate");
-  const path = await pathOf(certificate, [...given, ...certificatesOf(data["ca.crt"], "ca.crt")]);
-  path.forEach((one, depth) => requireCa(one, depth));
+  requireCurrent(certificate);
+  requireKey(certificate);
   requireTrustDomain(certificate, trustDomain);
-  const privateKey = await keyOf(data["tls.key"]);
-  await requirePair(certificate, privateKey);
-  const ders = path.map((one) => new Uint8Array(one.rawData));
-  const root = ders.pop() ?? new Uint8Array();
-  return { certificate, privateKey, root, intermediates: ders };
+  const spki = new Uint8Array(certificate.publicKey.rawData);
+  const privateKey = await keyOf(data["tls.key"], spki);
+  await requireAccepted({ certificate, privateKey }, trustDomain);
+  return { certificate, privateKey, root: new Uint8Array(certificate.rawData) };
 }
 
 /** @throws {IssuingError} `ca_unusable` when the CA's certificate is not valid now. */
@@ -97,46 +103,8 @@ export function requireCurrent(certificate: x509.X509Certificate): void {
   }
 }
 
-/** From the CA to its root, each signed by the next. */
-async function pathOf(
-  certificate: x509.X509Certificate,
-  others: readonly x509.X509Certificate[],
-): Promise<x509.X509Certificate[]> {
-  const path = [certificate];
-  for (let last = certificate; path.length <= MAX_PATH;) {
-    if (await isSignedBy(last, last)) return path;
-    let issuer: x509.X509Certificate | undefined;
-    for (const other of others) {
-      if (issuer === undefined && await isSignedBy(last, other)) issuer = other;
-    }
-    if (issuer === undefined) {
-      throw unusable(`${quoted(last.subject)} is not signed by itself or by another in it`);
-    }
-    path.push(last = issuer);
-  }
-  throw unusable(`more than ${MAX_PATH} certificates lead to its root`);
-}
-
-async function isSignedBy(
-  certificate: x509.X509Certificate,
-  issuer: x509.X509Certificate,
-): Promise<boolean> {
-  if (certificate.issuer !== issuer.subject) return false;
-  return await certificate.verify({ publicKey: issuer.publicKey, signatureOnly: true })
-    .catch(() => false);
-}
-
-/** `depth` is the number of CAs below this one, to which a path length may be limited. */
-function requireCa(certificate: x509.X509Certificate, depth: number): void {
-  requireCurrent(certificate);
-  const constraints = certificate.getExtension(x509.BasicConstraintsExtension);
-  const usages = certificate.getExtension(x509.KeyUsagesExtension)?.usages ?? 0;
-  if (constraints?.ca !== true || (usages & x509.KeyUsageFlags.keyCertSign) === 0) {
-    throw unusable(`${quoted(certificate.subject)} may not sign certificates`);
-  }
-  if (constraints.pathLength !== undefined && constraints.pathLength < depth) {
-    throw unusable(`${quoted(certificate.subject)} may not have ${depth} CAs below it`);
-  }
+/** The kinds of keys that certificates are signed with here. Whether it may sign is for {@link requireAccepted} to say. */
+function requireKey(certificate: x509.X509Certificate): void {
   const { namedCurve, modulusLength, name } = certificate.publicKey.algorithm as {
     name: string;
     namedCurve?: string;
@@ -144,14 +112,29 @@ function requireCa(certificate: x509.X509Certificate, depth: number): void {
   };
   const fine = namedCurve === "P-256" || namedCurve === "P-384" ||
     (name.startsWith("RSASSA") && (modulusLength ?? 0) >= 2048);
-  if (!fine) {
-    const is = `${name} ${namedCurve ?? modulusLength ?? ""}`.trim();
-    throw unusable(
-      `the key of ${quoted(certificate.subject)} is ${
-        quoted(is)
-      }, not P-256, P-384 or RSA of 2048 bits`,
-    );
-  }
+  if (fine) return;
+  const is = quoted(`${name} ${namedCurve ?? modulusLength ?? ""}`.trim());
+  const whose = quoted(certificate.subject);
+  throw unusable(`the key of ${whose} is ${is}, not P-256, P-384 or RSA of 2048 bits`);
+}
+
+/**
+ * Peers must accept what the CA signs: a certificate that nobody will ever show is signed with it, and verified as in a
+ * handshake. It has addresses only where they are given, since a CA may be limited to some.
+ */
+export async function requireAccepted(
+  authority: SigningAuthority,
+  trustDomain: string,
+  addresses: readonly string[] = [],
+): Promise<void> {
+  const { publicKey } = await crypto.subtle.generateKey(ECDSA_P256, true, ["sign", "verify"]);
+  const names = { id: spiffeId(trustDomain, GATEWAY_NAMESPACE, "default"), addresses };
+  const { chain } = await signNames(x509, authority, publicKey, names, TRIAL_SECONDS)
+    .catch((cause) => {
+      throw unusable(`it cannot sign: ${errorText(cause)}`);
+    });
+  const flaw = chainFlaw(chain, [new Uint8Array(authority.certificate.rawData)]);
+  if (flaw !== undefined) throw unusable(`peers would refuse what it signs: ${flaw.reason}`);
 }
 
 /**
@@ -167,41 +150,34 @@ function requireTrustDomain(certificate: x509.X509Certificate, trustDomain: stri
   }
 }
 
-async function keyOf(base64: string): Promise<CryptoKey> {
+/** The private key, which must be the one of the public key `spki` (DER). */
+async function keyOf(base64: string, spki: Uint8Array): Promise<CryptoKey> {
+  let isTheOne = true;
   try {
     const key = createPrivateKey(textOf(base64));
+    const own = createPublicKey(key).export({ type: "spki", format: "der" });
+    isTheOne = sameBytes(new Uint8Array(own), spki);
     const curve = key.asymmetricKeyDetails?.namedCurve === "secp384r1" ? "P-384" : "P-256";
     const algorithm = key.asymmetricKeyType === "rsa"
       ? { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }
       : { name: "ECDSA", namedCurve: curve };
     const pkcs8 = new Uint8Array(key.export({ type: "pkcs8", format: "der" }));
-    return await crypto.subtle.importKey("pkcs8", pkcs8, algorithm, false, ["sign"]);
+    if (isTheOne) return await crypto.subtle.importKey("pkcs8", pkcs8, algorithm, false, ["sign"]);
   } catch {
     // The cause is left out: no part of a key may get into a log.
-    throw unusable("tls.key is no private key in PEM that can be used here");
   }
+  throw unusable(
+    isTheOne
+      ? "tls.key is no private key in PEM that can be used here"
+      : "tls.key is not the key of tls.crt",
+  );
 }
 
-/** The key must be the certificate's: sign with one, verify with the other. */
-async function requirePair(
-  certificate: x509.X509Certificate,
-  privateKey: CryptoKey,
-): Promise<void> {
-  const probe = crypto.getRandomValues(new Uint8Array(32));
-  const algorithm = { ...privateKey.algorithm, hash: "SHA-256" };
-  const signature = await crypto.subtle.sign(algorithm, privateKey, probe);
-  const fits = await certificate.publicKey.export(algorithm, ["verify"])
-    .then((key) => crypto.subtle.verify(algorithm, key, signature, probe))
-    .catch(() => false);
-  if (!fits) throw unusable("tls.key is not the key of tls.crt");
-}
-
-function certificatesOf(base64: string | undefined, entry: string): x509.X509Certificate[] {
-  if (base64 === undefined) return [];
+function certificatesOf(base64: string): x509.X509Certificate[] {
   try {
     return decodePem(textOf(base64), "CERTIFICATE", 16).map((der) => new x509.X509Certificate(der));
   } catch (cause) {
-    throw unusable(`${entry} cannot be read as PEM of certificates`, cause);
+    throw unusable("tls.crt cannot be read as PEM of certificates", cause);
   }
 }
 
@@ -219,8 +195,7 @@ const entry = v.pipe(v.string(), v.maxLength(131_072));
 
 const SecretSchema = v.object({
   type: v.literal("kubernetes.io/tls"),
-  data: v.object({ "tls.crt": entry, "tls.key": entry, "ca.crt": v.optional(entry) }),
+  data: v.object({ "tls.crt": entry, "tls.key": entry }),
 });
 
-/** As deep as peers verify (SSL_CTX_set_verify_depth). */
-const MAX_PATH = 4;
+const TRIAL_SECONDS = 60;

@@ -1,13 +1,20 @@
 import type * as X509 from "@peculiar/x509";
 import { type Pod, readPod } from "../cluster/objects.ts";
 import { errorText } from "../error_text.ts";
-import { type IssuedCertificate, IssuingError, type IssuingReason } from "../identity/issuer.ts";
+import {
+  type IssuedCertificate,
+  IssuingError,
+  type IssuingReason,
+  type PodIdentity,
+} from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
+import { verifyIssued } from "../identity/verify_issued.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
+import { quoted } from "../names.ts";
 import {
   type Allowed,
   authorise,
@@ -17,6 +24,7 @@ import {
   type Denial,
   deny,
 } from "./authorise.ts";
+import type { ClusterCa } from "./ca.ts";
 import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
 import type { Candidacy } from "./lease.ts";
 import type { Outcome } from "./queue.ts";
@@ -56,6 +64,7 @@ export class RequestHandler {
   readonly #options: HandlerOptions;
   /** When a request that waits was first seen; by its name. */
   readonly #waitingSince = new Map<string, number>();
+  readonly #told = new WeakSet<ClusterCa>();
 
   constructor(options: HandlerOptions) {
     this.#options = options;
@@ -124,7 +133,6 @@ export class RequestHandler {
     { allow: pod, ttlSeconds }: Allowed,
     proof: Promise<CryptoKey>,
   ): Promise<"done"> {
-    const { x509, rotation, trustDomain } = this.#options;
     let publicKey: CryptoKey;
     try {
       publicKey = await proof;
@@ -133,28 +141,19 @@ export class RequestHandler {
       if (code === undefined) throw error;
       return await this.#refuse(object, request, code, deny(code).message);
     }
-    // The CA is chosen before the approval, because what is approved must be signed at once.
-    const authority = await rotation.authority(this.#timeout());
-    const signing = signLeaf(x509, authority, publicKey, pod, { trustDomain, ttlSeconds });
-    signing.catch(() => {}); // awaited once the approval is written
+    let leaf: IssuedCertificate;
+    try {
+      leaf = await this.#sign(publicKey, pod, ttlSeconds);
+    } catch (error) {
+      if (!(error instanceof IssuingError) || error.reason !== "bad_certificate") throw error;
+      audit.error("signing {csr} failed: {error}", { csr: request.name, error: error.message });
+      return await this.#refuse(object, request, SIGNING_FAILED, error.message);
+    }
     const approved = request.state === "approved" ? object : asRequest(
       await this.#put(object, {
         condition: { type: "Approved", reason: APPROVED, message: `for ${podName(claim)}` },
       }),
     );
-    let leaf: IssuedCertificate;
-    try {
-      leaf = await signing;
-    } catch (error) {
-      audit.error("signing {csr} failed: {error}", { csr: request.name, error: errorText(error) });
-      const reason = error instanceof IssuingError ? error.message : "signing failed";
-      return await this.#refuse(
-        approved,
-        { ...request, state: "approved" },
-        SIGNING_FAILED,
-        reason,
-      );
-    }
     const pem = encodePem(leaf.chain, "CERTIFICATE");
     await this.#put(approved, { certificate: pem });
     audit.info("issued {pod} a certificate", {
@@ -163,6 +162,52 @@ export class RequestHandler {
       notAfter: leaf.notAfter.toISOString(),
     });
     return "done";
+  }
+
+  /**
+   * A certificate that peers accept: by the newest CA that may sign, or by the one before it when that cannot vouch for
+   * this pod (it may be limited to other addresses).
+   *
+   * @throws {IssuingError} `bad_certificate`, saying what is wrong with the newest CA's; `ca_unusable` as {@link Rotation.authority}.
+   */
+  async #sign(
+    publicKey: CryptoKey,
+    pod: PodIdentity,
+    ttlSeconds: number,
+  ): Promise<IssuedCertificate> {
+    const { x509, rotation, trustDomain } = this.#options;
+    const spki = new Uint8Array(await crypto.subtle.exportKey("spki", publicKey));
+    const unfit = new Set<ClusterCa>();
+    let flaw: IssuingError | undefined;
+    for (;;) {
+      let ca: ClusterCa;
+      try {
+        ca = await rotation.authority(this.#timeout(), unfit);
+      } catch (error) {
+        throw error instanceof IssuingError ? flaw ?? error : error;
+      }
+      const { chain } = await signLeaf(x509, ca, publicKey, pod, { trustDomain, ttlSeconds });
+      try {
+        const roots = [ca.root];
+        const issued = chain.map((der) => new Uint8Array(der));
+        return verifyIssued(issued, { pod, publicKey: spki, trustDomain, roots });
+      } catch (error) {
+        if (!(error instanceof IssuingError)) throw error;
+        flaw ??= new IssuingError("bad_certificate", error.message);
+        unfit.add(ca);
+        this.#unfit(ca, flaw.message);
+      }
+    }
+  }
+
+  /** Told once for each CA: the rest is in the requests. */
+  #unfit(ca: ClusterCa, reason: string): void {
+    if (this.#told.has(ca)) return;
+    this.#told.add(ca);
+    audit.error("the CA {subject} does not fit every pod: {reason}", {
+      subject: quoted(ca.certificate.subject),
+      reason,
+    });
   }
 
   /**

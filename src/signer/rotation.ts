@@ -1,7 +1,14 @@
 import { IssuingError } from "../identity/issuer.ts";
 import { NoAnswer } from "../kubernetes/errors.ts";
 import { logger } from "../log.ts";
-import { type BundleRoot, fingerprint, isPropagated, nextBundle, recordOf } from "./bundle.ts";
+import {
+  type BundleRoot,
+  DamagedBundle,
+  fingerprint,
+  isPropagated,
+  nextBundle,
+  recordOf,
+} from "./bundle.ts";
 import type { BundleStore } from "./bundle_store.ts";
 import { type ClusterCa, requireCurrent } from "./ca.ts";
 
@@ -24,6 +31,10 @@ export class Rotation {
   /** Those that were in the Secret, oldest first; the last is in it now. */
   #known: ClusterCa[] = [];
   #bundle: readonly BundleRoot[] | undefined;
+  /** What was in the ConfigMap when it could be read last. */
+  #lastGood: readonly BundleRoot[] | undefined;
+  /** Why the ConfigMap cannot be read as a bundle, if it cannot. */
+  damage: string | undefined;
   /** When the last of those that wait for their turn is done. */
   #turn: Promise<void> = Promise.resolve();
 
@@ -57,12 +68,16 @@ export class Rotation {
    * The CA to sign a certificate with that lives for `ttlSeconds` from now. Before it is given out,
    * the bundle has promised to keep its root for so long.
    *
+   * @param unfit those that have been tried, whose certificate peers would refuse.
    * @throws {IssuingError} `ca_unusable` while no CA may sign.
    * @throws {ApiError | NoAnswer | TypeError} as {@link review}.
    */
-  async authority(timeoutMs: number): Promise<ClusterCa> {
+  async authority(
+    timeoutMs: number,
+    unfit: ReadonlySet<ClusterCa> = new Set(),
+  ): Promise<ClusterCa> {
     return await this.#inTurn(timeoutMs, async (left) => {
-      const ca = this.#signing(this.#bundle ?? await this.#update(new Map(), left));
+      const ca = this.#signing(this.#bundle ?? await this.#update(new Map(), left), unfit);
       const needed = Date.now() + this.#settings.ttlSeconds * 1000 + SIGNING_MILLISECONDS;
       if (await this.#promise(ca, needed, left)) return ca;
       throw new IssuingError(
@@ -92,11 +107,11 @@ export class Rotation {
   }
 
   /** The newest CA whose root all pods may be expected to know. */
-  #signing(bundle: readonly BundleRoot[]): ClusterCa {
+  #signing(bundle: readonly BundleRoot[], unfit: ReadonlySet<ClusterCa>): ClusterCa {
     const now = new Date();
-    const ca = this.#known.findLast(({ root, certificate }) =>
-      isPropagated(bundle, root, now, this.#settings.propagationMilliseconds) &&
-      certificate.notAfter > now
+    const ca = this.#known.findLast((one) =>
+      !unfit.has(one) && one.certificate.notAfter > now &&
+      isPropagated(bundle, one.root, now, this.#settings.propagationMilliseconds)
     );
     if (ca === undefined) {
       throw new IssuingError(
@@ -109,8 +124,10 @@ export class Rotation {
   }
 
   async #promise(ca: ClusterCa, needed: number, timeoutMs: number): Promise<boolean> {
+    // Nobody can take a root out of a bundle that is damaged, and nobody can write into it.
     const promised = (roots: readonly BundleRoot[]) =>
-      (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed;
+      (recordOf(roots, ca.root)?.neededUntil?.getTime() ?? 0) >= needed ||
+      this.damage !== undefined;
     if (this.#bundle !== undefined && promised(this.#bundle)) return true;
     // A tenth more than needed, so that this is one write in a tenth of the lifetime.
     const until = new Date(needed + this.#settings.ttlSeconds * 100);
@@ -127,10 +144,19 @@ export class Rotation {
     }
     const before = this.#bundle;
     this.#bundle = undefined;
-    this.#bundle = await this.#store.update(
-      (current) => nextBundle(current, { root, now: new Date(), issuedUntil }),
-      timeoutMs,
-    );
+    try {
+      this.#bundle = await this.#store.update(
+        (current) => nextBundle(current, { root, now: new Date(), issuedUntil }),
+        timeoutMs,
+      );
+      this.#lastGood = this.#bundle;
+      this.damage = undefined;
+    } catch (error) {
+      if (!(error instanceof DamagedBundle) || this.#lastGood === undefined) throw error;
+      this.damage = error.message;
+      log.error("{problem}; signing goes on with the last good one", { problem: error.message });
+      return this.#bundle = this.#lastGood;
+    }
     const ids = this.#bundle.map(({ der }) => fingerprint(der).slice(0, 16)).join(" ");
     if (before?.map(({ der }) => fingerprint(der).slice(0, 16)).join(" ") !== ids) {
       log.info("the trust bundle holds {roots}", { roots: ids });

@@ -89,16 +89,37 @@ Deno.test("a root that somebody has taken out comes back before it signs again",
   strictEqual(await rotation.authority(1_000), first);
 });
 
-Deno.test("a bundle that is damaged is nobody's to overwrite", async () => {
-  const { cluster, rotation } = await scene();
-  await rotation.review(1_000);
-  const data = {
-    "ca-bundle.pem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-  };
-  cluster.seed(BUNDLE, { ...cluster.objects.get(BUNDLE), data });
-  await rejects(rotation.review(1_000));
-  deepStrictEqual(cluster.objects.get(BUNDLE)?.data, data);
-  await rejects(rotation.authority(1_000));
+Deno.test("a bundle that is damaged is nobody's to overwrite, and the last good one stays in use", async () => {
+  for (
+    const pem of [
+      "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+      "-----BEGIN CERTIFICATE-----\n",
+      undefined, // one line of the block is lost
+    ]
+  ) {
+    const { cluster, rotation, first } = await scene();
+    await rotation.review(1_000);
+    const good = cluster.objects.get(BUNDLE)?.data["ca-bundle.pem"];
+    const data = { "ca-bundle.pem": pem ?? good.split("\n").toSpliced(3, 1).join("\n") };
+    cluster.seed(BUNDLE, { ...cluster.objects.get(BUNDLE), data });
+    await rotation.review(1_000);
+    match(rotation.damage ?? "", /kube-gateway-trust-bundle is damaged/);
+    strictEqual(await rotation.authority(1_000), first);
+    deepStrictEqual(cluster.objects.get(BUNDLE)?.data, data);
+    const another = new Rotation(new BundleStore(cluster, "gw"), {
+      propagationMilliseconds: 0,
+      ttlSeconds: TTL_SECONDS,
+    });
+    another.offer(first);
+    await rejects(another.authority(1_000), /is damaged/, "who has never read a good one");
+    cluster.seed(BUNDLE, {
+      ...cluster.objects.get(BUNDLE),
+      data: { "ca-bundle.pem": good },
+    });
+    await rotation.review(1_000);
+    strictEqual(rotation.damage, undefined);
+    strictEqual(await rotation.authority(1_000), first);
+  }
 });
 
 Deno.test("without a CA there is none to give, and it says so", async () => {

@@ -41,8 +41,15 @@ export interface SignerOptions {
 /** What probes ask. */
 export class SignerHealth {
   leading = false;
+  /** Why the Secret's CA is not in use. */
+  caProblem: string | undefined = "it has not read the CA and the requests yet";
+  /** Why the trust bundle is not in use as it is in its ConfigMap. */
+  bundleProblem: string | undefined;
+
   /** Why it could not do its work now if it led; undefined when it could. */
-  problem: string | undefined = "it has not read the CA and the requests yet";
+  get problem(): string | undefined {
+    return this.caProblem ?? this.bundleProblem;
+  }
 }
 
 /** Runs until `stop` resolves; gives the Lease back. */
@@ -72,11 +79,11 @@ async function offerFirstCa(
   for (let delay = 500; !signal.aborted; delay = Math.min(delay * 2, 10_000)) {
     try {
       rotation.offer(await openCa(api, namespace, trustDomain, signal));
-      health.problem = undefined;
+      health.caProblem = undefined;
       return true;
     } catch (error) {
       if (signal.aborted) break;
-      health.problem = errorText(error);
+      health.caProblem = errorText(error);
       log.error("the CA cannot be read: {error}", { error: errorText(error) });
     }
     await pause(delay, signal).catch(() => {}); // stopped
@@ -187,9 +194,9 @@ class Signer implements AsyncDisposable {
     }
     try {
       this.#rotation.offer(await readCa(secret, this.#options.trustDomain));
-      this.#health.problem = undefined;
+      this.#health.caProblem = undefined;
     } catch (error) {
-      this.#health.problem = errorText(error);
+      this.#health.caProblem = errorText(error);
       log.error("the CA's Secret is not used: {error}", { error: errorText(error) });
       return;
     }
@@ -203,6 +210,7 @@ class Signer implements AsyncDisposable {
     if (remaining === 0) return;
     try {
       await this.#rotation.review(Math.min(remaining, REVIEW_MILLISECONDS));
+      this.#health.bundleProblem = this.#rotation.damage;
     } catch (error) {
       log.error("the trust bundle could not be brought up to date: {error}", {
         error: errorText(error),
