@@ -192,6 +192,7 @@ function openNode(
       peers: index,
       silence: cluster.silence,
       problems: cluster.problems(),
+      trustProblem: source.issuer.trustProblem?.(),
       routing: control.routing,
       audit: control.audit,
       refusals: redirector.refusals.all(),

@@ -261,13 +261,18 @@ export class NodeControl {
     };
     const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
     void this.#services.cluster.tell(
-      verdictsOf(pods, desired, this.enrolments.list(), isPublished),
+      verdictsOf(pods, desired, this.enrolments.list(), isPublished, this.#trustProblems()),
     );
     clearTimeout(this.#tellingUsers);
     this.#tellingUsers = setTimeout(
       () => this.#tellUsers(this.objects ?? objects, this.desired ?? desired),
       isSoon ? BURST_MILLISECONDS : TELL_AGAIN_MILLISECONDS,
     );
+  }
+
+  #trustProblems(): string[] {
+    const problem = this.#services.issuer.trustProblem?.();
+    return problem === undefined ? [] : [problem];
   }
 
   /** The last words of an agent: nothing is secured any more. Whoever removes it may have taken its rights. */

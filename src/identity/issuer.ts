@@ -42,6 +42,9 @@ export interface Issuer {
 
   /** The roots that peers' certificates must lead to, DER. */
   trustBundle(): Promise<Uint8Array[]>;
+
+  /** Why the roots are not those that the cluster names now, if they are not. Absent: they never change. */
+  trustProblem?(): string | undefined;
 }
 
 /**

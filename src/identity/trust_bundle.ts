@@ -95,8 +95,9 @@ export class FollowedBundle {
       roots = readRoots(pem);
       if (roots.length === 0) throw new TypeError("it holds no certificate");
     } catch (error) {
-      this.damage = `ConfigMap ${TRUST_BUNDLE} is damaged: ${errorText(error)}`;
-      log.error("{problem}; the last good one stays in use", { problem: this.damage });
+      this.damage = `ConfigMap ${TRUST_BUNDLE} is damaged (${errorText(error)}): ` +
+        "the last good one stays in use";
+      log.error("{problem}", { problem: this.damage });
       return;
     }
     this.damage = undefined;

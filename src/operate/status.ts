@@ -116,6 +116,8 @@ export interface StatusSources {
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];
+  /** Why the roots in use are not those that the cluster names. */
+  readonly trustProblem: string | undefined;
   readonly routing: Pick<Routing, "frontendCount" | "problems">;
   readonly audit: Pick<Audit, "last" | "repairs">;
   readonly refusals: readonly KernelRefusal[];
@@ -166,6 +168,12 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       ...sources.routing.problems().map(({ where, message }) => ({ where, message })),
       ...sources.enrolments.problems(),
       ...(sources.audit.last?.findings ?? []).map(({ where, what }) => ({ where, message: what })),
+      ...sources.trustProblem === undefined
+        ? []
+        : [{ where: "trust bundle", message: sources.trustProblem }],
+      ...enrolments.flatMap(({ name, renewalProblem }) =>
+        renewalProblem === undefined ? [] : [{ where: name, message: renewalProblem }]
+      ),
       ...enrolments.flatMap(({ name, settings }) =>
         settings.problems.map((message) => ({ where: name, message }))
       ),

@@ -153,6 +153,11 @@ export class Enrolment {
     return expired === undefined ? this.#flaws : [expired, ...this.#flaws];
   }
 
+  /** Why its certificate will end without another; peers take it until then. */
+  get renewalProblem(): string | undefined {
+    return this.#certificate?.of.renewalProblem;
+  }
+
   /** When a handshake with its own port has succeeded last, in milliseconds since 1970; undefined: not yet. */
   get proved(): number | undefined {
     return this.#proof?.failure === undefined ? this.#proof?.time : undefined;

@@ -48,6 +48,8 @@ export class PodCertificate {
   /** When it is to be renewed, in milliseconds since 1970. */
   #renewAt = Infinity;
   #renewing = false;
+  /** Why the last renewal has failed, if it has, and whether whoever issues was only away. */
+  #failure: { readonly reason: string; readonly isAway: boolean } | undefined;
   /** After a renewal that has failed: when the next one may begin, by the monotonic clock. */
   #retry = { at: -Infinity, after: RETRY_MILLISECONDS.first };
 
@@ -68,6 +70,18 @@ export class PodCertificate {
   /** Why nobody would take the certificate now; undefined when everybody does. */
   get flaw(): string | undefined {
     return this.#current === undefined ? undefined : flawOf(this.#current.certificate, Date.now());
+  }
+
+  /**
+   * Why it will end without another, as far as can be seen: its renewal was refused, or who issues has been away until
+   * only a quarter of its life is left. Undefined when it is fresh, or the next attempt may well succeed.
+   */
+  get renewalProblem(): string | undefined {
+    if (this.#failure === undefined || this.#current === undefined) return undefined;
+    const { notBefore, notAfter } = this.#current.certificate;
+    const [from, to] = [notBefore.getTime(), notAfter.getTime()];
+    if (this.#failure.isAway && to - Date.now() > (to - from) / 4) return undefined;
+    return `its certificate, which ends at ${notAfter.toISOString()}, cannot be renewed: ${this.#failure.reason}`;
   }
 
   /**
@@ -151,6 +165,10 @@ export class PodCertificate {
         pod,
         reason: errorText(error),
       });
+      this.#failure = {
+        reason: errorText(error),
+        isAway: error instanceof IssuingError && error.reason === "unavailable",
+      };
       const left = (this.status?.notAfter.getTime() ?? 0) - Date.now();
       const most = Math.max(RETRY_MILLISECONDS.first, Math.min(left / 10, RETRY_MILLISECONDS.most));
       const { after } = this.#retry;
@@ -160,6 +178,7 @@ export class PodCertificate {
 
   #use(credentials: PodCredentials): PodCredentials {
     this.#current = credentials;
+    this.#failure = undefined;
     this.#renewAt = renewalOf(credentials.certificate, Date.now());
     this.#retry = { at: -Infinity, after: RETRY_MILLISECONDS.first };
     return credentials;

@@ -16,6 +16,7 @@ class Clocked implements Disposable {
   readonly #now = Date.now;
   time = Date.UTC(2026, 0, 1);
   issued = 0;
+  asked = 0;
   failure: Error | undefined;
   readonly shown: string[] = [];
   readonly certificate: PodCertificate;
@@ -24,6 +25,7 @@ class Clocked implements Disposable {
     Date.now = () => this.time;
     const issuer: Issuer = {
       issue: () => {
+        this.asked++;
         if (this.failure !== undefined) return Promise.reject(this.failure);
         const notBefore = new Date(this.time - 60_000);
         const notAfter = new Date(this.time + 24 * HOUR);
@@ -43,6 +45,14 @@ class Clocked implements Disposable {
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     return this.issued - before;
+  }
+
+  /** Looks, and waits until a renewal has failed. */
+  async fails(): Promise<void> {
+    const before = this.asked;
+    this.certificate.look();
+    while (this.asked === before) await new Promise((resolve) => setTimeout(resolve, 2));
+    await new Promise((resolve) => setTimeout(resolve, 2)); // the rejection is handled
   }
 
   [Symbol.dispose](): void {
@@ -92,4 +102,26 @@ Deno.test("one that has ended is not used again, and a signer that fails is not 
   strictEqual(await clocked.look(), 0);
   clocked.failure = undefined;
   strictEqual(await clocked.look(), 0, "too early");
+});
+
+Deno.test("a renewal that is refused is told at once, one that nobody answers when it becomes urgent", async () => {
+  using clocked = new Clocked();
+  await clocked.certificate.first();
+  clocked.failure = new IssuingError("unavailable", "no signer");
+  clocked.time += 14 * HOUR;
+  await clocked.fails();
+  strictEqual(clocked.certificate.renewalProblem, undefined);
+  clocked.time += 5 * HOUR;
+  match(
+    clocked.certificate.renewalProblem ?? "",
+    /ends at 2026-01-02.* cannot be renewed: no signer/,
+  );
+
+  using denied = new Clocked();
+  await denied.certificate.first();
+  denied.failure = new IssuingError("bad_certificate", "permitted subtree violation");
+  denied.time += 14 * HOUR;
+  await denied.fails();
+  match(denied.certificate.renewalProblem ?? "", /permitted subtree violation/);
+  strictEqual(denied.certificate.flaw, undefined, "it is good until it ends");
 });

@@ -8,12 +8,15 @@ import type { Verdict } from "../../cluster/verdict.ts";
  * that have never been annotated, nor about a pod that has only just begun to enrol: it would be over before
  * it is read. A pod is not secured before the registry has it (`isPublished`): others would connect to it in clear, which
  * a readiness gate on the condition prevents.
+ *
+ * @param notes what is to be said of every pod that is secured, since it may not last.
  */
 export function verdictsOf(
   pods: readonly Pod[],
   desired: Desired,
   enrolments: readonly Pick<Enrolment, Told>[],
   isPublished: (uid: string) => boolean,
+  notes: readonly string[] = [],
 ): Verdict[] {
   const enrolmentByUid = new Map(enrolments.map((each) => [each.wanted.uid, each]));
   const refusalByUid = new Map(desired.refused.map(({ uid, reason }) => [uid, reason]));
@@ -23,7 +26,7 @@ export function verdictsOf(
     const verdict = refusal !== undefined
       ? verdictOf(pod, "False", "Refused", refusal)
       : enrolment !== undefined
-      ? ofEnrolment(pod, enrolment, isPublished(pod.uid))
+      ? ofEnrolment(pod, enrolment, isPublished(pod.uid), notes)
       : desired.enrolments.has(pod.uid) || pod.secured === undefined
       ? undefined
       : notEnrolled(pod, NOT_ANNOTATED);
@@ -37,6 +40,7 @@ type Told =
   | "state"
   | "reason"
   | "flaws"
+  | "renewalProblem"
   | "proved"
   | "isNew"
   | "addresses"
@@ -49,21 +53,24 @@ export function notEnrolled(pod: Pod, why: string): Verdict {
 
 function ofEnrolment(
   pod: Pod,
-  { wanted, isWanted, state, reason, flaws, proved, isNew, addresses, settings }: Pick<
-    Enrolment,
-    Told
-  >,
+  enrolment: Pick<Enrolment, Told>,
   isPublished: boolean,
+  notes: readonly string[],
 ): Verdict | undefined {
+  const { wanted, isWanted, state, reason, flaws, renewalProblem, proved, isNew } = enrolment;
+  const { addresses, settings } = enrolment;
   if (!isWanted) {
     return pod.secured === undefined ? undefined : notEnrolled(pod, NOT_ANNOTATED);
   }
   if (flaws.length > 0) return verdictOf(pod, "False", "Repairing", flaws.join("; "));
+  if (renewalProblem !== undefined) {
+    return verdictOf(pod, "False", "Repairing", renewalProblem);
+  }
   const isProved = proved !== undefined;
   if (state === "active" && isProved && isPublished) {
     const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
       "TCP connections with other enrolled pods are mutual TLS 1.3";
-    return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems].join("; "));
+    return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems, ...notes].join("; "));
   }
   // One that was secured is not while it waits, however short that is: the next look will tell.
   if (isNew && pod.secured?.status !== "True") return undefined;

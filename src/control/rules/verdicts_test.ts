@@ -1,4 +1,4 @@
-import { deepStrictEqual, match } from "node:assert/strict";
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { Pod } from "../../cluster/objects.ts";
 import type { Desired, WantedEnrolment } from "./desired.ts";
 import { settingsOf } from "./settings.ts";
@@ -31,6 +31,7 @@ const ACTIVE = {
   wanted: WANTED,
   isWanted: true,
   flaws: [] as string[],
+  renewalProblem: undefined,
   proved: 1,
   state: "active",
   reason: undefined,
@@ -79,6 +80,9 @@ Deno.test("what is said of a pod", () => {
       ["is new, and wrong somewhere", POD, wanted, [{ ...flawed, isNew: true }], [
         "False Repairing",
       ]],
+      ["cannot be renewed", said("True"), wanted, [{ ...ACTIVE, renewalProblem: "refused" }], [
+        "False Repairing",
+      ]],
       ["has left", said("True"), nobody, [], ["False NotEnrolled"]],
       ["is to be enrolled, nothing yet", said("False", "NotEnrolled"), wanted, [], []],
       ["refused", POD, refused, [], ["False Refused"]],
@@ -94,6 +98,12 @@ Deno.test("what is said already is not said again, another reason is", () => {
   deepStrictEqual(verdictsOf([same], wanted, [ACTIVE], isPublished), []);
   const moved = { ...ACTIVE, addresses: ["10.0.0.2"] };
   deepStrictEqual(short(verdictsOf([same], wanted, [moved], isPublished)), ["True Enrolled"]);
+});
+
+Deno.test("what may not last is said of those that are secured", () => {
+  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], isPublished, ["the bundle is damaged"]);
+  match(verdict?.message ?? "", /mutual TLS 1\.3; the bundle is damaged$/);
+  strictEqual(verdict?.status, "True");
 });
 
 Deno.test("a pod that the registry does not name is not secured", () => {
