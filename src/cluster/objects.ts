@@ -35,7 +35,7 @@ export interface Pod {
   readonly name: string;
   /** Empty until the pod is scheduled. */
   readonly nodeName: string;
-  /** `default` when the object names none, as the API server would fill in. */
+  /** Empty when the object names none, which only the mirror of a static pod does in an API server. */
   readonly serviceAccount: string;
   /** Only the keys that mean something here; a value that is too long is cut and ends with `…`. */
   readonly annotations: Readonly<Record<string, string>>;
@@ -132,7 +132,7 @@ export function readPod(value: unknown, path: readonly (string | number)[] = [])
     namespace: metadata.namespace ?? "default",
     name: metadata.name,
     nodeName: spec?.nodeName ?? "",
-    serviceAccount: spec?.serviceAccountName || "default",
+    serviceAccount: spec?.serviceAccountName ?? "",
     annotations: keepAnnotations(metadata.annotations, isPodAnnotation, MAX_ANNOTATION),
     addresses,
     hostNetwork: spec?.hostNetwork ?? false,

@@ -42,7 +42,7 @@ Deno.test("what the API server leaves out or writes as null has its meaning", ()
     namespace: "default",
     name: "p",
     nodeName: "",
-    serviceAccount: "default",
+    serviceAccount: "",
     annotations: {},
     addresses: [],
     hostNetwork: false,

@@ -1,5 +1,5 @@
 import { addressFamily, canonicalAddress, parseAddress, specialAddress } from "../addresses.ts";
-import type { Pod } from "../cluster/objects.ts";
+import { MIRROR_ANNOTATION, type Pod } from "../cluster/objects.ts";
 import type { PodIdentity } from "../identity/issuer.ts";
 import {
   NODE_CLAIM,
@@ -11,7 +11,8 @@ import {
 } from "../identity/signing_names.ts";
 import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import { isPodAddressOf } from "./cidr.ts";
-import type { CsrFacts, NodeFacts } from "./facts.ts";
+import type { Surroundings } from "./address_book.ts";
+import type { CsrFacts } from "./facts.ts";
 
 /**
  * Why a request is denied: code → what it means. The code is the condition's reason and a log
@@ -31,9 +32,11 @@ export const DENIALS = {
   PodOnOtherNode: "the pod does not run on the requester's node",
   PodFinished: "the pod is neither pending nor running",
   PodDeleted: "the pod is being deleted",
+  NoServiceAccount:
+    "the pod has no service account: a static pod's mirror is written by its node, so nobody can say who it is",
   HostNetwork: "the pod is in its node's network and has no address of its own",
   AddressMismatch: "the addresses asked for are not the pod's",
-  AddressOfNode: "an address asked for is the node's own",
+  AddressTaken: "an address asked for is another's",
   AddressNotOfNode: "an address asked for is none that the node gives to pods",
   BadRequest: "there is no PKCS#10 request, or it is too large",
   BadKey: "the key is not ECDSA P-256",
@@ -81,8 +84,9 @@ export interface Claim {
 /**
  * authorise decides about a request from what the API server knows: the requester and the
  * requester's node, which it fills in itself, and the pod's object. The request's own subject and
- * extensions are never looked at. `pod` and `node` are the objects that {@link claimOf} names,
- * undefined when there are none; `node` matters only while the pod has no addresses in its status.
+ * extensions are never looked at. `pod` is the object that {@link claimOf} names, undefined when there is none;
+ * `around` is what the API server's other objects say of its addresses, since a kubelet, which may be a thief's, writes
+ * those into the pod's status.
  *
  * The rules are those that the API server's NodeRestriction applies to a kubelet's
  * PodCertificateRequest (KEP-4317); a node's agent takes the kubelet's place here.
@@ -90,7 +94,7 @@ export interface Claim {
 export function authorise(
   request: CsrFacts,
   pod: Pod | undefined,
-  node: NodeFacts | undefined,
+  around: Surroundings,
   settings: AuthoriseSettings,
 ): Verdict {
   const claim = claimOf(request, settings);
@@ -110,7 +114,10 @@ export function authorise(
     return deny("PodFinished", `it is ${quoted(pod.phase)}`);
   }
   if (pod.hostNetwork) return deny("HostNetwork", where);
-  return addressVerdict(claim, pod, node) ?? {
+  if (pod.serviceAccount === "" || Object.hasOwn(pod.annotations, MIRROR_ANNOTATION)) {
+    return deny("NoServiceAccount", where);
+  }
+  return addressVerdict(claim, pod, around) ?? {
     allow: {
       uid: pod.uid,
       namespace: pod.namespace,
@@ -174,32 +181,36 @@ function addressesOf(text: string): string[] | undefined {
 }
 
 /**
- * Compares the addresses asked for with the pod's; undefined when they are the same. Nobody may
+ * Compares the addresses asked for with the pod's, and with others'; undefined when they are the pod's own. Nobody may
  * speak for an address that is not theirs.
  */
 function addressVerdict(
   claim: Claim,
   pod: Pod,
-  node: NodeFacts | undefined,
+  { node, ownerOf, usesRanges }: Surroundings,
 ): Verdict | undefined {
-  if (pod.addresses.length > 0) {
+  const isInStatus = pod.addresses.length > 0;
+  if (isInStatus) {
     const same = pod.addresses.length === claim.addresses.length &&
       pod.addresses.every((address) => claim.addresses.includes(address));
-    if (same) return undefined;
     const [asked, has] = [claim.addresses.join(", "), pod.addresses.join(", ")];
-    return deny("AddressMismatch", `${asked} asked for, ${has} in its status`);
+    if (!same) return deny("AddressMismatch", `${asked} asked for, ${has} in its status`);
   }
-  if (node === undefined || node.name !== claim.node || node.podCidrs.length === 0) {
+  for (const address of claim.addresses) {
+    const owner = ownerOf(address);
+    // A pod that is being replaced may be seen for a moment longer than it has its address.
+    if (owner !== undefined) return { wait: `${address} is ${owner}'s`, orDeny: "AddressTaken" };
+  }
+  // Where IPAMs (Calico's, Cilium's) leave podCIDRs unused, the pod's status decides.
+  if (isInStatus && !usesRanges) return undefined;
+  if (node === undefined || node.podCidrs.length === 0) {
+    if (isInStatus) return undefined;
     return { wait: `node ${claim.node} has no podCIDRs: waiting for the pod's status.podIPs` };
   }
-  const own = claim.addresses.find((address) => node.addresses.includes(address));
-  if (own !== undefined) return deny("AddressOfNode", own);
   const foreign = claim.addresses.find((address) =>
     !node.podCidrs.some((cidr) => isPodAddressOf(cidr, address))
   );
-  if (foreign === undefined) return undefined;
-  // Some IPAMs (Calico's, Cilium's) leave podCIDRs unused; the pod's status decides then.
-  return {
+  return foreign === undefined ? undefined : {
     wait: `${foreign} is not in ${node.podCidrs.join(", ").slice(0, 200)} of node ${claim.node}`,
     orDeny: "AddressNotOfNode",
   };

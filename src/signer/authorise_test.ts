@@ -12,6 +12,13 @@ const NODE: NodeFacts = {
   podCidrs: ["10.1.0.0/24", "fd01::/64"],
   addresses: ["10.1.0.250"],
 };
+/** What is around a claim from a node, in a cluster whose IPAM uses podCIDRs when `usesRanges`. */
+const around = (node?: NodeFacts, usesRanges = false, owners: Record<string, string> = {}) => ({
+  node: node?.name === "node-a" ? node : undefined,
+  usesRanges,
+  ownerOf: (address: string) =>
+    owners[address] ?? (node?.addresses.includes(address) ? `node ${node.name}` : undefined),
+});
 const LEGAL: CsrFacts = {
   name: "x",
   uid: "u",
@@ -39,6 +46,8 @@ const P = pod();
 const called = (metadata: Record<string, unknown>) => pod({}, undefined, metadata);
 const young = pod({}, { phase: "Pending", podIPs: undefined });
 const dual = pod({}, { phase: "Running", podIPs: [{ ip: "10.1.0.5" }, { ip: "fd01::5" }] });
+const liar = (ip: string) => pod({}, { phase: "Running", podIPs: [{ ip }] });
+const mirror = pod({}, undefined, { annotations: { "kubernetes.io/config.mirror": "h" } });
 const stranger = { username: "system:serviceaccount:shop:kube-gateway-agent" };
 
 /** What is asked, the pod, the node, and the verdict: "allow", "wait…" or the code of a denial. */
@@ -87,24 +96,34 @@ const CASES: [string, Partial<CsrFacts>, unknown, NodeFacts | undefined, string]
   ["no status, other CIDR", at("10.2.0.5"), young, NODE, "wait or AddressNotOfNode"],
   ["no status, one in it", at("10.1.0.5,fd02::5"), young, NODE, "wait or AddressNotOfNode"],
   ["no status, the pods' gateway", at("10.1.0.1"), young, NODE, "wait or AddressNotOfNode"],
-  ["no status, the node's own", at("10.1.0.250"), young, NODE, "AddressOfNode"],
+  ["no status, the node's own", at("10.1.0.250"), young, NODE, "wait or AddressTaken"],
+  ["a static pod's mirror", {}, mirror, undefined, "NoServiceAccount"],
+  ["no service account", {}, pod({ serviceAccountName: "" }), undefined, "NoServiceAccount"],
+  [
+    "in its status, the node's own",
+    at("10.1.0.250"),
+    liar("10.1.0.250"),
+    NODE,
+    "wait or AddressTaken",
+  ],
+  ["in its status, other CIDR, unused", at("10.2.0.5"), liar("10.2.0.5"), NODE, "allow"],
 ];
 
 Deno.test("who may have a certificate for which pod", () => {
   for (const [name, change, object, node, expected] of CASES) {
     const found = object === undefined ? undefined : readPod(object);
-    const verdict = authorise({ ...LEGAL, ...change }, found, node, SETTINGS);
+    const verdict = authorise({ ...LEGAL, ...change }, found, around(node), SETTINGS);
     strictEqual(short(verdict), expected, name);
   }
 });
 
 Deno.test("the certificate is for what the API server knows, for no longer than is set", () => {
   const lifetime = (expirationSeconds?: number) => {
-    const verdict = authorise({ ...LEGAL, expirationSeconds }, readPod(P), undefined, SETTINGS);
+    const verdict = authorise({ ...LEGAL, expirationSeconds }, readPod(P), around(), SETTINGS);
     return "allow" in verdict ? verdict.ttlSeconds : NaN;
   };
   deepStrictEqual([undefined, 600, 3600, 315_360_000].map(lifetime), [3600, 600, 3600, 3600]);
-  deepStrictEqual(authorise(LEGAL, readPod(P), undefined, SETTINGS), {
+  deepStrictEqual(authorise(LEGAL, readPod(P), around(), SETTINGS), {
     allow: {
       uid: POD_UID,
       namespace: "shop",
@@ -114,6 +133,26 @@ Deno.test("the certificate is for what the API server knows, for no longer than 
     },
     ttlSeconds: 3600,
   });
+});
+
+Deno.test("a stolen kubelet says what it likes of its pods' addresses, and gets none but its own", () => {
+  const verdict = (ip: string, usesRanges: boolean, owners: Record<string, string> = {}) =>
+    short(
+      authorise(
+        { ...LEGAL, ...at(ip) },
+        readPod(liar(ip)),
+        around(NODE, usesRanges, owners),
+        SETTINGS,
+      ),
+    );
+  strictEqual(verdict("10.1.0.5", true), "allow");
+  strictEqual(verdict("10.2.0.5", true), "wait or AddressNotOfNode", "another node's range");
+  strictEqual(verdict("8.8.8.8", true), "wait or AddressNotOfNode", "anything else");
+  strictEqual(verdict("10.1.0.1", true), "wait or AddressNotOfNode", "the pods' gateway");
+  for (const usesRanges of [true, false]) {
+    const owners = { "10.1.0.5": "bank/db" };
+    strictEqual(verdict("10.1.0.5", usesRanges, owners), "wait or AddressTaken");
+  }
 });
 
 Deno.test("with node A's token exactly the certificates of A's pods can be had", () => {
@@ -131,7 +170,7 @@ Deno.test("with node A's token exactly the certificates of A's pods can be had",
       "kube-gateway.io/pod-uid": one.uid,
       "kube-gateway.io/pod-addresses": one.addresses.join(),
     };
-    return "allow" in authorise({ ...LEGAL, annotations }, one, NODE, SETTINGS);
+    return "allow" in authorise({ ...LEGAL, annotations }, one, around(NODE), SETTINGS);
   });
   const expected = pods.filter(({ nodeName, hostNetwork, phase }) =>
     nodeName === "node-a" && !hostNetwork && phase === "Running"
@@ -144,7 +183,7 @@ Deno.test("hostile texts are bounded and printable in what is answered", () => {
   const long = "x\n".repeat(10_000);
   const changes = [{ username: long }, { signerName: long }, { usages: [long] }, at(long)];
   for (const change of [...changes, asking("name", long)]) {
-    const verdict = authorise({ ...LEGAL, ...change }, readPod(P), undefined, SETTINGS);
+    const verdict = authorise({ ...LEGAL, ...change }, readPod(P), around(), SETTINGS);
     ok("deny" in verdict);
     match(verdict.message, /^[ -~…]{10,500}$/);
   }

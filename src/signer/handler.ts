@@ -24,8 +24,9 @@ import {
   type Denial,
   deny,
 } from "./authorise.ts";
+import type { AddressBook } from "./address_book.ts";
 import type { ClusterCa } from "./ca.ts";
-import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
+import { type CsrFacts, readCsr } from "./facts.ts";
 import type { Candidacy } from "./lease.ts";
 import type { Outcome } from "./queue.ts";
 import {
@@ -48,6 +49,7 @@ export interface HandlerOptions {
    */
   readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;
+  readonly addressBook: Pick<AddressBook, "isComplete" | "around">;
   readonly trustDomain: string;
   readonly rotation: Rotation;
   /** Nothing is written without it. */
@@ -93,7 +95,8 @@ export class RequestHandler {
   }
 
   async #decide(name: string): Promise<Outcome> {
-    const { x509, settings } = this.#options;
+    const { x509, settings, addressBook } = this.#options;
+    if (!addressBook.isComplete) return "again";
     const object = asRequest(
       this.#options.seen?.(name) ?? await this.#get(`${REQUESTS_PATH}/${name}`),
     );
@@ -106,10 +109,7 @@ export class RequestHandler {
     const proof = provenKey(x509, request.request);
     proof.catch(() => {});
     const pod = await this.#pod(claim);
-    const node = pod === undefined || pod.addresses.length > 0
-      ? undefined
-      : await this.#node(claim.node);
-    const verdict = authorise(request, pod, node, settings);
+    const verdict = authorise(request, pod, addressBook.around(claim), settings);
     if ("deny" in verdict) {
       return await this.#refuse(object, request, verdict.deny, verdict.message);
     }
@@ -229,11 +229,6 @@ export class RequestHandler {
   async #pod({ namespace, name }: Claim): Promise<Pod | undefined> {
     const value = await orUndefined(this.#get(`/api/v1/namespaces/${namespace}/pods/${name}`));
     return value === undefined ? undefined : readPod(value);
-  }
-
-  async #node(name: string): Promise<NodeFacts | undefined> {
-    const value = await orUndefined(this.#get(`/api/v1/nodes/${name}`));
-    return value === undefined ? undefined : readNode(value);
   }
 
   #get(path: string): Promise<unknown> {

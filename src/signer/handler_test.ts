@@ -4,15 +4,16 @@ import * as x509 from "@peculiar/x509";
 import { NAMESPACE, podObject, requestBody } from "../../tests/lab/signing.ts";
 import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import { AddressBook } from "./address_book.ts";
 import { BundleStore } from "./bundle_store.ts";
-import { openCa } from "./ca.ts";
+import { type ClusterCa, openCa, readCa } from "./ca.ts";
 import { MemoryCluster, never } from "./cluster_for_tests.ts";
+import { make, secretOf } from "./made_cas.ts";
 import { RequestHandler } from "./handler.ts";
 import { Rotation } from "./rotation.ts";
 
 const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
 const POD = "/api/v1/namespaces/shop/pods/web-0";
-const NODE = "/api/v1/nodes/node-a";
 const REQUEST = `${REQUESTS_PATH}/r`;
 
 Deno.test("a request is approved, and then signed with what the API server knows", async () => {
@@ -91,19 +92,19 @@ Deno.test("a decision is about what is: a request or a pod that has changed is l
 });
 
 Deno.test("a pod without addresses in its status is waited for, and denied when that has not helped", async () => {
-  const { cluster, handler } = await scene({ patienceMilliseconds: 30 });
+  const { cluster, handler, addressBook } = await scene({ patienceMilliseconds: 30 });
   cluster.seed(POD, podObject({ status: { podIPs: [] } }));
-  cluster.seed(NODE, { spec: { podCIDRs: ["10.9.0.0/24"] } });
+  addressBook.nodes(nodeWith(["10.9.0.0/24"]));
   strictEqual(await handler.handle("r"), "again");
   deepStrictEqual(conditions(cluster), []);
   while (await handler.handle("r") === "again") await new Promise((done) => setTimeout(done, 5));
   deepStrictEqual(conditions(cluster), ["Denied AddressNotOfNode"]);
 });
 
-Deno.test("a node that cannot be asked is no reason to believe what is claimed", async () => {
-  const { cluster, handler } = await scene();
+Deno.test("a node of which nothing is known is no reason to believe what is claimed", async () => {
+  const { cluster, handler, addressBook } = await scene();
   cluster.seed(POD, podObject({ status: { podIPs: [] } }));
-  cluster.remove(NODE);
+  addressBook.nodes(new Map());
   strictEqual(await handler.handle("r"), "again");
   deepStrictEqual(conditions(cluster), []);
 });
@@ -133,6 +134,34 @@ Deno.test("nothing is approved that cannot be signed yet", async () => {
   deepStrictEqual(conditions(cluster), []);
 });
 
+Deno.test("a CA that cannot vouch for a pod leaves it to the one before, and with none before the pod is denied", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const limited = await make(
+      directory,
+      "limited",
+      "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=limited " +
+        "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign " +
+        "-addext nameConstraints=critical,permitted;IP:192.168.0.0/255.255.0.0",
+    );
+    const ca = await readCa(secretOf(limited), "cluster.local");
+    const { cluster, handler, rotation } = await scene({ propagationMilliseconds: 0 });
+    strictEqual(await handler.handle("r"), "done"); // so that its root stays
+    cluster.seed(REQUEST, await request());
+    rotation.offer(ca);
+    strictEqual(await handler.handle("r"), "done");
+    const leaf = new x509.X509Certificate(atob(cluster.objects.get(REQUEST)?.status.certificate));
+    ok(leaf.issuer !== ca.certificate.subject, "by the one before it");
+
+    const alone = await scene({ ca, propagationMilliseconds: 0 });
+    strictEqual(await alone.handler.handle("r"), "done");
+    deepStrictEqual(conditions(alone.cluster), ["Denied SigningFailed"]);
+    match(alone.cluster.objects.get(REQUEST)?.status.conditions[0].message, /permitted subtree/);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
 Deno.test("a denial names who asked for what", async () => {
   const { cluster, handler } = await scene();
   const body = await request();
@@ -142,15 +171,23 @@ Deno.test("a denial names who asked for what", async () => {
 });
 
 /** A cluster with a legal request `r` of pod shop/web-0, and a handler that leads. */
-async function scene(options: { patienceMilliseconds?: number } = {}) {
+async function scene(
+  { ca, propagationMilliseconds = 60_000, ...options }: {
+    patienceMilliseconds?: number;
+    propagationMilliseconds?: number;
+    ca?: ClusterCa;
+  } = {},
+) {
   const cluster = new MemoryCluster();
   cluster.seed(POD, podObject());
-  cluster.seed(NODE, { spec: { podCIDRs: ["10.1.0.0/24"] } });
+  const addressBook = new AddressBook();
+  addressBook.nodes(nodeWith(["10.1.0.0/24"]));
+  addressBook.pods(new Map());
   const rotation = new Rotation(new BundleStore(cluster, NAMESPACE), {
-    propagationMilliseconds: 60_000,
+    propagationMilliseconds,
     ttlSeconds: 3_600,
   });
-  rotation.offer(await openCa(cluster, NAMESPACE, "cluster.local"));
+  rotation.offer(ca ?? await openCa(cluster, NAMESPACE, "cluster.local"));
   await rotation.review(1_000);
   cluster.seed(REQUEST, await request());
   cluster.asked.length = 0;
@@ -159,13 +196,18 @@ async function scene(options: { patienceMilliseconds?: number } = {}) {
     x509,
     api: cluster,
     settings: { signerName: DEFAULT_SIGNER_NAME, requester: AGENT, ttlSeconds: 3_600 },
+    addressBook,
     trustDomain: "cluster.local",
     rotation,
     candidacy: { remaining: () => Math.max(0, until - performance.now()) },
     ...options,
   });
   const leadFor = (milliseconds: number) => void (until = performance.now() + milliseconds);
-  return { cluster, handler, rotation, leadFor };
+  return { cluster, handler, rotation, addressBook, leadFor };
+}
+
+function nodeWith(podCidrs: string[]) {
+  return new Map([["node-a", { name: "node-a", podCidrs, addresses: [] }]]);
 }
 
 /** As the API server fills it in. */

@@ -10,8 +10,11 @@ import type { ApiClient } from "../kubernetes/api.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 import { pause } from "../waiting.ts";
+import { readPod } from "../cluster/objects.ts";
+import { AddressBook, holderOf } from "./address_book.ts";
 import { BundleStore } from "./bundle_store.ts";
 import { openCa, readCa } from "./ca.ts";
+import { readNode } from "./facts.ts";
 import { RequestHandler } from "./handler.ts";
 import { Candidacy, type LeaseTimes } from "./lease.ts";
 import { awaited, type OpenRequest, readRequest } from "./open_requests.ts";
@@ -106,6 +109,7 @@ class Signer implements AsyncDisposable {
    * leader begins at once.
    */
   #awaited: ReadonlySet<string> = new Set();
+  readonly #addressBook = new AddressBook();
   readonly #candidacy: Candidacy;
   readonly #handler: RequestHandler;
   readonly #queue: WorkQueue;
@@ -129,6 +133,7 @@ class Signer implements AsyncDisposable {
       x509,
       api,
       seen: (name) => this.#seen.get(name)?.object,
+      addressBook: this.#addressBook,
       trustDomain: options.trustDomain,
       rotation,
       candidacy: this.#candidacy,
@@ -157,6 +162,18 @@ class Signer implements AsyncDisposable {
         query: { fieldSelector: `metadata.name=${CA_SECRET}` },
         read: (secret) => secret,
         onChange: (secrets) => void this.#replaceCa(secrets.values().next().value),
+      }),
+      watchList(api, {
+        name: "pods",
+        path: "/api/v1/pods",
+        read: (pod) => holderOf(readPod(pod)),
+        onChange: (holders) => this.#addressBook.pods(holders),
+      }),
+      watchList(api, {
+        name: "nodes",
+        path: "/api/v1/nodes",
+        read: readNode,
+        onChange: (nodes) => this.#addressBook.nodes(nodes),
       }),
     ];
     this.#reviews = setInterval(() => this.#review(), options.reviewMilliseconds ?? 10_000);

@@ -3,7 +3,12 @@ import { logger, logSentence } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
-import type { Namespace, Pod, RegistrySlice } from "../cluster/objects.ts";
+import {
+  MIRROR_ANNOTATION,
+  type Namespace,
+  type Pod,
+  type RegistrySlice,
+} from "../cluster/objects.ts";
 import type { Service, ServiceEndpoints } from "../cluster/services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
 
@@ -146,7 +151,7 @@ export class DirectoryFiles {
       for (const { line, ...kept } of objects) {
         if (kept.kind === "Pod") {
           const { uid, namespace, name } = kept.pod;
-          const placed = { object: kept.pod, file, line };
+          const placed = { object: withAccount(kept.pod), file, line };
           const names = [`name ${namespace}/${name}`, `uid ${uid}`];
           this.#place(pods, names, `Pod ${namespace}/${name}`, placed);
         } else if (kept.kind === "Namespace") {
@@ -290,6 +295,12 @@ function byPath([a]: [string, KnownFile], [b]: [string, KnownFile]): number {
 }
 
 const log = logger("cluster");
+
+/** As an API server fills it in (its admission plugin ServiceAccount), which leaves static pods' mirrors alone. */
+function withAccount(pod: Pod): Pod {
+  const isMirror = Object.hasOwn(pod.annotations, MIRROR_ANNOTATION);
+  return pod.serviceAccount === "" && !isMirror ? { ...pod, serviceAccount: "default" } : pod;
+}
 
 const MAX_FILES = 4096;
 const MAX_FILE_BYTES = 8 * 1024 * 1024;

@@ -288,7 +288,7 @@ export async function verifyWithOpenssl(chain: string, bundle: string): Promise<
   try {
     await Deno.writeTextFile(`${directory}/bundle`, bundle);
     await Deno.writeTextFile(`${directory}/chain`, chain);
-    const args = ["verify", "-x509_strict", "-CAfile", `${directory}/bundle`];
+    const args = ["verify", "-x509_strict", "-partial_chain", "-CAfile", `${directory}/bundle`];
     const said = await openssl([...args, "-untrusted", `${directory}/chain`, `${directory}/chain`]);
     return said.text;
   } finally {

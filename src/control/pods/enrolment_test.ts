@@ -18,7 +18,6 @@ const WANTED: WantedEnrolment = {
   serviceAccount: "web",
   identity: "spiffe://td/ns/shop/sa/web",
   addresses: ["10.0.0.1"],
-  cgroupUids: [UID],
   settings: settingsOf({}),
   isGuarded: false,
 };

@@ -134,9 +134,8 @@ export class Enrolments {
   #born(uid: string, cgroup: string): void {
     if (this.#stopped) return;
     if (this.#holding) this.#holds.born(cgroup, this.#cgroups.tops);
-    const wanted = [...this.#wanted.values()].find(({ cgroupUids }) => cgroupUids.includes(uid));
-    if (wanted !== undefined) {
-      this.#current.get(wanted.uid)?.born(cgroup);
+    if (this.#wanted.has(uid)) {
+      this.#current.get(uid)?.born(cgroup);
       void this.reconcile().catch(logged);
     } else if (this.#known.has(uid)) {
       this.#holds.letGo(cgroup);
@@ -144,9 +143,8 @@ export class Enrolments {
   }
 
   #letGo(cgroups: ReadonlyMap<string, string>): void {
-    const wanted = new Set([...this.#wanted.values()].flatMap(({ cgroupUids }) => cgroupUids));
     for (const [uid, cgroup] of cgroups) {
-      if (this.#known.has(uid) && !wanted.has(uid)) this.#holds.letGo(cgroup);
+      if (this.#known.has(uid) && !this.#wanted.has(uid)) this.#holds.letGo(cgroup);
     }
   }
 
@@ -174,11 +172,11 @@ export class Enrolments {
 
   /** One step of a pod at a time; a step that fails is logged, and tried again. */
   async #step(enrolment: Enrolment): Promise<void> {
-    const { uid, cgroupUids } = enrolment.wanted;
+    const { uid } = enrolment.wanted;
     if (this.#stepping.has(uid)) return;
     this.#stepping.add(uid);
     try {
-      await enrolment.step(() => this.#cgroups.find(cgroupUids));
+      await enrolment.step(() => this.#cgroups.find(uid));
     } catch (error) {
       failed(enrolment, error);
     } finally {

@@ -68,23 +68,20 @@ export class PodCgroups {
   }
 
   /** The cgroup of the first of these UIDs that has one. */
-  find(uids: readonly string[]): string | undefined {
-    const known = this.#lookUp(uids);
+  find(uid: string): string | undefined {
+    const known = this.#lookUp(uid);
     if (known !== undefined || performance.now() - this.#looked < LOOK_MILLISECONDS) return known;
     this.look();
-    return this.#lookUp(uids);
+    return this.#lookUp(uid);
   }
 
   close(): void {
     this.#watch.close();
   }
 
-  #lookUp(uids: readonly string[]): string | undefined {
-    for (const uid of uids) {
-      const cgroup = this.#found.get(uid);
-      if (cgroup !== undefined && existsSync(cgroup)) return cgroup;
-    }
-    return undefined;
+  #lookUp(uid: string): string | undefined {
+    const cgroup = this.#found.get(uid);
+    return cgroup !== undefined && existsSync(cgroup) ? cgroup : undefined;
   }
 
   /** Notes a pod's new cgroup, unless the pod has one: then this one is a rival. */

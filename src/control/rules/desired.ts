@@ -4,7 +4,6 @@ import { spiffeId } from "../../identity/spiffe.ts";
 import { quoted } from "../../names.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
-import { staticUidsOf } from "./known_pods.ts";
 import { kernelOf } from "./runtime_class.ts";
 import { type PodSettings, settingsOf } from "./settings.ts";
 
@@ -18,12 +17,6 @@ export interface WantedEnrolment {
   readonly identity: string;
   /** Canonical text; empty until the pod has one, and the enrolment waits so long. */
   readonly addresses: readonly string[];
-  /**
-   * The UIDs by which the pod's cgroup may be named, best first. Candidates only: a static pod's comes from an
-   * annotation, so a cgroup and its network namespace count as the pod's only when the namespace holds the pod's
-   * address.
-   */
-  readonly cgroupUids: readonly string[];
   readonly settings: PodSettings;
   /** Its packets are looked at on its device: it may have a kernel of its own, whose connect() nobody sees. */
   readonly isGuarded: boolean;
@@ -61,7 +54,6 @@ export function desiredState(
 ): Desired {
   const enrolments = new Map<string, WantedEnrolment>();
   const refused: RefusedPod[] = [];
-  const staticUids = staticUidsOf(objects.pods);
   for (const pod of objects.pods) {
     if (pod.nodeName !== nodeName || hasEnded(pod)) continue;
     // A pod's own word wins over its namespace's.
@@ -75,7 +67,13 @@ export function desiredState(
       continue;
     }
     const kernel = kernelOf(pod.runtimeClass, objects.runtimeHandlers, guestRuntimes);
-    const identity = spiffeId(trustDomain, namespace, serviceAccount);
+    const identity = spiffeId(trustDomain, namespace, serviceAccount || "default");
+    if (serviceAccount === "") {
+      const reason = "a static pod has no service account, so nobody can say who it is: " +
+        "run it as a DaemonSet or a Deployment";
+      refused.push({ uid, namespace, name, reason, registered: { identity, addresses } });
+      continue;
+    }
     if (kernel === "guest") {
       const reason =
         `runtime class ${pod.runtimeClass}: the pod has a kernel of its own, whose connections ` +
@@ -90,7 +88,6 @@ export function desiredState(
       serviceAccount,
       identity,
       addresses,
-      cgroupUids: [uid, staticUids.get(uid) ?? []].flat(),
       settings: settingsOf(pod.annotations),
       isGuarded: kernel === "unknown",
     });

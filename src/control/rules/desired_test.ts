@@ -44,7 +44,6 @@ Deno.test("an annotated local pod is to be enrolled", () => {
     serviceAccount: "sa-a",
     identity: "spiffe://td/ns/shop/sa/sa-a",
     addresses: ["10.0.0.1"],
-    cgroupUids: ["uid-a"],
     settings: settingsOf({}),
     isGuarded: false,
   }]]);
@@ -101,20 +100,11 @@ Deno.test("a pod with a kernel of its own is refused, but its peers must not sen
   strictEqual(guarded?.isGuarded, true, "one of which nobody knows is looked at");
 });
 
-Deno.test("a static pod's cgroup is looked for by its hash, never by another pod's UID", () => {
-  const withHash = (hash: string) => ({
-    ...A,
-    annotations: {
-      ...A.annotations,
-      "kubernetes.io/config.hash": hash,
-      "kubernetes.io/config.mirror": hash,
-    },
-  });
-  const uids = (pod: Pod) => desired(objects([pod, B])).enrolments.get("uid-a")?.cgroupUids;
-  deepStrictEqual(uids(withHash("0123456789abcdef")), ["uid-a", "0123456789abcdef"]);
-  for (const hash of ["uid-b", "uid-a", "..", "a/b", ""]) {
-    deepStrictEqual(uids(withHash(hash)), ["uid-a"], hash);
-  }
+Deno.test("a static pod is nobody, and its peers must not send it anything in clear", () => {
+  const { enrolments, refused } = desired(objects([{ ...A, serviceAccount: "" }]));
+  strictEqual(enrolments.size, 0);
+  match(refused[0]?.reason ?? "", /a static pod has no service account/);
+  deepStrictEqual(refused[0]?.registered?.addresses, ["10.0.0.1"]);
 });
 
 Deno.test("a namespace's annotation is that of its pods that have none of their own", () => {

@@ -23,7 +23,6 @@ const WANTED: WantedEnrolment = {
   serviceAccount: "web",
   identity: "spiffe://td/ns/shop/sa/web",
   addresses: [],
-  cgroupUids: ["u"],
   settings: settingsOf({}),
   isGuarded: false,
 };

@@ -1,0 +1,113 @@
+import type { Pod } from "../cluster/objects.ts";
+import { isPodAddressOf } from "./cidr.ts";
+import type { NodeFacts } from "./facts.ts";
+
+/** What an address that a pod claims is held against. */
+export interface Surroundings {
+  /** The claim's node; undefined while it has not been seen. */
+  readonly node: NodeFacts | undefined;
+  /** Who else has the address, for people; undefined when nobody has. */
+  readonly ownerOf: (address: string) => string | undefined;
+  /** Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs leave these unused. */
+  readonly usesRanges: boolean;
+}
+
+/** A pod whose address nobody else may have: one that runs or is about to, in a network of its own. */
+export interface AddressHolder {
+  readonly uid: string;
+  /** `namespace/name`. */
+  readonly name: string;
+  readonly node: string;
+  /** Canonical text. */
+  readonly addresses: readonly string[];
+}
+
+/** Undefined for a pod that holds no address. */
+export function holderOf(pod: Pod): AddressHolder | undefined {
+  const ended = pod.phase === "Succeeded" || pod.phase === "Failed";
+  if (ended || pod.hostNetwork || pod.addresses.length === 0) return undefined;
+  const { uid, namespace, name, nodeName, addresses } = pod;
+  return { uid, name: `${namespace}/${name}`, node: nodeName, addresses };
+}
+
+/**
+ * An AddressBook knows which pod and which node has which address, as the API server's objects say. A kubelet writes
+ * its pods' addresses itself: one that is stolen must not be given other nodes' and other pods'.
+ */
+export class AddressBook {
+  #holders: ReadonlyMap<string, AddressHolder> | undefined;
+  #nodes: ReadonlyMap<string, NodeFacts> | undefined;
+  #index: Index | undefined;
+
+  /** Whether all pods and nodes have been listed: before that nothing can be said of anybody's address. */
+  get isComplete(): boolean {
+    return this.#holders !== undefined && this.#nodes !== undefined;
+  }
+
+  pods(holders: ReadonlyMap<string, AddressHolder>): void {
+    this.#holders = holders;
+    this.#index = undefined;
+  }
+
+  nodes(nodes: ReadonlyMap<string, NodeFacts>): void {
+    this.#nodes = nodes;
+    this.#index = undefined;
+  }
+
+  /** For a claim of the pod `uid` on the node of that name. */
+  around(claim: { readonly node: string; readonly uid: string }): Surroundings {
+    const index = this.#index ??= indexOf(this.#holders ?? new Map(), this.#nodes ?? new Map());
+    return {
+      node: index.nodes.get(claim.node),
+      ownerOf: (address) =>
+        index.nodeOf.get(address) ??
+          index.holdersOf.get(address)?.find(({ uid }) => uid !== claim.uid)?.name,
+      // A node has no voice in what is to limit it.
+      usesRanges: usesRanges(index, claim.node),
+    };
+  }
+}
+
+interface Index {
+  /** By name. */
+  readonly nodes: ReadonlyMap<string, NodeFacts>;
+  readonly nodeOf: ReadonlyMap<string, string>;
+  readonly holdersOf: ReadonlyMap<string, readonly AddressHolder[]>;
+  /** By node: whether all of its pods have addresses of its podCIDRs. Only of nodes that have pods and podCIDRs. */
+  readonly fits: ReadonlyMap<string, boolean>;
+}
+
+function indexOf(
+  holders: ReadonlyMap<string, AddressHolder>,
+  nodes: ReadonlyMap<string, NodeFacts>,
+): Index {
+  const byName = new Map([...nodes.values()].map((node) => [node.name, node]));
+  const nodeOf = new Map<string, string>();
+  for (const { name, addresses } of byName.values()) {
+    for (const address of addresses) nodeOf.set(address, `node ${name}`);
+  }
+  const holdersOf = new Map<string, AddressHolder[]>();
+  const fits = new Map<string, boolean>();
+  for (const holder of holders.values()) {
+    const podCidrs = byName.get(holder.node)?.podCidrs ?? [];
+    for (const address of holder.addresses) {
+      const others = holdersOf.get(address);
+      if (others === undefined) holdersOf.set(address, [holder]);
+      else others.push(holder);
+      if (podCidrs.length === 0) continue;
+      const isInside = podCidrs.some((cidr) => isPodAddressOf(cidr, address));
+      fits.set(holder.node, isInside && (fits.get(holder.node) ?? true));
+    }
+  }
+  return { nodes: byName, nodeOf, holdersOf, fits };
+}
+
+function usesRanges({ fits }: Index, except: string): boolean {
+  let [inside, outside] = [0, 0];
+  for (const [node, isInside] of fits) {
+    if (node === except) continue;
+    if (isInside) inside++;
+    else outside++;
+  }
+  return inside > outside;
+}
