@@ -1,3 +1,4 @@
+import type { NodeFacts } from "./nodes.ts";
 import type { Namespace, Pod } from "./objects.ts";
 import type { RegistryEntry, RegistryPart } from "./registry.ts";
 import type { Service, ServiceEndpoints } from "./services.ts";
@@ -17,8 +18,8 @@ export interface ClusterObjects {
   /** By `namespace/name`; an object that has not changed is the same as before. */
   readonly services: ReadonlyMap<string, Service>;
   readonly endpoints: ReadonlyMap<string, ServiceEndpoints>;
-  /** The zone of the agent's own node (its label topology.kubernetes.io/zone). */
-  readonly zone: string | undefined;
+  /** By name; one that has not changed is the same object as before. */
+  readonly nodes: ReadonlyMap<string, NodeFacts>;
   /**
    * False while a source has never been read whole (a file that has been malformed since the agent
    * started): what is listed is true, but what is not listed must not be removed for that reason.

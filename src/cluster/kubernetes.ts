@@ -15,8 +15,8 @@ import {
   readPod,
   readRuntimeClass,
   readSlice,
-  readZone,
 } from "./objects.ts";
+import { isSameNode, type NodeFacts, readNode } from "./nodes.ts";
 import { RegistryPublisher } from "./publisher.ts";
 import {
   readService,
@@ -60,9 +60,7 @@ class KubernetesCluster implements Cluster {
   /** This node's slices, as the watch shows them. */
   #own: ReadonlyMap<string, unknown> | undefined;
   #runtimeHandlers: ReadonlyMap<string, string> = new Map();
-  #zone: string | undefined;
-  readonly #ended = new AbortController();
-  #zoneTimer: ReturnType<typeof setTimeout> | undefined;
+  #nodes: ReadonlyMap<string, NodeFacts> = new Map();
   #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
   #tell: (() => void) | undefined;
   #told = -Infinity;
@@ -112,6 +110,7 @@ class KubernetesCluster implements Cluster {
         pageSize: SLICES_A_PAGE,
         read: (value) => readServiceEndpoints(value),
       }, (endpoints) => this.#endpoints = endpoints),
+      this.#watchNodes(),
     ];
     // Not waited for: the pods of a class that is not known are guarded.
     void this.#watch({
@@ -131,7 +130,7 @@ class KubernetesCluster implements Cluster {
       });
     }
 
-    await Promise.all([...synced, this.#readZone()]);
+    await Promise.all(synced);
     this.#tell = () => onChange(this.#objects());
     this.#tellNow();
   }
@@ -168,8 +167,6 @@ class KubernetesCluster implements Cluster {
   async close(): Promise<void> {
     this.#tell = undefined;
     clearTimeout(this.#timer);
-    clearTimeout(this.#zoneTimer);
-    this.#ended.abort();
     await Promise.all([
       this.#publisher.close(),
       this.#conditions.close(),
@@ -215,6 +212,30 @@ class KubernetesCluster implements Cluster {
     return watch.synced;
   }
 
+  /** Kubelets write their Nodes every few minutes, almost always without anything new for us. */
+  #watchNodes(): Promise<void> {
+    let changed = false;
+    const watch = watchList(this.#options.api, {
+      name: "nodes",
+      path: "/api/v1/nodes",
+      read: (value) => {
+        const node = readNode(value);
+        const known = this.#nodes.get(node.name);
+        if (known !== undefined && isSameNode(known, node)) return known;
+        changed = true;
+        return node;
+      },
+      onChange: (nodes) => {
+        if (!changed && nodes.size === this.#nodes.size) return;
+        changed = false;
+        this.#nodes = new Map(nodes);
+        this.#tellSoon();
+      },
+    });
+    this.#watches.push(watch);
+    return watch.synced;
+  }
+
   /** The first change at once, those that follow closely together. */
   #tellSoon(): void {
     if (this.#tell === undefined || this.#timer !== undefined) return;
@@ -244,26 +265,9 @@ class KubernetesCluster implements Cluster {
       registry: [...this.#slices.values()].map(({ part }) => part),
       services: this.#services,
       endpoints: this.#endpoints,
-      zone: this.#zone,
+      nodes: this.#nodes,
       complete: true,
     };
-  }
-
-  /** Where this node is: cloud controllers say it some time after the Node has appeared, and it hardly ever changes. */
-  async #readZone(): Promise<void> {
-    const { api, nodeName } = this.#options;
-    try {
-      const { signal } = this.#ended;
-      const zone = readZone(await api.request("GET", `/api/v1/nodes/${nodeName}`, { signal }));
-      if (zone !== this.#zone) this.#tellSoon();
-      this.#zone = zone;
-    } catch (error) {
-      if (this.#ended.signal.aborted) return;
-      log.info("topology hints wait: the Node cannot be read: {error}", {
-        error: errorText(error),
-      });
-    }
-    this.#zoneTimer = setTimeout(() => this.#readZone(), ZONE_MILLISECONDS);
   }
 
   /** Tells the publisher when there is something new of our own: other nodes' slices change all the time. */
@@ -313,5 +317,4 @@ const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
 /** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
 const SLICES_A_PAGE = 100;
-const ZONE_MILLISECONDS = 300_000;
 const COALESCE_MILLISECONDS = 20;

@@ -11,6 +11,7 @@ import {
 } from "../constants.ts";
 import { quoted } from "../names.ts";
 import { MAX_POLICY_LENGTH } from "../policy.ts";
+import { type NodeFacts, readNode } from "./nodes.ts";
 import { ObjectError, parseObject } from "./parse.ts";
 import {
   KindSchema,
@@ -95,7 +96,7 @@ export type KeptObject =
   & (
     | { readonly kind: "Pod"; readonly pod: Pod }
     | { readonly kind: "Namespace"; readonly namespace: Namespace }
-    | { readonly kind: "Node"; readonly name: string; readonly zone: string | undefined }
+    | { readonly kind: "Node"; readonly node: NodeFacts }
     | { readonly kind: "RuntimeClass"; readonly name: string; readonly handler: string }
     | { readonly kind: "EndpointSlice"; readonly slice: RegistrySlice }
     | { readonly kind: "Service"; readonly key: string; readonly service: Service }
@@ -170,14 +171,6 @@ export function readRuntimeClass(
   return { name, handler };
 }
 
-/** The zone of a Node. @throws {ObjectError} when `value` is none. */
-export function readZone(
-  value: unknown,
-  path: readonly (string | number)[] = [],
-): string | undefined {
-  return parseObject(LabelledSchema, value, path).metadata.labels?.["topology.kubernetes.io/zone"];
-}
-
 /**
  * The registry slice in `value`, or undefined for an EndpointSlice without the registry's label: the
  * cluster's others are none of ours to judge.
@@ -227,10 +220,8 @@ function collect(
     }
   } else if (kind === "Pod") kept.push({ kind, path, pod: readPod(value, path) });
   else if (kind === "Namespace") kept.push({ kind, path, namespace: readNamespace(value, path) });
-  else if (kind === "Node") {
-    const { metadata: { name } } = parseObject(NamedSchema, value, path);
-    kept.push({ kind, path, name, zone: readZone(value, path) });
-  } else if (kind === "RuntimeClass") {
+  else if (kind === "Node") kept.push({ kind, path, node: readNode(value, path) });
+  else if (kind === "RuntimeClass") {
     kept.push({ kind, path, ...readRuntimeClass(value, path) });
   } else if (kind === "EndpointSlice") {
     const slice = readSlice(value, path);

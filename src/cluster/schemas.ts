@@ -119,3 +119,13 @@ export const SliceSchema = v.object({
     v.maxLength(100),
   )),
 });
+
+/** core/v1 Node. */
+export const NodeSchema = v.object({
+  metadata: v.object({ name, labels: maybe(text) }),
+  spec: maybe(v.object({
+    podCIDR: maybe(short),
+    podCIDRs: maybe(v.pipe(v.array(short), v.maxLength(16))),
+  })),
+  status: maybe(v.object({ addresses: maybe(v.array(v.object({ address: short }))) })),
+});

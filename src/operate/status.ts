@@ -181,6 +181,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
         where: slice,
         message: reason,
       })),
+      ...sources.peers.contradictions(),
       ...sources.peers.conflicts().map(({ address, winner, reason }) => ({
         where: address,
         message: `several pods claim this address; ${winner.pod} is believed: ${reason}`,

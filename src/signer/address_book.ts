@@ -1,15 +1,23 @@
 import type { Pod } from "../cluster/objects.ts";
-import { isPodAddressOf } from "./cidr.ts";
-import type { NodeFacts } from "./facts.ts";
+import type { NodeFacts } from "../cluster/nodes.ts";
+import { isPodAddressOf, usesPodCidrs } from "../pod_ranges.ts";
 
 /** What an address that a pod claims is held against. */
 export interface Surroundings {
   /** The claim's node; undefined while it has not been seen. */
   readonly node: NodeFacts | undefined;
-  /** Who else has the address, for people; undefined when nobody has. */
-  readonly ownerOf: (address: string) => string | undefined;
+  /** Who else says that the address is theirs. */
+  readonly ownersOf: (address: string) => readonly Owner[];
   /** Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs leave these unused. */
   readonly usesRanges: boolean;
+}
+
+/** A pod or a node that has an address. */
+export interface Owner {
+  /** For people. */
+  readonly name: string;
+  /** The node that says so, or whose kubelet does. */
+  readonly node: string;
 }
 
 /** A pod whose address nobody else may have: one that runs or is about to, in a network of its own. */
@@ -59,11 +67,11 @@ export class AddressBook {
     const index = this.#index ??= indexOf(this.#holders ?? new Map(), this.#nodes ?? new Map());
     return {
       node: index.nodes.get(claim.node),
-      ownerOf: (address) =>
-        index.nodeOf.get(address) ??
-          index.holdersOf.get(address)?.find(({ uid }) => uid !== claim.uid)?.name,
-      // A node has no voice in what is to limit it.
-      usesRanges: usesRanges(index, claim.node),
+      ownersOf: (address) => [
+        ...index.nodesOf.get(address) ?? [],
+        ...index.holdersOf.get(address)?.filter(({ uid }) => uid !== claim.uid) ?? [],
+      ],
+      usesRanges: usesPodCidrs(index.fits, claim.node),
     };
   }
 }
@@ -71,7 +79,7 @@ export class AddressBook {
 interface Index {
   /** By name. */
   readonly nodes: ReadonlyMap<string, NodeFacts>;
-  readonly nodeOf: ReadonlyMap<string, string>;
+  readonly nodesOf: ReadonlyMap<string, readonly Owner[]>;
   readonly holdersOf: ReadonlyMap<string, readonly AddressHolder[]>;
   /** By node: whether all of its pods have addresses of its podCIDRs. Only of nodes that have pods and podCIDRs. */
   readonly fits: ReadonlyMap<string, boolean>;
@@ -82,9 +90,10 @@ function indexOf(
   nodes: ReadonlyMap<string, NodeFacts>,
 ): Index {
   const byName = new Map([...nodes.values()].map((node) => [node.name, node]));
-  const nodeOf = new Map<string, string>();
+  const nodesOf = new Map<string, Owner[]>();
   for (const { name, addresses } of byName.values()) {
-    for (const address of addresses) nodeOf.set(address, `node ${name}`);
+    const owner = { name: `node ${name}`, node: name };
+    for (const address of addresses) nodesOf.set(address, [...nodesOf.get(address) ?? [], owner]);
   }
   const holdersOf = new Map<string, AddressHolder[]>();
   const fits = new Map<string, boolean>();
@@ -99,15 +108,5 @@ function indexOf(
       fits.set(holder.node, isInside && (fits.get(holder.node) ?? true));
     }
   }
-  return { nodes: byName, nodeOf, holdersOf, fits };
-}
-
-function usesRanges({ fits }: Index, except: string): boolean {
-  let [inside, outside] = [0, 0];
-  for (const [node, isInside] of fits) {
-    if (node === except) continue;
-    if (isInside) inside++;
-    else outside++;
-  }
-  return inside > outside;
+  return { nodes: byName, nodesOf, holdersOf, fits };
 }

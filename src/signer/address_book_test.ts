@@ -1,11 +1,11 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { readPod } from "../cluster/objects.ts";
 import { AddressBook, holderOf } from "./address_book.ts";
-import type { NodeFacts } from "./facts.ts";
+import type { NodeFacts } from "../cluster/nodes.ts";
 
 const node = (name: string, podCidrs: string[], address: string): [string, NodeFacts] => [
   name,
-  { name, podCidrs, addresses: [address] },
+  { name, zone: undefined, podCidrs, addresses: [address] },
 ];
 const NODES = new Map([
   node("a", ["10.1.0.0/24"], "192.0.2.1"),
@@ -31,8 +31,9 @@ function book(pods: Record<string, [node: string, ...addresses: string[]]>): Add
 }
 
 Deno.test("nobody else may have a node's address, or another pod's", () => {
-  const { ownerOf, node } = book({ web: ["a", "10.1.0.5"], db: ["b", "10.1.1.5", "fd01::5"] })
+  const { ownersOf, node } = book({ web: ["a", "10.1.0.5"], db: ["b", "10.1.1.5", "fd01::5"] })
     .around({ node: "a", uid: "web" });
+  const ownerOf = (address: string) => ownersOf(address)[0]?.name;
   strictEqual(node?.name, "a");
   strictEqual(ownerOf("10.1.0.5"), undefined, "its own");
   strictEqual(ownerOf("10.1.1.5"), "shop/db");
@@ -43,8 +44,8 @@ Deno.test("nobody else may have a node's address, or another pod's", () => {
 
 Deno.test("two pods that claim one address are each the other's obstacle", () => {
   const both = book({ web: ["a", "10.1.0.5"], thief: ["b", "10.1.0.5"] });
-  strictEqual(both.around({ node: "a", uid: "web" }).ownerOf("10.1.0.5"), "shop/thief");
-  strictEqual(both.around({ node: "b", uid: "thief" }).ownerOf("10.1.0.5"), "shop/web");
+  strictEqual(both.around({ node: "a", uid: "web" }).ownersOf("10.1.0.5")[0]?.name, "shop/thief");
+  strictEqual(both.around({ node: "b", uid: "thief" }).ownersOf("10.1.0.5")[0]?.name, "shop/web");
 });
 
 Deno.test("whether podCIDRs are in use, the other nodes' pods show", () => {

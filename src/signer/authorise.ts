@@ -10,7 +10,7 @@ import {
   USAGES,
 } from "../identity/signing_names.ts";
 import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
-import { isPodAddressOf } from "./cidr.ts";
+import { isPodAddressOf } from "../pod_ranges.ts";
 import type { Surroundings } from "./address_book.ts";
 import type { CsrFacts } from "./facts.ts";
 
@@ -187,7 +187,7 @@ function addressesOf(text: string): string[] | undefined {
 function addressVerdict(
   claim: Claim,
   pod: Pod,
-  { node, ownerOf, usesRanges }: Surroundings,
+  { node, ownersOf, usesRanges }: Surroundings,
 ): Verdict | undefined {
   const isInStatus = pod.addresses.length > 0;
   if (isInStatus) {
@@ -196,10 +196,16 @@ function addressVerdict(
     const [asked, has] = [claim.addresses.join(", "), pod.addresses.join(", ")];
     if (!same) return deny("AddressMismatch", `${asked} asked for, ${has} in its status`);
   }
+  const isInRange = (address: string) =>
+    node?.podCidrs.some((cidr) => isPodAddressOf(cidr, address)) ?? false;
   for (const address of claim.addresses) {
-    const owner = ownerOf(address);
+    // What other nodes say of this node's own range is no reason to deny its pods anything.
+    const isOwn = usesRanges && isInRange(address);
+    const owner = ownersOf(address).find(({ node }) => !isOwn || node === claim.node);
     // A pod that is being replaced may be seen for a moment longer than it has its address.
-    if (owner !== undefined) return { wait: `${address} is ${owner}'s`, orDeny: "AddressTaken" };
+    if (owner !== undefined) {
+      return { wait: `${address} is also that of ${owner.name}`, orDeny: "AddressTaken" };
+    }
   }
   // Where IPAMs (Calico's, Cilium's) leave podCIDRs unused, the pod's status decides.
   if (isInStatus && !usesRanges) return undefined;
@@ -207,9 +213,7 @@ function addressVerdict(
     if (isInStatus) return undefined;
     return { wait: `node ${claim.node} has no podCIDRs: waiting for the pod's status.podIPs` };
   }
-  const foreign = claim.addresses.find((address) =>
-    !node.podCidrs.some((cidr) => isPodAddressOf(cidr, address))
-  );
+  const foreign = claim.addresses.find((address) => !isInRange(address));
   return foreign === undefined ? undefined : {
     wait: `${foreign} is not in ${node.podCidrs.join(", ").slice(0, 200)} of node ${claim.node}`,
     orDeny: "AddressNotOfNode",

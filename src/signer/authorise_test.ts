@@ -2,13 +2,15 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
 import { readPod } from "../cluster/objects.ts";
 import { authorise, DENIALS, type Verdict } from "./authorise.ts";
-import { type CsrFacts, type NodeFacts, readCsr, readNode } from "./facts.ts";
+import { type NodeFacts, readNode } from "../cluster/nodes.ts";
+import { type CsrFacts, readCsr } from "./facts.ts";
 
 const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
 const CLAIM = "authentication.kubernetes.io/node-name";
 const SETTINGS = { signerName: "kube-gateway.io/pod", requester: AGENT, ttlSeconds: 3600 };
 const NODE: NodeFacts = {
   name: "node-a",
+  zone: undefined,
   podCidrs: ["10.1.0.0/24", "fd01::/64"],
   addresses: ["10.1.0.250"],
 };
@@ -16,8 +18,10 @@ const NODE: NodeFacts = {
 const around = (node?: NodeFacts, usesRanges = false, owners: Record<string, string> = {}) => ({
   node: node?.name === "node-a" ? node : undefined,
   usesRanges,
-  ownerOf: (address: string) =>
-    owners[address] ?? (node?.addresses.includes(address) ? `node ${node.name}` : undefined),
+  ownersOf: (address: string) => [
+    ...node?.addresses.includes(address) ? [{ name: `node ${node.name}`, node: node.name }] : [],
+    ...owners[address] === undefined ? [] : [{ name: "bank/db", node: owners[address] }],
+  ],
 });
 const LEGAL: CsrFacts = {
   name: "x",
@@ -149,10 +153,10 @@ Deno.test("a stolen kubelet says what it likes of its pods' addresses, and gets 
   strictEqual(verdict("10.2.0.5", true), "wait or AddressNotOfNode", "another node's range");
   strictEqual(verdict("8.8.8.8", true), "wait or AddressNotOfNode", "anything else");
   strictEqual(verdict("10.1.0.1", true), "wait or AddressNotOfNode", "the pods' gateway");
-  for (const usesRanges of [true, false]) {
-    const owners = { "10.1.0.5": "bank/db" };
-    strictEqual(verdict("10.1.0.5", usesRanges, owners), "wait or AddressTaken");
-  }
+  strictEqual(verdict("10.1.0.5", false, { "10.1.0.5": "node-b" }), "wait or AddressTaken");
+  strictEqual(verdict("10.1.0.5", true, { "10.1.0.5": "node-a" }), "wait or AddressTaken");
+  const thief = { "10.1.0.5": "node-b" };
+  strictEqual(verdict("10.1.0.5", true, thief), "allow", "it is this node's, whatever others say");
 });
 
 Deno.test("with node A's token exactly the certificates of A's pods can be had", () => {
@@ -219,7 +223,7 @@ Deno.test("objects are read as the API server sends them, and nothing else is", 
     { type: "InternalIP", address: "10.0.0.9" },
   ];
   const node = readNode({ metadata, spec: null, status: { addresses } });
-  deepStrictEqual(node, { name: "n", podCidrs: [], addresses: ["10.0.0.9"] });
+  deepStrictEqual(node, { name: "n", zone: undefined, podCidrs: [], addresses: ["10.0.0.9"] });
 });
 
 function short(verdict: Verdict): string {

@@ -4,7 +4,6 @@
  * read.
  */
 import * as v from "valibot";
-import { canonicalAddress } from "../addresses.ts";
 import { MAX_CSR_BYTES } from "../identity/leaf.ts";
 import { decodePem } from "../identity/pem.ts";
 
@@ -23,14 +22,6 @@ export interface CsrFacts {
   /** The PKCS#10, DER; empty when there is none in `spec.request`. */
   readonly request: Uint8Array;
   readonly state: "pending" | "approved" | "denied" | "failed" | "issued";
-}
-
-/** A core/v1 Node. */
-export interface NodeFacts {
-  readonly name: string;
-  readonly podCidrs: readonly string[];
-  /** Canonical text. */
-  readonly addresses: readonly string[];
 }
 
 /** @throws {v.ValiError} when `value` is no CertificateSigningRequest. */
@@ -57,18 +48,6 @@ export function readCsr(value: unknown): CsrFacts {
       : conditions.includes("Approved")
       ? "approved"
       : "pending",
-  };
-}
-
-/** @throws {v.ValiError} when `value` is no Node. */
-export function readNode(value: unknown): NodeFacts {
-  const { metadata, spec, status } = v.parse(NodeSchema, value);
-  const cidrs = spec?.podCIDRs ?? (spec?.podCIDR === undefined ? [] : [spec.podCIDR]);
-  return {
-    name: metadata.name,
-    podCidrs: cidrs.filter((cidr) => cidr !== ""),
-    addresses: (status?.addresses ?? []).map(({ address }) => canonicalAddress(address))
-      .filter((address) => address !== undefined),
   };
 }
 
@@ -112,10 +91,4 @@ const CsrSchema = v.object({
     certificate: maybe(v.string()),
     conditions: maybe(v.array(v.object({ type: short }))),
   })),
-});
-
-const NodeSchema = v.object({
-  metadata: v.object({ name: short }),
-  spec: maybe(v.object({ podCIDR: maybe(short), podCIDRs: maybe(v.array(short)) })),
-  status: maybe(v.object({ addresses: maybe(v.array(v.object({ address: short }))) })),
 });

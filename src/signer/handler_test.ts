@@ -207,7 +207,7 @@ async function scene(
 }
 
 function nodeWith(podCidrs: string[]) {
-  return new Map([["node-a", { name: "node-a", podCidrs, addresses: [] }]]);
+  return new Map([["node-a", { name: "node-a", zone: undefined, podCidrs, addresses: [] }]]);
 }
 
 /** As the API server fills it in. */

@@ -14,7 +14,7 @@ import { readPod } from "../cluster/objects.ts";
 import { AddressBook, holderOf } from "./address_book.ts";
 import { BundleStore } from "./bundle_store.ts";
 import { openCa, readCa } from "./ca.ts";
-import { readNode } from "./facts.ts";
+import { readNode } from "../cluster/nodes.ts";
 import { RequestHandler } from "./handler.ts";
 import { Candidacy, type LeaseTimes } from "./lease.ts";
 import { awaited, type OpenRequest, readRequest } from "./open_requests.ts";

@@ -105,10 +105,9 @@ class ClusterDirectory implements Cluster {
   }
 
   #objects(): ClusterObjects {
-    const { slices, zones, ...others } = this.#files.objects();
+    const { slices, ...others } = this.#files.objects();
     return {
       ...others,
-      zone: zones.get(this.#nodeName),
       registry: slices.map((slice) => this.#part(slice)),
     };
   }

@@ -9,15 +9,14 @@ import {
   type Pod,
   type RegistrySlice,
 } from "../cluster/objects.ts";
+import type { NodeFacts } from "../cluster/nodes.ts";
 import type { Service, ServiceEndpoints } from "../cluster/services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
 
 /**
  * The files' objects: as {@link ClusterObjects}, but the registry's slices have not been judged.
  */
-export interface FileObjects extends Omit<ClusterObjects, "registry" | "zone"> {
-  /** By node. */
-  readonly zones: ReadonlyMap<string, string | undefined>;
+export interface FileObjects extends Omit<ClusterObjects, "registry"> {
   readonly slices: readonly RegistrySlice[];
 }
 
@@ -143,7 +142,7 @@ export class DirectoryFiles {
     const namespaces = new Map<string, Placed<Namespace>>();
     const slices = new Map<string, Placed<RegistrySlice>>();
     const handlers = new Map<string, Placed<string>>();
-    const zones = new Map<string, Placed<string | undefined>>();
+    const nodes = new Map<string, Placed<NodeFacts>>();
     const services = new Map<string, Placed<Service>>();
     const endpoints = new Map<string, Placed<ServiceEndpoints>>();
     this.#duplicates = [];
@@ -159,8 +158,8 @@ export class DirectoryFiles {
           const placed = { object: kept.namespace, file, line };
           this.#place(namespaces, [name], `Namespace ${name}`, placed);
         } else if (kept.kind === "Node") {
-          const placed = { object: kept.zone, file, line };
-          this.#place(zones, [kept.name], `Node ${kept.name}`, placed);
+          const { name } = kept.node;
+          this.#place(nodes, [name], `Node ${name}`, { object: kept.node, file, line });
         } else if (kept.kind === "RuntimeClass") {
           const placed = { object: kept.handler, file, line };
           this.#place(handlers, [kept.name], `RuntimeClass ${kept.name}`, placed);
@@ -181,7 +180,7 @@ export class DirectoryFiles {
       namespaces: objectsOf(namespaces),
       hasNamespaces: false,
       runtimeHandlers: objectsOf(handlers),
-      zones: objectsOf(zones),
+      nodes: objectsOf(nodes),
       services: objectsOf(services),
       endpoints: objectsOf(endpoints),
       slices: [...slices.values()].map(({ object }) => object),
@@ -226,7 +225,7 @@ const EMPTY: FileObjects = {
   hasNamespaces: false,
   runtimeHandlers: new Map(),
   slices: [],
-  zones: new Map(),
+  nodes: new Map(),
   services: new Map(),
   endpoints: new Map(),
   complete: false,

@@ -79,6 +79,6 @@ const NOTHING: ClusterObjects = {
   registry: [],
   services: new Map(),
   endpoints: new Map(),
-  zone: undefined,
+  nodes: new Map(),
   complete: true,
 };

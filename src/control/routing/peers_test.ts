@@ -46,7 +46,7 @@ function cluster(...peers: Peer[]): ClusterObjects {
     registry,
     services: new Map(),
     endpoints: new Map(),
-    zone: undefined,
+    nodes: new Map(),
     complete: true,
   };
 }

@@ -23,6 +23,7 @@ export interface RoutingServices {
  * All of it lies in the kernel's maps.
  */
 export class Routing {
+  readonly #nodeName: string;
   readonly #index: PeerIndex;
   readonly #serviceIndex: ServiceIndex;
   readonly #state: Redirector["routingState"];
@@ -36,6 +37,7 @@ export class Routing {
 
   constructor(nodeName: string, options: StrictEgressOptions, services: RoutingServices) {
     const { redirector, workers, index } = services;
+    this.#nodeName = nodeName;
     this.#index = index;
     this.#serviceIndex = new ServiceIndex(nodeName, (address) => index.get(address));
     this.#state = redirector.routingState;
@@ -65,7 +67,7 @@ export class Routing {
       this.#serviceIndex.update(
         objects.services,
         objects.endpoints,
-        objects.zone,
+        objects.nodes.get(this.#nodeName)?.zone,
         new Set(moved.map(({ address }) => address)),
       ),
       (refusals) => this.#refused.refuse("services", refusals),

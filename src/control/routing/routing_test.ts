@@ -145,7 +145,7 @@ function cluster(change: Partial<ClusterObjects> = {}): ClusterObjects {
     registry: [],
     services: new Map(),
     endpoints: new Map(),
-    zone: undefined,
+    nodes: new Map(),
     complete: true,
     ...change,
   };

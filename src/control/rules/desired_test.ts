@@ -24,7 +24,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     namespaces: new Map([["shop", { name: "shop", annotation, deleting: false }]]),
     registry: [],
     services: new Map(),
-    zone: undefined,
+    nodes: new Map(),
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map([["kata", "kata-qemu"], ["odd", "odd"]]),

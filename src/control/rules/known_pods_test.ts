@@ -38,7 +38,7 @@ function known(
     registry: [],
     services: new Map(),
     endpoints: new Map(),
-    zone: undefined,
+    nodes: new Map(),
     complete: true,
   };
   return [...knownUids(objects, "node-a")];

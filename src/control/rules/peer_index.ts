@@ -4,6 +4,7 @@ import { hasEnded } from "./desired.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import type { Refusal } from "./refusal.ts";
 import { REGISTRY_LIMITS, RegistryBounds } from "./registry_bounds.ts";
+import { type Contradiction, RegistryContradictions } from "./registry_contradictions.ts";
 
 /** What has become of an address. */
 export interface PeerChange {
@@ -34,6 +35,7 @@ export interface AddressConflict {
 export class PeerIndex {
   readonly #nodeName: string;
   readonly #bounds: RegistryBounds;
+  readonly #contradictions: RegistryContradictions;
   /** As they were published, and as far as they are believed. */
   #published = new Map<string, RegistryPart>();
   #parts = new Map<string, RegistryPart>();
@@ -42,6 +44,7 @@ export class PeerIndex {
 
   constructor(nodeName: string, limits = REGISTRY_LIMITS) {
     this.#nodeName = nodeName;
+    this.#contradictions = new RegistryContradictions(nodeName);
     this.#bounds = new RegistryBounds(limits);
   }
 
@@ -64,6 +67,11 @@ export class PeerIndex {
     return [...this.#conflicts.values()];
   }
 
+  /** What was published and is not believed, because it is about somebody else's address. */
+  contradictions(): readonly Contradiction[] {
+    return this.#contradictions.list();
+  }
+
   /** Where there may be peers that are not among these: what was published and is not believed. */
   refusals(): Refusal[] {
     return this.#bounds.refusals();
@@ -73,7 +81,8 @@ export class PeerIndex {
    * Takes over the state. A part that is the same object as before has not changed. While `complete` is false,
    * parts may be missing: none is taken for gone.
    */
-  update({ registry, pods, complete }: ClusterObjects): PeerChange[] {
+  update(objects: ClusterObjects): PeerChange[] {
+    const { registry, pods, complete } = objects;
     const before = new Map<string, Peer | undefined>();
     const note = (address: string) => {
       if (!before.has(address)) before.set(address, this.get(address));
@@ -85,7 +94,8 @@ export class PeerIndex {
       }
     }
     this.#published = published;
-    const parts = this.#bounds.apply(published.values());
+    const believed = this.#contradictions.apply(published, objects);
+    const parts = this.#bounds.apply(believed.values());
     for (const [slice, part] of this.#parts) {
       if (parts.get(slice) !== part) this.#remove(part, note);
     }

@@ -29,7 +29,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     namespaces: new Map(),
     registry: slices.flatMap((s) => readSlice(s) ?? []).map((s) => partOf(s, trustDomain)),
     services: new Map(),
-    zone: undefined,
+    nodes: new Map(),
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map(),
@@ -90,7 +90,6 @@ Deno.test("of two claims to an address the one the pod objects support best is b
       ["A has ended", [{ ...A, phase: "Succeeded" }, B], {}, {}, "uid-b", /contradicted/],
       ["A has another address", [{ ...A, addresses: [] }, B], {}, {}, "uid-b", /contradicted/],
       ["A is being deleted", [{ ...A, deleting: true }, B], {}, {}, "uid-b", /being deleted/],
-      ["A is a dead node's", [B], remote, {}, "uid-b", /running.*not visible/],
       ["B is not visible, A is gone", [], {}, remote, "uid-b", /not visible here.*contradicted/],
       [
         "B is being deleted, A is not visible",
@@ -100,7 +99,6 @@ Deno.test("of two claims to an address the one the pod objects support best is b
         "uid-b",
         /./,
       ],
-      ["A runs", [A], {}, remote, "uid-a", /running/],
       ["both run", [A, B], {}, {}, "uid-a", /smallest UID/],
       ["neither is visible", [], remote, { nodeName: "n3" }, "uid-a", /smallest UID/],
     ] as [string, Pod[], Partial<Pod>, Partial<Pod>, string, RegExp][]
@@ -119,6 +117,19 @@ Deno.test("of two claims to an address the one the pod objects support best is b
       );
       match(conflicts[0]?.reason ?? "", reason, name);
     }
+  }
+});
+
+Deno.test("a claim to the address of a pod that runs here is not believed, and said", () => {
+  for (
+    const [runs, a, b] of [[A, {}, { nodeName: "n2" }], [B, { nodeName: "n2" }, {}]] as const
+  ) {
+    const peers = indexOf(objects([runs], [entryOf({ ...A, ...a }), entryOf({ ...B, ...b })]));
+    strictEqual(peers.get("10.0.0.1")?.uid, runs.uid);
+    match(
+      peers.contradictions()[0]?.message ?? "",
+      /node n2 names 10\.0\.0\.1, which is that of pod/,
+    );
   }
 });
 

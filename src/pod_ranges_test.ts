@@ -1,5 +1,5 @@
 import { strictEqual } from "node:assert/strict";
-import { isPodAddressOf } from "./cidr.ts";
+import { isPodAddressOf, usesPodCidrs } from "./pod_ranges.ts";
 
 const CASES: [string, string, boolean][] = [
   ["10.1.2.0/24", "10.1.2.2", true],
@@ -36,4 +36,13 @@ Deno.test("which addresses a node's IPAM gives to pods", () => {
   for (const [cidr, address, expected] of CASES) {
     strictEqual(isPodAddressOf(cidr, address), expected, `${cidr} ${address}`);
   }
+});
+
+Deno.test("most of the other nodes say whether podCIDRs are in use", () => {
+  const fits = (...all: boolean[]) => new Map(all.map((one, index) => [`n${index}`, one]));
+  strictEqual(usesPodCidrs(fits(), "n0"), false, "nobody knows");
+  strictEqual(usesPodCidrs(fits(true), "n0"), false, "it is alone");
+  strictEqual(usesPodCidrs(fits(false, true), "n0"), true, "it has no voice");
+  strictEqual(usesPodCidrs(fits(true, true, false), "n0"), false);
+  strictEqual(usesPodCidrs(fits(true, true, true, false), "n0"), true);
 });

@@ -1,5 +1,6 @@
-import { addressFamily, parseAddress } from "../addresses.ts";
-import { parseCidr, toBigInt } from "../cidr.ts";
+/** The ranges from which nodes give pods their addresses. */
+import { addressFamily, parseAddress } from "./addresses.ts";
+import { parseCidr, toBigInt } from "./cidr.ts";
 
 /**
  * Whether `address` is one that a node's IPAM gives to pods from `cidr`: inside, and neither the
@@ -19,4 +20,20 @@ export function isPodAddressOf(cidr: string, address: string): boolean {
   if (size <= 2n) return true; // RFC 3021, RFC 6164: no address is set apart
   const broadcast = network.family === 4 && offset === size - 1n;
   return offset !== 0n && offset !== 1n && !broadcast;
+}
+
+/**
+ * Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs (Calico's, Cilium's) leave these
+ * unused. Most nodes decide, and none has a voice in what is to limit it.
+ *
+ * @param fits by node: whether all of its pods have. Only of nodes that have pods and podCIDRs.
+ */
+export function usesPodCidrs(fits: ReadonlyMap<string, boolean>, except: string): boolean {
+  let [inside, outside] = [0, 0];
+  for (const [node, isInside] of fits) {
+    if (node === except) continue;
+    if (isInside) inside++;
+    else outside++;
+  }
+  return inside > outside;
 }
