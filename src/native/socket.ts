@@ -53,6 +53,12 @@ export class Socket implements Disposable {
     return this;
   }
 
+  /** Bound by {@link shareAddress} beside others: from now on nobody can join them, whatever user they are. */
+  endSharing(): void {
+    this.setOption(SOL_SOCKET, SO_REUSEPORT, 0);
+    this.setOption(SOL_SOCKET, SO_REUSEADDR, 0);
+  }
+
   /** @param backlog how many connections may wait; the kernel caps it at net.core.somaxconn. */
   listen(backlog = 4096): void {
     checked(libc.listen(this.descriptor, backlog), "listen", text(this.localEndpoint()));

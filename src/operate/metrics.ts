@@ -69,6 +69,11 @@ export class Metrics {
     "reason",
   ]);
 
+  readonly #dryRun = this.#counter(
+    "dry_run_total",
+    "Streams that a policy would have refused, if it were no dry run.",
+  );
+
   readonly #repairs = this.#counter(
     "repairs_total",
     "How often something in the kernel was found wrong and put right, by kind.",
@@ -106,6 +111,7 @@ export class Metrics {
         this.#handshakes,
         this.#bytes,
         this.#refused,
+        this.#dryRun,
         this.#repairs,
       ]
     ) counter.reset();
@@ -120,6 +126,7 @@ export class Metrics {
     for (const [reason, count] of Object.entries(traffic.refused)) {
       this.#refused.inc({ reason }, count);
     }
+    this.#dryRun.inc(traffic.wouldRefuse);
     for (const [kind, count] of Object.entries(status.repairs)) this.#repairs.inc({ kind }, count);
     return await this.#registry.metrics();
   }

@@ -13,6 +13,8 @@ export interface Traffic {
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly refused: Readonly<Record<string, number>>;
+  /** Streams that a policy would have refused, if it were no dry run. */
+  readonly wouldRefuse: number;
 }
 
 export const NO_TRAFFIC: Traffic = {
@@ -26,6 +28,7 @@ export const NO_TRAFFIC: Traffic = {
   bytesSent: 0,
   bytesReceived: 0,
   refused: {},
+  wouldRefuse: 0,
 };
 
 export function sumOf(a: Traffic, b: Traffic): Traffic {
@@ -40,6 +43,7 @@ export function sumOf(a: Traffic, b: Traffic): Traffic {
     bytesSent: a.bytesSent + b.bytesSent,
     bytesReceived: a.bytesReceived + b.bytesReceived,
     refused: sumOfCounts(a.refused, b.refused),
+    wouldRefuse: a.wouldRefuse + b.wouldRefuse,
   };
 }
 

@@ -10,7 +10,13 @@ import { text } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
 import type { ProofResult, RelayCredentials, RelaySettings } from "../../relay/messages.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
-import { closeListeners, openListeners, type PodListeners, socketsOf } from "./listeners.ts";
+import {
+  closeListeners,
+  openListeners,
+  type PodListeners,
+  socketsOf,
+  unlock,
+} from "./listeners.ts";
 import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
 import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts";
@@ -207,8 +213,11 @@ export class Serving implements PodServing {
     this.#closed = true;
     const { cookie } = this.#listeners;
     if (this.isLetThrough()) this.#redirector.pods.delete(encodeId(cookie));
-    if (this.#relay !== undefined) await this.#workers.withdraw(this.#relay, drainMilliseconds);
-    else closeListeners(this.#listeners);
+    if (this.#relay === undefined) closeListeners(this.#listeners);
+    else {
+      unlock(this.#listeners);
+      await this.#workers.withdraw(this.#relay, drainMilliseconds);
+    }
     // Another one may let the namespace's connections through by now.
     if (!this.#redirector.pods.has(encodeId(cookie))) this.#forgetFlows(cookie);
     // The namespace was lent to the workers until now.

@@ -60,10 +60,22 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
     );
     return 0;
   };
+  const isStrictInbound = isStrict(INBOUND_ANNOTATION);
+  const isStrictEgress = isStrict(EGRESS_ANNOTATION);
+  const policy = policyOf(annotations[ALLOW_ANNOTATION]);
+  const inbound = annotations[INBOUND_ANNOTATION];
+  const isBinding = policy !== undefined && !policy.dryRun;
+  if (isBinding && inbound === "permissive") {
+    problems.push(
+      `annotation ${ALLOW_ANNOTATION} does not bind who is not encrypted, since ` +
+        `${INBOUND_ANNOTATION} is "permissive": plain connections are taken from everybody`,
+    );
+  }
   return {
-    strictInbound: isStrict(INBOUND_ANNOTATION),
-    strictEgress: isStrict(EGRESS_ANNOTATION),
-    policy: policyOf(annotations[ALLOW_ANNOTATION]),
+    // Who may connect is asked of all: plain connections could not answer.
+    strictInbound: isStrictInbound || (isBinding && inbound === undefined),
+    strictEgress: isStrictEgress,
+    policy,
     graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),
     problems,
   };

@@ -34,3 +34,20 @@ Deno.test("a dry run that is not understood is a dry run still", () => {
   deepStrictEqual(policy, { rules: [], dryRun: true });
   match(problems[0] ?? "", /every stream is told/);
 });
+
+Deno.test("a policy binds everybody, unless plain connections are let in all the same, which is a problem", () => {
+  const of = (allow: string, inbound?: string) =>
+    settingsOf({
+      "kube-gateway.io/allow": allow,
+      ...inbound === undefined ? {} : { "kube-gateway.io/inbound": inbound },
+    });
+  for (const allow of ["shop/web", "", "everyone?"]) {
+    strictEqual(of(allow).strictInbound, true, allow);
+    strictEqual(of(allow, "strict").strictInbound, true, allow);
+    const open = of(allow, "permissive");
+    strictEqual(open.strictInbound, false, allow);
+    match(open.problems.at(-1) ?? "", /allow does not bind who is not encrypted/);
+  }
+  deepStrictEqual(of("dry-run: shop/web").strictInbound, false);
+  deepStrictEqual(of("dry-run: shop/web", "permissive").problems, []);
+});

@@ -473,7 +473,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const reason = `kube-gateway.io/allow (${policyText(policy)}) does not allow ` +
       `${identity.id} on port ${port} of ${this.pod.description.identity}`;
     if (!policy.dryRun) return reason;
-    this.pod.note("policy_dry_run", `would have refused a stream: ${reason}`, this.#fields());
+    this.pod.wouldRefuse(`would have refused a stream: ${reason}`, this.#fields());
     return undefined;
   }
 

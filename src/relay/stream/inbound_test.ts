@@ -150,7 +150,9 @@ scene("the policy: REFUSE with EACCES; a dry run only says so", async (s) => {
   pod.adjust({ policy: parsePolicy("dry-run: shop/other"), strictEgress: false });
   s.open(script);
   await bench.until(() => script.last === "accept");
-  deepStrictEqual(bench.refused, ["policy_denied", "policy_dry_run"]);
+  deepStrictEqual(bench.refused, ["policy_denied", "policy_dry_run"], "what is logged");
+  const { refused, wouldRefuse } = pod.report();
+  deepStrictEqual([refused, wouldRefuse], [{ policy_denied: 1 }, 1], "what is counted");
 });
 
 scene("a policy that changes cuts a stream that it does not allow any more", async (s) => {

@@ -39,6 +39,7 @@ export class RelayPod implements TunnelPod, Disposable {
     handshakes: 0,
     bytesSent: 0,
     bytesReceived: 0,
+    wouldRefuse: 0,
   };
   readonly refused = new Map<string, number>();
   readonly #groups = new Map<string, number>();
@@ -140,12 +141,17 @@ export class RelayPod implements TunnelPod, Disposable {
 
   /** Counts and logs a connection that was not let through. `reason` is a stable code. */
   refuse(reason: string, message: string, fields: Record<string, string | number> = {}): void {
-    this.note(reason, message, fields);
+    this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
+    this.#warn(reason, message, fields);
   }
 
-  /** The same for one that was let through all the same. */
-  note(reason: string, message: string, fields: Record<string, string | number>): void {
-    this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
+  /** Counts and logs a stream that a policy would have refused, if it were no dry run. */
+  wouldRefuse(message: string, fields: Record<string, string | number>): void {
+    this.counters.wouldRefuse++;
+    this.#warn("policy_dry_run", message, fields);
+  }
+
+  #warn(reason: string, message: string, fields: Record<string, string | number>): void {
     this.worker.log("warning", message, { pod: this.description.name, reason, ...fields });
   }
 
