@@ -45,6 +45,11 @@ try {
         if (!checkCommand(command.options)) Deno.exit(1);
         break;
       }
+      case "ca check": {
+        const { caCheckCommand } = await import("./commands/ca_check.ts");
+        await caCheckCommand(command.operand, command.options);
+        break;
+      }
       case "version": {
         const { versionCommand } = await import("./commands/version.ts");
         await versionCommand(command.options);

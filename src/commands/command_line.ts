@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import { errorText } from "../error_text.ts";
 import { type ListenAddress, parseListenAddress } from "../listen_address.ts";
-import { type CommandName, COMMANDS, type OptionSpec } from "./options.ts";
+import { type CommandName, COMMANDS, type CommandSpec, type OptionSpec } from "./options.ts";
 
 /** A command line that makes no sense: exit status 2. The message is one line. */
 export class UsageError extends Error {}
@@ -10,20 +10,29 @@ export type Options = Readonly<Record<string, string | boolean | string[]>>;
 
 /** A subcommand with its checked options, or the help that was asked for. */
 export type CommandLine =
-  | { readonly name: CommandName; readonly options: Options }
+  | { readonly name: CommandName; readonly options: Options; readonly operand: string }
   | { readonly help: string };
 
 /** Reads the command line. Throws a UsageError. */
 export function parseCommandLine(args: readonly string[]): CommandLine {
-  const [name, ...rest] = args;
+  const [first, ...others] = args;
+  const [second, ...further] = others;
+  const isPair = isCommand(`${first} ${second}`);
+  const name = isPair ? `${first} ${second}` : first;
+  const rest = isPair ? further : others;
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     return { help: overview() };
   }
   if (!isCommand(name)) {
     throw new UsageError(`unknown command '${name}': try kube-gateway --help`);
   }
-  const options = parseOptions(name, rest);
+  const { values: options, positionals } = parseOptions(name, rest);
   if (options.help === true) return { help: helpOf(name) };
+  const [operand = "", ...more] = positionals;
+  const { operand: wanted }: CommandSpec = COMMANDS[name];
+  if (wanted !== undefined && (operand === "" || more.length > 0)) {
+    throw new UsageError(`${name} needs one ${wanted}`);
+  }
   const checked: Record<string, string | boolean | string[]> = {};
   for (const [option, spec] of Object.entries<OptionSpec>(COMMANDS[name].options)) {
     const value = options[option] ??
@@ -40,7 +49,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     }
     checked[option] = value;
   }
-  return { name, options: checked };
+  return { name, options: checked, operand };
 }
 
 /** A text option that has a value, by its default or because it is required. */
@@ -81,7 +90,10 @@ function isCommand(name: string): name is CommandName {
   return Object.hasOwn(COMMANDS, name);
 }
 
-function parseOptions(name: CommandName, args: string[]): Options {
+function parseOptions(
+  name: CommandName,
+  args: string[],
+): { values: Options; positionals: readonly string[] } {
   const options = Object.fromEntries(
     Object.entries<OptionSpec>(COMMANDS[name].options).map(([option, spec]) => [option, {
       type: spec.value === undefined ? "boolean" as const : "string" as const,
@@ -89,11 +101,13 @@ function parseOptions(name: CommandName, args: string[]): Options {
     }]),
   );
   try {
-    const { values } = parseArgs({
+    const { operand }: CommandSpec = COMMANDS[name];
+    const { values, positionals } = parseArgs({
       args,
       options: { ...options, help: { type: "boolean", short: "h" } },
+      allowPositionals: operand !== undefined,
     });
-    return values as Options;
+    return { values: values as Options, positionals };
   } catch (error) {
     const [line] = errorText(error).split(". ");
     // deno-lint-ignore kube-gateway/keep-causes -- the line is the cause's own first sentence
@@ -107,16 +121,21 @@ function overview(): string {
     "",
     "Usage: kube-gateway COMMAND [OPTIONS]",
     "",
-    ...columns(Object.entries(COMMANDS).map(([name, { about }]) => [name, about])),
+    ...columns(
+      Object.entries<CommandSpec>(COMMANDS).map(([name, { about, operand }]) => [
+        operand === undefined ? name : `${name} ${operand}`,
+        about,
+      ]),
+    ),
     "",
     "kube-gateway COMMAND --help tells a command's options.",
   ].join("\n");
 }
 
 function helpOf(name: CommandName): string {
-  const { about, options } = COMMANDS[name];
+  const { about, operand, options }: CommandSpec = COMMANDS[name];
   return [
-    `kube-gateway ${name}: ${about}.`,
+    `kube-gateway ${name}${operand === undefined ? "" : ` ${operand}`}: ${about}.`,
     "",
     "Options:",
     ...columns(
@@ -130,7 +149,8 @@ function helpOf(name: CommandName): string {
 
 function hint(spec: OptionSpec): string {
   if (spec.required) return " (required)";
-  return spec.default === undefined ? "" : ` (default: ${[spec.default].flat().join(", ")})`;
+  const text = [spec.default ?? []].flat().join(", ");
+  return text === "" ? "" : ` (default: ${text})`;
 }
 
 function columns(rows: [string, string][]): string[] {

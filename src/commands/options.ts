@@ -1,3 +1,4 @@
+import { canonicalAddress } from "../addresses.ts";
 import { parseCidr } from "../cidr.ts";
 import { DEFAULT_TRUST_DOMAIN } from "../constants.ts";
 import { parseEgressException } from "../control/rules/egress_rules.ts";
@@ -242,6 +243,24 @@ export const COMMANDS = {
     about: "tell whether this node has what the agent needs, and what to do where it has not",
     options: { "state-dir": STATE_DIR, json: { about: "print JSON" } },
   },
+  "ca check": {
+    about: "say whether pods' certificates by a CA would be accepted, before it is installed",
+    operand: "FILE",
+    options: {
+      key: {
+        value: "FILE",
+        about: "the private key, when it is not in FILE, too",
+      },
+      address: {
+        value: "ADDRESS",
+        about: "of a pod that the CA must be able to vouch for",
+        multiple: true,
+        default: [],
+        check: (value) => canonicalAddress(value) === undefined ? "an IP address" : undefined,
+      },
+      "trust-domain": TRUST_DOMAIN,
+    },
+  },
   cleanup: {
     about: "detach everything from this node; pods go on with plain connections",
     options: { "state-dir": STATE_DIR },
@@ -250,7 +269,15 @@ export const COMMANDS = {
     about: "print the version and the commit",
     options: { json: { about: "print JSON" } },
   },
-} as const satisfies Record<string, { about: string; options: Record<string, OptionSpec> }>;
+} as const satisfies Record<string, CommandSpec>;
+
+/** What a subcommand does and takes. */
+export interface CommandSpec {
+  readonly about: string;
+  /** What its one argument beside the options is. */
+  readonly operand?: string;
+  readonly options: Record<string, OptionSpec>;
+}
 
 export type CommandName = keyof typeof COMMANDS;
 

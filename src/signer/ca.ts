@@ -154,7 +154,8 @@ function requireTrustDomain(certificate: x509.X509Certificate, trustDomain: stri
 async function keyOf(base64: string, spki: Uint8Array): Promise<CryptoKey> {
   let isTheOne = true;
   try {
-    const key = createPrivateKey(textOf(base64));
+    // Tools write parameters or certificates beside it.
+    const key = createPrivateKey(PRIVATE_KEY.exec(textOf(base64))?.[0] ?? "");
     const own = createPublicKey(key).export({ type: "spki", format: "der" });
     isTheOne = sameBytes(new Uint8Array(own), spki);
     const curve = key.asymmetricKeyDetails?.namedCurve === "secp384r1" ? "P-384" : "P-256";
@@ -197,5 +198,7 @@ const SecretSchema = v.object({
   type: v.literal("kubernetes.io/tls"),
   data: v.object({ "tls.crt": entry, "tls.key": entry }),
 });
+
+const PRIVATE_KEY = /-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+-----END [A-Z ]*PRIVATE KEY-----/;
 
 const TRIAL_SECONDS = 60;
