@@ -12,11 +12,13 @@ import {
   textOption,
   UsageError,
 } from "./command_line.ts";
+import { keepMemoryPrivate } from "../native/secrecy.ts";
 import { configureLog, signalled } from "./process.ts";
 
 /** `kube-gateway agent`. Resolves after SIGTERM or SIGINT. */
 export async function agentCommand(options: Options): Promise<void> {
   const source = sourceOf(options);
+  keepMemoryPrivate();
   await configureLog(options);
   const objectFile = fileURLToPath(new URL("../../build/redirect.bpf.o", import.meta.url));
   if (!existsSync(objectFile)) {

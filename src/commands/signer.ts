@@ -5,10 +5,12 @@ import { HttpServer } from "../http_server.ts";
 import { listen, type ListenAddress } from "../listen_address.ts";
 import { runSigner, SignerHealth } from "../signer/signer.ts";
 import { addressOption, optionalText, type Options, textOption } from "./command_line.ts";
+import { keepMemoryPrivate } from "../native/secrecy.ts";
 import { configureLog, signalled } from "./process.ts";
 
 /** `kube-gateway signer`. Resolves after SIGTERM or SIGINT. */
 export async function signerCommand(options: Options): Promise<void> {
+  keepMemoryPrivate();
   await configureLog(options);
   using api = await openKubernetesApi(optionalText(options, "kubeconfig"));
   await serveSigner(options, api, signalled("SIGTERM", "SIGINT"));

@@ -65,6 +65,8 @@ const library = Deno.dlopen("libc.so.6", {
 
   // int ioctl(int fd, unsigned long request, ...);
   ioctl: { parameters: ["i32", "u64"], result: "i32" },
+  // int prctl(int option, ...);
+  prctl: { parameters: ["i32", "u64"], result: "i32" },
   // int setns(int fd, int nstype);
   setns: { parameters: ["i32", "i32"], result: "i32" },
   // int getifaddrs(struct ifaddrs **list);
