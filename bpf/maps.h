@@ -47,6 +47,12 @@ struct dialled {
 	__u32 ipv4; /* 1: redirected to 127.0.0.1, 0: to ::1 */
 };
 
+/* A connection from the inbound relay to an application. */
+struct origin {
+	struct endpoint client;	     /* whose it really is */
+	struct endpoint application; /* where it goes: nothing else that comes from there is this client's */
+};
+
 /* What the registry says of the pod behind a peer's address. */
 struct peer {
 	__u32 identity;   /* key of `identities` */
@@ -220,16 +226,26 @@ struct {
 	__type(value, struct endpoint);
 } flows SEC(".maps");
 
-/* The inbound relay's end of a connection to the local application to the client's own address. Written by
- * the inbound relay before it connects and deleted when it closes; read by getpeername. */
+/* The inbound relay's end of a connection to the local application to whose it is. Written by the inbound relay
+ * before it connects and deleted when it closes; read by sockops when the application's socket is born. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct socket_key);
-	__type(value, struct endpoint);
+	__type(value, struct origin);
 } origins SEC(".maps");
+
+/* The client of each socket that an application accepts or will accept. Written by sockops, read by getpeername; freed
+ * by the kernel with the socket, so it outlasts the relay's end, which may be closed before accept(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, int);
+	__type(value, struct endpoint);
+} served_sockets SEC(".maps");
 
 /* Services with an enrolled endpoint. Written by the agent. As with `peers`, connect only asks whether it is there;
  * the outbound relay chooses a backend. */

@@ -5,7 +5,8 @@
  *   connect4/6      the application calls connect(): a peer's address, or that of a Service with a peer among its
  *                   endpoints, is replaced by the outbound listener's; the _strict ones refuse what would leave in
  *                   clear to somewhere inside the cluster
- *   sockops         the kernel has chosen the source port: note for the relay where the application was going
+ *   sockops         the kernel has chosen the source port: note for the relay where the application was going; or the
+ *                   inbound relay's connection has arrived at an application: note for it whose that is
  *   getsockname4/6  the application asks for its own address: the pod's, not loopback
  *   getpeername4/6  either application asks for the other's address: the one it dialled, or the client's own
  *                   (the kernel runs the same hook for accept(), net/ipv4/af_inet.c: inet_getname)
@@ -364,16 +365,50 @@ static __always_inline struct address local_address6(struct bpf_sock_ops *ops)
 					    WORD(ops->local_ip6[2]), WORD(ops->local_ip6[3]) } };
 }
 
+/* What the relay has noted of a connection, kept with the application's new socket. The application may be slow to
+ * accept() it: the relay's end, and its note, may be gone by then. */
+static __always_inline int note_client(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	struct address remote = { .words = { WORD(ops->remote_ip6[0]), WORD(ops->remote_ip6[1]),
+					     WORD(ops->remote_ip6[2]), WORD(ops->remote_ip6[3]) } };
+	struct address local = local_address6(ops);
+	struct address remote4 = mapped(WORD(ops->remote_ip4));
+	struct address local4 = mapped(WORD(ops->local_ip4));
+	struct socket_key key = {};
+	struct origin *origin;
+	struct endpoint client;
+
+	/* Both are read in any case, so that clang makes no one place of two in the context. */
+	key.endpoint.address = ops->family == AF_INET ? remote4 : remote;
+	if (ops->family == AF_INET)
+		local = local4;
+	key.netns_cookie = bpf_get_netns_cookie(ops);
+	key.endpoint.port = bpf_htons((__u16)bpf_ntohl(ops->remote_port)); /* in the upper half, in network byte order */
+	origin = bpf_map_lookup_elem(&origins, &key);
+	/* A process of the pod may connect from the relay's port to somewhere else. */
+	if (!origin || !same(&local, &origin->application.address) ||
+	    origin->application.port != bpf_htons((__u16)ops->local_port))
+		return ALLOW;
+	client = origin->client;
+	bpf_sk_storage_get(&served_sockets, sk, &client, BPF_SK_STORAGE_GET_F_CREATE);
+	return ALLOW;
+}
+
 SEC("sockops")
 int note_flow(struct bpf_sock_ops *ops)
 {
 	struct socket_key key = {};
+	struct bpf_sock *sk = ops->sk; /* read once: the verifier forgets that it is none of NULL */
 	struct dialled *dialled;
 
-	/* Runs before the SYN is sent, so the entry is there before the relay can accept(). */
-	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !ops->sk)
+	if (!sk)
 		return ALLOW;
-	dialled = bpf_sk_storage_get(&dialled_sockets, ops->sk, 0, 0);
+	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		return note_client(ops, sk);
+	/* Runs before the SYN is sent, so the entry is there before the relay can accept(). */
+	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return ALLOW;
+	dialled = bpf_sk_storage_get(&dialled_sockets, sk, 0, 0);
 	if (!dialled)
 		return ALLOW;
 
@@ -390,24 +425,19 @@ int note_flow(struct bpf_sock_ops *ops)
 /* ---- getpeername, accept ---------------------------------------------------------------------------- */
 
 /* Fills `seen` with the peer that the application should see, or returns 0: the real one is right. */
-static __always_inline int visible_peer(struct bpf_sock_addr *ctx, const struct address *real,
-					struct endpoint *seen)
+static __always_inline int visible_peer(struct bpf_sock_addr *ctx, struct endpoint *seen)
 {
-	struct socket_key key = {};
 	struct dialled *dialled;
 	struct endpoint *client;
 
-	if (ctx->sk) {
-		dialled = bpf_sk_storage_get(&dialled_sockets, ctx->sk, 0, 0);
-		if (dialled) {
-			*seen = dialled->destination;
-			return 1;
-		}
+	if (!ctx->sk)
+		return 0;
+	dialled = bpf_sk_storage_get(&dialled_sockets, ctx->sk, 0, 0);
+	if (dialled) {
+		*seen = dialled->destination;
+		return 1;
 	}
-	key.netns_cookie = bpf_get_netns_cookie(ctx);
-	key.endpoint.address = *real;
-	key.endpoint.port = (__be16)ctx->user_port;
-	client = bpf_map_lookup_elem(&origins, &key);
+	client = bpf_sk_storage_get(&served_sockets, ctx->sk, 0, 0);
 	if (!client)
 		return 0;
 	*seen = *client;
@@ -417,10 +447,9 @@ static __always_inline int visible_peer(struct bpf_sock_addr *ctx, const struct 
 SEC("cgroup/getpeername4")
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	struct address real = mapped(ctx->user_ip4);
 	struct endpoint seen;
 
-	if (visible_peer(ctx, &real, &seen)) {
+	if (visible_peer(ctx, &seen)) {
 		ctx->user_ip4 = seen.address.words[3];
 		ctx->user_port = seen.port;
 	}
@@ -430,10 +459,9 @@ int getpeername4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct address real = address6(ctx);
 	struct endpoint seen;
 
-	if (visible_peer(ctx, &real, &seen)) {
+	if (visible_peer(ctx, &seen)) {
 		set_address6(ctx, &seen.address);
 		ctx->user_port = seen.port;
 	}

@@ -4,6 +4,7 @@ import { TUNNEL_PORT } from "../src/constants.ts";
 import { openFrame } from "./lab/hostile.ts";
 import type { Lab } from "./lab/lab.ts";
 import { Authority } from "./lab/pki.ts";
+import { register } from "./lab/registry.ts";
 import type { LabProcess } from "./lab/process.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
 import { isBack, quiet, residentKilobytes } from "./lab/usage.ts";
@@ -65,12 +66,13 @@ Deno.test("thousands of connections full of nonsense: the agent survives, keeps 
   assert.deepEqual(wrong.slice(0, 3), [], `seed ${SEED}`);
 });
 
-/** Of a pod that nobody has published yet, with a frame that would be all right. */
+/** Of a pod that the registry names, with a frame that would be all right. */
 async function peerCredential(lab: Lab): Promise<string[]> {
   const mine = lab.pod("intruder").ipv4!;
   const ca = await Authority.ofCluster(lab.directory, lab.temporary);
   const uris = ["spiffe://cluster.local/ns/default/sa/intruder"];
   const { certificate, key } = await ca.issue({ uris, addresses: [mine] });
+  await register(lab, lab.pod("intruder"), "spiffe://cluster.local/ns/default/sa/intruder");
   const open = openFrame({ port: PORT, client: mine, dialled: lab.pod("api").ipv4! });
   return ["--certificate", certificate, "--key", key, "--open", open];
 }

@@ -6,12 +6,15 @@ import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
 import { attack, dataFrame, frame, type HostileOptions, openFrame, TYPES } from "./lab/hostile.ts";
 import { Authority } from "./lab/pki.ts";
+import type { Pod } from "./lab/pod.ts";
+import { register } from "./lab/registry.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
 
 const PORT = 9000;
 const ID = "spiffe://cluster.local/ns/default/sa";
 const HOUR = 3_600_000;
 const ECONNREFUSED = 111;
+const EPERM = 1;
 
 interface Attack extends HostileOptions {
   /** `reason` of the agent's log line. */
@@ -19,12 +22,18 @@ interface Attack extends HostileOptions {
   message?: RegExp;
   /** What the client got back besides the end, hexadecimal; nothing when not given. */
   answer?: string;
+  /** Another than the intruder. */
+  from?: Pod;
   /** The application may see a connection, on which nothing comes. */
   dialled?: boolean;
 }
 
 Deno.test("a hostile client gets nothing through the inbound relay", async (t) => {
-  await using lab = await openScene([...WEB_AND_API, { name: "intruder", node: "node-a" }]);
+  await using lab = await openScene([
+    ...WEB_AND_API,
+    { name: "intruder", node: "node-a" },
+    { name: "stranger", node: "node-a" },
+  ]);
   const [web, api, intruder] = [lab.pod("web"), lab.pod("api"), lab.pod("intruder")];
   const sink = await api.serve("sink", PORT);
   const agent = lab.agent("node-b");
@@ -33,8 +42,11 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
   const impostor = await Authority.impostor(lab.temporary);
   const uris = [`${ID}/intruder`];
   const addresses = [intruder.ipv4!];
-  // What the signer would give a pod that its agent has not published yet: everything about it is true.
+  // What the signer would give the pod if it were enrolled: everything about it is true, and the registry says so.
   const honest = await ca.issue({ uris, addresses });
+  await register(lab, intruder, `${ID}/intruder`);
+  // A pod that is no more leaves its certificate behind, or one that was annotated a moment ago is faster than the registry.
+  const stranger = lab.pod("stranger");
   const [mine, dialled] = [intruder.ipv4!, api.ipv4!];
   const open = (port = PORT, client = mine) => openFrame({ port, client, dialled });
   const canary = dataFrame("canary-91be-canary");
@@ -102,6 +114,14 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
       credential: await ca.issue({ uris, addresses: [web.ipv4!] }),
       send: [open(PORT, web.ipv4!), canary],
       reason: "identity_mismatch",
+    },
+    "a client that no registry names": {
+      credential: await ca.issue({ uris: [`${ID}/stranger`], addresses: [stranger.ipv4!] }),
+      from: stranger,
+      send: [open(PORT, stranger.ipv4!)],
+      reason: "client_not_registered",
+      answer: frame(TYPES.REFUSE, Uint8Array.of(0, EPERM)),
+      more: ["--timeout", "7"],
     },
     "a client address of the other family": {
       credential: await ca.issue({ uris, addresses: [intruder.ipv6!] }),
@@ -200,15 +220,18 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
     await sink.waitForEvent((event) => event.count === text.length);
   });
 
-  for (const [name, { reason, message, answer = "", ...options }] of Object.entries(attacks)) {
+  for (
+    const [name, { reason, message, answer = "", from: pod = intruder, ...options }] of Object
+      .entries(attacks)
+  ) {
     await t.step(name, async () => {
       const from = agent.log.length;
-      const { received } = await attack(intruder, api.ipv4!, TUNNEL_PORT, options);
+      const { received } = await attack(pod, api.ipv4!, TUNNEL_PORT, options);
       const line = await agent.waitForLog((line) => "reason" in line, 10_000, from);
       assert.equal(line.reason, reason, JSON.stringify(line));
       assert.match(String(line.message), message ?? /./);
       assert.equal(line.pod, api.key);
-      assert.equal(String(line.source).split(":")[0], intruder.ipv4);
+      assert.equal(String(line.source).split(":")[0], pod.ipv4);
       assert.equal(received, answer);
     });
   }

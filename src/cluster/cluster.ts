@@ -1,3 +1,4 @@
+import type { DenyList } from "./deny_list.ts";
 import type { NodeFacts } from "./nodes.ts";
 import type { Namespace, Pod } from "./objects.ts";
 import type { RegistryEntry, RegistryPart } from "./registry.ts";
@@ -18,6 +19,7 @@ export interface ClusterObjects {
   /** By `namespace/name`; an object that has not changed is the same as before. */
   readonly services: ReadonlyMap<string, Service>;
   readonly endpoints: ReadonlyMap<string, ServiceEndpoints>;
+  readonly denied: DenyList;
   /** By name; one that has not changed is the same object as before. */
   readonly nodes: ReadonlyMap<string, NodeFacts>;
   /**

@@ -16,6 +16,7 @@ import {
   readRuntimeClass,
   readSlice,
 } from "./objects.ts";
+import { DENY_LIST, NOBODY_DENIED, readDenyList } from "./deny_list.ts";
 import { isSameNode, type NodeFacts, readNode } from "./nodes.ts";
 import { RegistryPublisher } from "./publisher.ts";
 import {
@@ -61,6 +62,7 @@ class KubernetesCluster implements Cluster {
   #own: ReadonlyMap<string, unknown> | undefined;
   #runtimeHandlers: ReadonlyMap<string, string> = new Map();
   #nodes: ReadonlyMap<string, NodeFacts> = new Map();
+  #denied = NOBODY_DENIED;
   #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
   #tell: (() => void) | undefined;
   #told = -Infinity;
@@ -111,6 +113,12 @@ class KubernetesCluster implements Cluster {
         read: (value) => readServiceEndpoints(value),
       }, (endpoints) => this.#endpoints = endpoints),
       this.#watchNodes(),
+      this.#watch({
+        name: "deny list",
+        path: `/api/v1/namespaces/${GATEWAY_NAMESPACE}/configmaps`,
+        query: { fieldSelector: `metadata.name=${DENY_LIST}` },
+        read: (value) => readDenyList(value),
+      }, (lists) => this.#denied = lists.values().next().value ?? NOBODY_DENIED),
     ];
     // Not waited for: the pods of a class that is not known are guarded.
     void this.#watch({
@@ -266,6 +274,7 @@ class KubernetesCluster implements Cluster {
       services: this.#services,
       endpoints: this.#endpoints,
       nodes: this.#nodes,
+      denied: this.#denied,
       complete: true,
     };
   }

@@ -11,6 +11,7 @@ import {
 } from "../constants.ts";
 import { quoted } from "../names.ts";
 import { MAX_POLICY_LENGTH } from "../policy.ts";
+import { type DenyList, readDenyList } from "./deny_list.ts";
 import { type NodeFacts, readNode } from "./nodes.ts";
 import { ObjectError, parseObject } from "./parse.ts";
 import {
@@ -97,6 +98,7 @@ export type KeptObject =
     | { readonly kind: "Pod"; readonly pod: Pod }
     | { readonly kind: "Namespace"; readonly namespace: Namespace }
     | { readonly kind: "Node"; readonly node: NodeFacts }
+    | { readonly kind: "ConfigMap"; readonly denied: DenyList }
     | { readonly kind: "RuntimeClass"; readonly name: string; readonly handler: string }
     | { readonly kind: "EndpointSlice"; readonly slice: RegistrySlice }
     | { readonly kind: "Service"; readonly key: string; readonly service: Service }
@@ -221,7 +223,10 @@ function collect(
   } else if (kind === "Pod") kept.push({ kind, path, pod: readPod(value, path) });
   else if (kind === "Namespace") kept.push({ kind, path, namespace: readNamespace(value, path) });
   else if (kind === "Node") kept.push({ kind, path, node: readNode(value, path) });
-  else if (kind === "RuntimeClass") {
+  else if (kind === "ConfigMap") {
+    const denied = readDenyList(value, path);
+    if (denied !== undefined) kept.push({ kind, path, denied });
+  } else if (kind === "RuntimeClass") {
     kept.push({ kind, path, ...readRuntimeClass(value, path) });
   } else if (kind === "EndpointSlice") {
     const slice = readSlice(value, path);

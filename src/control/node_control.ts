@@ -47,6 +47,8 @@ export class NodeControl {
   readonly #trustDomain: string;
   readonly #guestRuntimes: readonly string[];
   readonly #services: NodeServices;
+  /** Whom the workers know to be denied, as text to compare. */
+  #denied = ",";
   readonly routing: Routing;
   readonly enrolments: Enrolments;
   readonly audit = new Audit(() => this.#audited());
@@ -159,6 +161,7 @@ export class NodeControl {
     // Pods are held before the kernel knows the peers that they are held from.
     this.enrolments.want(desired.enrolments, knownUids(objects, nodeName), objects.complete);
     this.#route(objects);
+    this.#deny(objects);
     if (first) releaseMemorySoon(releaseFreedMemory); // what it took to look at everything once
     this.#tellSoon();
     const tried = this.enrolments.reconcile();
@@ -178,6 +181,19 @@ export class NodeControl {
     const { next } = this.#vanished;
     if (next === undefined || this.#isEnding) return;
     this.#forgetting = setTimeout(() => this.#route(this.objects ?? objects), next - now);
+  }
+
+  /** Pods are denied by the addresses in their certificates, so the list is looked up anew with every change. */
+  #deny({ denied: { serials, identities, pods } }: ClusterObjects): void {
+    const { index, workers } = this.#services;
+    const addresses = new Set<string>();
+    if (pods.size > 0) {
+      for (const { uid, address } of index) if (pods.has(uid)) addresses.add(address);
+    }
+    const key = [...serials, "", ...identities, "", ...addresses].join();
+    if (key === this.#denied) return;
+    this.#denied = key;
+    workers.deny({ serials, identities, addresses });
   }
 
   #detachUnwanted(desired: Desired): void {
@@ -208,7 +224,7 @@ export class NodeControl {
       const enrolment = this.enrolments.get(wanted.uid);
       const { uid, namespace, name, identity } = wanted;
       const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
-      const ready = enrolment?.state === "active";
+      const ready = enrolment?.state === "active" && enrolment.certificateFlaw === undefined;
       return { uid, namespace, name, identity, node, addresses, ready };
     });
     return [...wanted, ...unserved];

@@ -25,6 +25,7 @@ export const IDENTITY_REASONS = {
   id_service_account: "the SPIFFE ID's service account is no Kubernetes name",
   identity_mismatch: "the certificate is valid, but another identity's than the registry names",
   address_mismatch: "the certificate is valid, but the address is none of its IP SANs",
+  denied: "the certificate is valid, but the cluster's deny list names its holder",
 } as const;
 
 /** A reason code of `IDENTITY_REASONS`. */

@@ -35,6 +35,7 @@ export const LAYOUT = {
   },
   refusal: { size: 4, by_rules: 0 },
   routing_state: { size: 4, known: 0 },
+  origin: { size: 40, client: 0, application: 20 },
 } as const;
 
 /** Name, key and value of every map that the agent reads or writes. */
@@ -44,7 +45,7 @@ export const MAPS = {
   pods: { key: 8, value: "pod" },
   decided: { key: 8, value: 4 },
   flows: { key: "socket_key", value: "endpoint" },
-  origins: { key: "socket_key", value: "endpoint" },
+  origins: { key: "socket_key", value: "origin" },
   frontends: { key: "endpoint", value: "frontend" },
   backends: { key: "backend_key", value: "endpoint" },
   affinities: { key: "socket_key", value: "affinity" },
@@ -58,7 +59,7 @@ export const MAPS = {
 } as const;
 
 /** Pinned like the others, but used by the programs only. */
-export const SOCKET_STORAGE = "dialled_sockets";
+export const SOCKET_STORAGES = ["dialled_sockets", "served_sockets"] as const;
 
 export type MapName = keyof typeof MAPS;
 
@@ -248,6 +249,14 @@ export function decodeEndpoint(bytes: Uint8Array<ArrayBuffer>): Endpoint {
     address: bytes.slice(LAYOUT.endpoint.address, LAYOUT.endpoint.address + LAYOUT.address.size),
     port: new DataView(bytes.buffer).getUint16(LAYOUT.endpoint.port),
   };
+}
+
+/** `struct origin`: whose a connection from the inbound relay is, and to where. */
+export function encodeOrigin(client: Endpoint, application: Endpoint): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(LAYOUT.origin.size);
+  bytes.set(encodeEndpoint(client), LAYOUT.origin.client);
+  bytes.set(encodeEndpoint(application), LAYOUT.origin.application);
+  return bytes;
 }
 
 /** A key of the `pods` map, a namespace's cookie, or of `decided`, a cgroup's ID. */

@@ -17,7 +17,7 @@ import {
   type MapName,
   MAPS,
   openMap,
-  SOCKET_STORAGE,
+  SOCKET_STORAGES,
 } from "./maps.ts";
 import { PROGRAMS } from "./redirector.ts";
 
@@ -52,7 +52,7 @@ Deno.test("no field of a struct is left out", async () => {
 Deno.test("the maps are the object's, with its key and value sizes", async () => {
   const { maps } = await inspect();
   deepStrictEqual(
-    [...Object.keys(MAPS), SOCKET_STORAGE].sort(),
+    [...Object.keys(MAPS), ...SOCKET_STORAGES].sort(),
     maps.map(({ name }) => name).sort(),
   );
   for (const { name, keySize, valueSize } of maps) {

@@ -12,7 +12,7 @@ import { DeviceGuard } from "./device_guard.ts";
 import type { Fault } from "./fault.ts";
 import { GuardCounts } from "./guard_counts.ts";
 import { Hold, HOLD_PROGRAMS, removeHolds } from "./hold.ts";
-import { type MapName, MAPS, openMap, SOCKET_STORAGE } from "./maps.ts";
+import { type MapName, MAPS, openMap, SOCKET_STORAGES } from "./maps.ts";
 import { namesIn, namespaceTarget, openCgroup, PinnedLinks, type Program } from "./pinned_links.ts";
 import { KernelRefusals } from "./refusals.ts";
 
@@ -63,7 +63,7 @@ const LINK_TYPES = new Map<string, number>([
   [INBOUND_LINK, PROGRAMS[INBOUND_LINK]],
 ]);
 
-const MAP_NAMES: readonly string[] = [...Object.keys(MAPS), SOCKET_STORAGE];
+const MAP_NAMES: readonly string[] = [...Object.keys(MAPS), ...SOCKET_STORAGES];
 
 export class Redirector implements Disposable {
   readonly peers: BpfMap;

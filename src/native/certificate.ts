@@ -51,6 +51,12 @@ export class Certificate implements Disposable {
     };
   }
 
+  /** Lower-case hexadecimal, without leading zeros. */
+  serial(): string {
+    const bytes = stringBytes(libcrypto.X509_get0_serialNumber(this.pointer));
+    return bytes.toHex().replace(/^0+(?=.)/, "");
+  }
+
   /** Its SHA-256, hexadecimal. */
   digest(): string {
     return digestOf(this.pointer);

@@ -73,6 +73,9 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_get_ext: { parameters: ["pointer", "i32"], result: "pointer" },
   // int X509_EXTENSION_get_critical(const X509_EXTENSION *ex);
   X509_EXTENSION_get_critical: { parameters: ["pointer"], result: "i32" },
+  // const ASN1_INTEGER *X509_get0_serialNumber(const X509 *x);
+  // An ASN1_STRING: the magnitude, big-endian.
+  X509_get0_serialNumber: { parameters: ["pointer"], result: "pointer" },
   // const ASN1_TIME *X509_get0_notAfter(const X509 *x);
   X509_get0_notAfter: { parameters: ["pointer"], result: "pointer" },
   // int ASN1_TIME_diff(int *pday, int *psec, const ASN1_TIME *from, const ASN1_TIME *to);

@@ -38,6 +38,16 @@ export function chainFlaw(
   return flawFor(CLIENT, context, leaf, stack) ?? flawFor(SERVER, context, leaf, stack);
 }
 
+/** Whether a leaf that was accepted before leads to one of these roots (DER), whatever else has become of it. */
+export function leadsToOne(leaf: Certificate, roots: readonly Uint8Array[]): boolean {
+  using resources = new DisposableStack();
+  const context = verifyingContext(roots);
+  resources.defer(() => libssl.SSL_CTX_free(context));
+  const stack = notNull(libcrypto.OPENSSL_sk_new_null(), "OPENSSL_sk_new_null", ABOUT);
+  resources.defer(() => libcrypto.OPENSSL_sk_free(stack));
+  return !(flawFor(CLIENT, context, leaf, stack)?.isRootMissing ?? false);
+}
+
 function flawFor(
   purpose: Uint8Array<ArrayBuffer>,
   context: Deno.PointerObject,

@@ -1,3 +1,4 @@
+import { DENY_LIST } from "../cluster/deny_list.ts";
 import type { ClusterProblem } from "../cluster/cluster.ts";
 import type { ClusterObjects } from "../cluster/cluster.ts";
 import { formatAddress } from "../addresses.ts";
@@ -168,6 +169,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
       ...sources.routing.problems().map(({ where, message }) => ({ where, message })),
       ...sources.enrolments.problems(),
       ...(sources.audit.last?.findings ?? []).map(({ where, what }) => ({ where, message: what })),
+      ...(objects?.denied.problems ?? []).map((message) => ({ where: DENY_LIST, message })),
       ...sources.trustProblem === undefined
         ? []
         : [{ where: "trust bundle", message: sources.trustProblem }],

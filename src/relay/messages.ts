@@ -27,6 +27,8 @@ export type WorkerCommand =
   | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
+  /** Whoever is among these is nobody from now on, in live streams too. */
+  | { readonly type: "deny"; readonly denied: Denied }
   /** Whether the pod can be reached, seen by a handshake with it. Answered by `proved`. */
   | {
     readonly type: "prove";
@@ -39,6 +41,16 @@ export type WorkerCommand =
   | { readonly type: "report"; readonly id: number }
   /** Answered by `connections`. */
   | { readonly type: "connections"; readonly id: number };
+
+/** Whose certificate is good and not to be believed. */
+export interface Denied {
+  /** Lower-case hexadecimal without leading zeros. */
+  readonly serials: ReadonlySet<string>;
+  /** SPIFFE IDs. */
+  readonly identities: ReadonlySet<string>;
+  /** Canonical text. */
+  readonly addresses: ReadonlySet<string>;
+}
 
 /** What all connections of a worker share. */
 export interface WorkerDescription {

@@ -21,14 +21,18 @@ import { NO_TRAFFIC, sumOf } from "./traffic.ts";
 
 const DRAIN_POLL_MILLISECONDS = 50;
 
+/** Between two reviews of the open streams: a stream ends within a minute of its peer's leaving. */
+const REVIEW_MILLISECONDS = 20_000;
+
 /** How many a worker lists. */
 const MAX_CONNECTIONS = 1_000;
 
 /** The enrolled pods of one worker and the commands about them. */
-export class Relay {
+export class Relay implements Expiring {
   readonly #context: WorkerContext;
   readonly #pods = new Map<number, EnrolledPod>();
   #past = NO_TRAFFIC;
+  #isReviewDue = false;
 
   constructor(
     context: WorkerContext,
@@ -69,10 +73,18 @@ export class Relay {
         return this.#withdraw(command.relay, command.drainMilliseconds);
       case "peers":
         this.#context.peers.changed();
+        this.#reviewSoon();
         for (const { pod } of this.#pods.values()) {
           pod.pool.retain((peer) => this.#context.peers.isCurrent(peer));
         }
         for (const connection of [...this.#context.postponed]) connection.peersChanged();
+        return;
+      case "deny":
+        this.#context.denied = command.denied;
+        for (const { pod } of this.#pods.values()) {
+          pod.pool.closeIdle();
+          pod.verifyAgain();
+        }
         return;
       case "prove": {
         const { id, relay } = command;
@@ -88,6 +100,20 @@ export class Relay {
         return this.#context.report({ type: "report", id: command.id, pods, past: this.#past });
       }
     }
+  }
+
+  /** Streams whose peer has left the registry end, after two reviews that find it so. */
+  #reviewSoon(): void {
+    if (this.#isReviewDue) return;
+    this.#isReviewDue = true;
+    this.#context.loop.deadlines.arm(this, REVIEW_MILLISECONDS);
+  }
+
+  expired(): void {
+    this.#isReviewDue = false;
+    let suspects = false;
+    for (const { pod } of this.#pods.values()) suspects = pod.review() || suspects;
+    if (suspects) this.#reviewSoon();
   }
 
   #enrol({ pod, credentials }: WorkerCommand & { type: "enrol" }): void {

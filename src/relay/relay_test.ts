@@ -59,6 +59,7 @@ function scene(name: string, play: (scene: Scene) => Promise<void>): void {
       await bench.until(() => events("enrolled").length + events("failed").length > 0);
     };
     const client = await bench.pod(bench.worker(), "client");
+    bench.setPeer(addressOf(client), "client");
     const stream = async () => {
       const script = bench.dial(client, address);
       await bench.until(() => script.last === "secured");

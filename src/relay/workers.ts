@@ -2,6 +2,7 @@
 import { Bell } from "../native/epoll.ts";
 import type {
   ConnectionReport,
+  Denied,
   PodDescription,
   PodReport,
   ProofResult,
@@ -111,6 +112,11 @@ export class RelayWorkers implements Disposable {
   /** The kernel's map of peers has lost some, or says something else of them. */
   peersChanged(): void {
     for (const thread of this.#threads) thread.tell({ type: "peers" });
+  }
+
+  /** Whoever is among these is nobody from now on. */
+  deny(denied: Denied): void {
+    for (const thread of this.#threads) thread.tell({ type: "deny", denied });
   }
 
   /**

@@ -38,6 +38,7 @@ export const DENIALS = {
   AddressMismatch: "the addresses asked for are not the pod's",
   AddressTaken: "an address asked for is another's",
   AddressNotOfNode: "an address asked for is none that the node gives to pods",
+  OnDenyList: "the cluster's deny list names the pod or its identity",
   BadRequest: "there is no PKCS#10 request, or it is too large",
   BadKey: "the key is not ECDSA P-256",
   BadProof: "the request is not signed with the key it asks a certificate for",

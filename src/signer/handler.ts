@@ -1,5 +1,6 @@
 import type * as X509 from "@peculiar/x509";
 import { type Pod, readPod } from "../cluster/objects.ts";
+import type { DenyList } from "../cluster/deny_list.ts";
 import { errorText } from "../error_text.ts";
 import {
   type IssuedCertificate,
@@ -10,6 +11,7 @@ import {
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
+import { spiffeId } from "../identity/spiffe.ts";
 import { verifyIssued } from "../identity/verify_issued.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
@@ -50,6 +52,7 @@ export interface HandlerOptions {
   readonly seen?: (name: string) => unknown;
   readonly settings: AuthoriseSettings;
   readonly addressBook: Pick<AddressBook, "isComplete" | "around">;
+  readonly denied: () => DenyList;
   readonly trustDomain: string;
   readonly rotation: Rotation;
   /** Nothing is written without it. */
@@ -122,6 +125,12 @@ export class RequestHandler {
       return await this.#refuse(object, request, code, message);
     }
 
+    const { namespace, serviceAccount, uid } = verdict.allow;
+    const id = spiffeId(this.#options.trustDomain, namespace, serviceAccount);
+    const denied = this.#options.denied();
+    if (denied.pods.has(uid) || denied.identities.has(id)) {
+      return await this.#refuse(object, request, "OnDenyList", deny("OnDenyList", id).message);
+    }
     return await this.#issue(object, request, claim, verdict, proof);
   }
 

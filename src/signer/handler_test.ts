@@ -1,8 +1,9 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
-import { NAMESPACE, podObject, requestBody } from "../../tests/lab/signing.ts";
+import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
 import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
+import { type DenyList, NOBODY_DENIED } from "../cluster/deny_list.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { AddressBook } from "./address_book.ts";
 import { BundleStore } from "./bundle_store.ts";
@@ -162,6 +163,20 @@ Deno.test("a CA that cannot vouch for a pod leaves it to the one before, and wit
   }
 });
 
+Deno.test("who is on the deny list gets no certificate: by the pod's UID, or its identity", async () => {
+  for (
+    const change of [
+      { pods: new Set([POD_UID]) },
+      { identities: new Set(["spiffe://cluster.local/ns/shop/sa/web"]) },
+    ]
+  ) {
+    const { cluster, handler, deny } = await scene();
+    deny(change);
+    strictEqual(await handler.handle("r"), "done");
+    deepStrictEqual(conditions(cluster), ["Denied OnDenyList"]);
+  }
+});
+
 Deno.test("a denial names who asked for what", async () => {
   const { cluster, handler } = await scene();
   const body = await request();
@@ -180,6 +195,8 @@ async function scene(
 ) {
   const cluster = new MemoryCluster();
   cluster.seed(POD, podObject());
+  let denied = NOBODY_DENIED;
+  const deny = (change: Partial<DenyList>) => void (denied = { ...NOBODY_DENIED, ...change });
   const addressBook = new AddressBook();
   addressBook.nodes(nodeWith(["10.1.0.0/24"]));
   addressBook.pods(new Map());
@@ -197,13 +214,14 @@ async function scene(
     api: cluster,
     settings: { signerName: DEFAULT_SIGNER_NAME, requester: AGENT, ttlSeconds: 3_600 },
     addressBook,
+    denied: () => denied,
     trustDomain: "cluster.local",
     rotation,
     candidacy: { remaining: () => Math.max(0, until - performance.now()) },
     ...options,
   });
   const leadFor = (milliseconds: number) => void (until = performance.now() + milliseconds);
-  return { cluster, handler, rotation, addressBook, leadFor };
+  return { cluster, handler, rotation, addressBook, deny, leadFor };
 }
 
 function nodeWith(podCidrs: string[]) {

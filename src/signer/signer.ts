@@ -10,6 +10,7 @@ import type { ApiClient } from "../kubernetes/api.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 import { pause } from "../waiting.ts";
+import { DENY_LIST, type DenyList, NOBODY_DENIED, readDenyList } from "../cluster/deny_list.ts";
 import { readPod } from "../cluster/objects.ts";
 import { AddressBook, holderOf } from "./address_book.ts";
 import { BundleStore } from "./bundle_store.ts";
@@ -110,6 +111,7 @@ class Signer implements AsyncDisposable {
    */
   #awaited: ReadonlySet<string> = new Set();
   readonly #addressBook = new AddressBook();
+  #denied = NOBODY_DENIED;
   readonly #candidacy: Candidacy;
   readonly #handler: RequestHandler;
   readonly #queue: WorkQueue;
@@ -134,6 +136,7 @@ class Signer implements AsyncDisposable {
       api,
       seen: (name) => this.#seen.get(name)?.object,
       addressBook: this.#addressBook,
+      denied: () => this.#denied,
       trustDomain: options.trustDomain,
       rotation,
       candidacy: this.#candidacy,
@@ -170,6 +173,13 @@ class Signer implements AsyncDisposable {
         onChange: (holders) => this.#addressBook.pods(holders),
       }),
       watchList(api, {
+        name: "deny list",
+        path: `/api/v1/namespaces/${namespace}/configmaps`,
+        query: { fieldSelector: `metadata.name=${DENY_LIST}` },
+        read: (value) => readDenyList(value),
+        onChange: (lists) => this.#deny(lists.values().next().value ?? NOBODY_DENIED),
+      }),
+      watchList(api, {
         name: "nodes",
         path: "/api/v1/nodes",
         read: readNode,
@@ -201,6 +211,13 @@ class Signer implements AsyncDisposable {
     }
     if (this.#candidacy.remaining() === 0) return;
     for (const name of this.#awaited) if (!before.has(name)) this.#queue.add(name);
+  }
+
+  #deny(denied: DenyList): void {
+    this.#denied = denied;
+    for (const problem of denied.problems) {
+      log.error("ConfigMap {name}: {problem}", { name: DENY_LIST, problem });
+    }
   }
 
   /** The Secret has changed. One that cannot be used leaves the CA that is. */

@@ -9,6 +9,7 @@ import {
   type Pod,
   type RegistrySlice,
 } from "../cluster/objects.ts";
+import { DENY_LIST, type DenyList, NOBODY_DENIED } from "../cluster/deny_list.ts";
 import type { NodeFacts } from "../cluster/nodes.ts";
 import type { Service, ServiceEndpoints } from "../cluster/services.ts";
 import { FileError, type LocatedObject, parseObjectsFile } from "./objects_file.ts";
@@ -143,6 +144,7 @@ export class DirectoryFiles {
     const slices = new Map<string, Placed<RegistrySlice>>();
     const handlers = new Map<string, Placed<string>>();
     const nodes = new Map<string, Placed<NodeFacts>>();
+    const denyLists = new Map<string, Placed<DenyList>>();
     const services = new Map<string, Placed<Service>>();
     const endpoints = new Map<string, Placed<ServiceEndpoints>>();
     this.#duplicates = [];
@@ -160,6 +162,9 @@ export class DirectoryFiles {
         } else if (kept.kind === "Node") {
           const { name } = kept.node;
           this.#place(nodes, [name], `Node ${name}`, { object: kept.node, file, line });
+        } else if (kept.kind === "ConfigMap") {
+          const placed = { object: kept.denied, file, line };
+          this.#place(denyLists, [DENY_LIST], `ConfigMap ${DENY_LIST}`, placed);
         } else if (kept.kind === "RuntimeClass") {
           const placed = { object: kept.handler, file, line };
           this.#place(handlers, [kept.name], `RuntimeClass ${kept.name}`, placed);
@@ -181,6 +186,7 @@ export class DirectoryFiles {
       hasNamespaces: false,
       runtimeHandlers: objectsOf(handlers),
       nodes: objectsOf(nodes),
+      denied: denyLists.get(DENY_LIST)?.object ?? NOBODY_DENIED,
       services: objectsOf(services),
       endpoints: objectsOf(endpoints),
       slices: [...slices.values()].map(({ object }) => object),
@@ -226,6 +232,7 @@ const EMPTY: FileObjects = {
   runtimeHandlers: new Map(),
   slices: [],
   nodes: new Map(),
+  denied: NOBODY_DENIED,
   services: new Map(),
   endpoints: new Map(),
   complete: false,

@@ -149,8 +149,13 @@ export class Enrolment {
 
   /** What is wrong with an active one, as last seen: it is not secured. */
   get flaws(): readonly string[] {
-    const expired = this.#certificate?.of.flaw;
+    const expired = this.certificateFlaw;
     return expired === undefined ? this.#flaws : [expired, ...this.#flaws];
+  }
+
+  /** Why no peer would take its certificate now. */
+  get certificateFlaw(): string | undefined {
+    return this.#certificate?.of.flaw;
   }
 
   /** Why its certificate will end without another; peers take it until then. */

@@ -1,6 +1,7 @@
 /** With the kernel's own maps (root): an address that changes hands again and again is whose the registry says it is. */
 import { strictEqual } from "node:assert/strict";
 import { parseAddress } from "../../addresses.ts";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Peer } from "../../cluster/registry.ts";
 import { withMaps } from "../../kernel/maps_for_tests.ts";
@@ -80,5 +81,6 @@ const NOTHING: ClusterObjects = {
   services: new Map(),
   endpoints: new Map(),
   nodes: new Map(),
+  denied: NOBODY_DENIED,
   complete: true,
 };

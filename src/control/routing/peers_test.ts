@@ -2,6 +2,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseAddress } from "../../addresses.ts";
 import { KnownPeers } from "../../relay/loop/known_peers.ts";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import {
@@ -47,6 +48,7 @@ function cluster(...peers: Peer[]): ClusterObjects {
     services: new Map(),
     endpoints: new Map(),
     nodes: new Map(),
+    denied: NOBODY_DENIED,
     complete: true,
   };
 }

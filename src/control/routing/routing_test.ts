@@ -2,6 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { formatAddress } from "../../addresses.ts";
 import { parseCidr } from "../../cidr.ts";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Service } from "../../cluster/services.ts";
 import { encodeRange, encodeRefusal } from "../../kernel/maps.ts";
@@ -146,6 +147,7 @@ function cluster(change: Partial<ClusterObjects> = {}): ClusterObjects {
     services: new Map(),
     endpoints: new Map(),
     nodes: new Map(),
+    denied: NOBODY_DENIED,
     complete: true,
     ...change,
   };

@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
 import { settingsOf } from "./settings.ts";
@@ -25,6 +26,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     registry: [],
     services: new Map(),
     nodes: new Map(),
+    denied: NOBODY_DENIED,
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map([["kata", "kata-qemu"], ["odd", "odd"]]),

@@ -1,6 +1,7 @@
 import { deepStrictEqual } from "node:assert/strict";
 import { ANNOTATION } from "../../constants.ts";
 import { knownUids, staticUidsOf } from "./known_pods.ts";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import { CONFIG_HASH_ANNOTATION, MIRROR_ANNOTATION, type Pod } from "../../cluster/objects.ts";
 
@@ -39,6 +40,7 @@ function known(
     services: new Map(),
     endpoints: new Map(),
     nodes: new Map(),
+    denied: NOBODY_DENIED,
     complete: true,
   };
   return [...knownUids(objects, "node-a")];

@@ -19,11 +19,16 @@ export interface OlderConnection {
  */
 export function mustEnd(
   connection: OlderConnection,
-  settings: Pick<PodSettings, "strictInbound" | "strictEgress" | "policy" | "graceSeconds">,
+  settings: Pick<
+    PodSettings,
+    "strictInbound" | "isInboundImplied" | "strictEgress" | "policy" | "graceSeconds"
+  >,
   seconds: number,
 ): boolean {
-  const { strictInbound, strictEgress, graceSeconds } = settings;
-  if (connection.isInbound ? strictInbound : strictEgress) return true;
+  const { strictInbound, isInboundImplied, strictEgress, graceSeconds } = settings;
+  // Whom a policy allows it would let in again at once, encrypted.
+  const isClosed = strictInbound && !isInboundImplied;
+  if (connection.isInbound ? isClosed : strictEgress) return true;
   if (connection.isInbound && !isAllowed(connection, settings)) return true;
   return graceSeconds !== undefined && seconds >= graceSeconds;
 }

@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import { type Pod, readSlice } from "../../cluster/objects.ts";
 import { desiredState } from "./desired.ts";
@@ -30,6 +31,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     registry: slices.flatMap((s) => readSlice(s) ?? []).map((s) => partOf(s, trustDomain)),
     services: new Map(),
     nodes: new Map(),
+    denied: NOBODY_DENIED,
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map(),

@@ -12,6 +12,8 @@ import { nobody, parsePolicy, type Policy } from "../../policy.ts";
 export interface PodSettings {
   /** New connections to the pod that are not through its tunnel are refused. */
   readonly strictInbound: boolean;
+  /** Only because a policy is to bind everybody. */
+  readonly isInboundImplied: boolean;
   /** Connections from the pod that would go in clear to somewhere inside the cluster are refused. */
   readonly strictEgress: boolean;
   /** Who may connect; undefined: every identity of the trust domain. */
@@ -74,6 +76,7 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
   return {
     // Who may connect is asked of all: plain connections could not answer.
     strictInbound: isStrictInbound || (isBinding && inbound === undefined),
+    isInboundImplied: isBinding && inbound === undefined,
     strictEgress: isStrictEgress,
     policy,
     graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),

@@ -4,6 +4,7 @@ import { settingsOf } from "./settings.ts";
 Deno.test("a pod without annotations is permissive, and every identity may connect", () => {
   deepStrictEqual(settingsOf({}), {
     strictInbound: false,
+    isInboundImplied: false,
     strictEgress: false,
     policy: undefined,
     graceSeconds: undefined,

@@ -1,3 +1,4 @@
+import { IdentityError } from "../../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
 import { openMap } from "../../kernel/maps.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
@@ -9,7 +10,7 @@ import { AccessLog } from "./access_log.ts";
 import { KnownPeers } from "./known_peers.ts";
 import type { Load } from "./load.ts";
 import type { EventLoop } from "./event_loop.ts";
-import type { WorkerDescription, WorkerEvent } from "../messages.ts";
+import type { Denied, WorkerDescription, WorkerEvent } from "../messages.ts";
 import { MemoryRelease } from "./memory_release.ts";
 import { UnopenedTunnels } from "./unopened.ts";
 
@@ -38,6 +39,7 @@ export class WorkerContext {
   readonly access: AccessLog | undefined;
   /** Those whose destination cannot be served yet; told when something has changed. */
   readonly postponed = new Set<{ peersChanged(): void }>();
+  denied: Denied = { serials: new Set(), identities: new Set(), addresses: new Set() };
   /** Connections of this worker by Service endpoint, while they last. */
   readonly outstanding = new Map<string, number>();
 
@@ -70,8 +72,26 @@ export class WorkerContext {
     return this.loop.deadlines.now();
   }
 
-  /** Whose a peer's leaf is: a pair of pods meets again and again. Throws an IdentityError. */
+  /** Whose a peer's leaf is. Throws an IdentityError. */
   identityOf(leaf: Certificate): PeerIdentity {
+    const identity = this.#judged(leaf);
+    if (this.#isDenied(leaf, identity)) throw new IdentityError("denied", identity.id);
+    return identity;
+  }
+
+  /** Whether the deny list names the holder of a leaf that was accepted before. */
+  isDenied(leaf: Certificate): boolean {
+    return this.#isDenied(leaf, this.#judged(leaf));
+  }
+
+  #isDenied(leaf: Certificate, { id, addresses }: PeerIdentity): boolean {
+    const { serials, identities, addresses: denied } = this.denied;
+    return identities.has(id) || addresses.some((address) => denied.has(address)) ||
+      (serials.size > 0 && serials.has(leaf.serial()));
+  }
+
+  /** A pair of pods meets again and again. */
+  #judged(leaf: Certificate): PeerIdentity {
     const digest = leaf.digest();
     let identity = this.#identities.get(digest);
     if (identity === undefined) {

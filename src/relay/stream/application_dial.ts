@@ -1,4 +1,4 @@
-import { encodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
+import { encodeOrigin, encodeSocketKey } from "../../kernel/maps.ts";
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from "../../native/errno.ts";
 import { type Socket, text } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
@@ -13,7 +13,8 @@ const PORTS = 28_232;
 
 /**
  * A connection from the inbound relay to an application of its pod. The `origins` map says whose it really
- * is from before the SYN until {@link forgetClient}, so the application sees the client in accept() already.
+ * is from before the SYN until {@link forgetClient}; the kernel keeps that with the application's socket, so the
+ * application sees the client in accept() already, and when the relay has closed long before that.
  */
 export class ApplicationDial implements Disposable {
   readonly began: number;
@@ -37,7 +38,7 @@ export class ApplicationDial implements Disposable {
       const own = source.port === 0 ? socket.localEndpoint() : source;
       this.#originKey = encodeSocketKey(pod.description.cookie, own);
       // Another connection may have the port, to another port of the application.
-      if (!pod.worker.origins.add(this.#originKey, encodeEndpoint(client))) {
+      if (!pod.worker.origins.add(this.#originKey, encodeOrigin(client, application))) {
         throw new SystemError("bind", EADDRINUSE, text(own));
       }
     } catch (error) {

@@ -3,7 +3,8 @@
  *
  *   accept      a peer's relay connects to the pod's tunnel port
  *   handshake   the client's chain and identity are verified
- *   OPEN        which port of the pod, and for which client address, which must be the certificate's own
+ *   OPEN        which port of the pod, and for which client address, which must be the certificate's own, and the
+ *               registry's
  *   dial        the application is connected from inside the pod, with the client's address noted for it
  *   stream      ACCEPT, then bytes both ways; after both ENDs the tunnel waits for the next OPEN
  */
@@ -13,6 +14,7 @@ import { formatAddress } from "../../addresses.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { IdentityError } from "../../identity/reasons.ts";
 import { type PeerIdentity, requireClient } from "../../identity/verify.ts";
+import type { Certificate } from "../../native/certificate.ts";
 import { EPOLLERR, EPOLLHUP } from "../../native/epoll.ts";
 import {
   EACCES,
@@ -20,6 +22,7 @@ import {
   EHOSTUNREACH,
   EINVAL,
   ENETUNREACH,
+  EPERM,
   errnoName,
   ETIMEDOUT,
   SystemError,
@@ -43,6 +46,9 @@ const OPEN_MILLISECONDS = 5_000;
 const DIAL_MILLISECONDS = 10_000;
 /** An application of the pod's own answers at once; what does not may be behind a forwarded port. */
 const LOCAL_MILLISECONDS = 100;
+/** How long the registry may take to name a client, which may have been enrolled a moment ago, and how often it is asked. */
+const REGISTRY_MILLISECONDS = 5_000;
+const ASK_AGAIN_MILLISECONDS = 200;
 /** How long a tunnel may wait for its next stream. */
 const IDLE_MILLISECONDS = 120_000;
 
@@ -83,6 +89,8 @@ type State =
   | { readonly name: "handshake" }
   /** `last`: of the stream before this pause; none before the first OPEN. */
   | { readonly name: "idle"; readonly identity: PeerIdentity; readonly last?: Request }
+  /** The registry does not name the client yet. */
+  | { readonly name: "unregistered"; readonly identity: PeerIdentity; readonly last: Request }
   | {
     readonly name: "dialling";
     readonly identity: PeerIdentity;
@@ -107,9 +115,9 @@ interface Request extends Open {
 /**
  * One tunnel of the inbound side and the stream it carries.
  *
- *     handshake ─► idle ─ OPEN ─► dialling ─ ACCEPT ─► streaming ─ END, END ─► idle or retiring
- *                   ▲                └────── REFUSE ─────────┐
- *                   └────────────────────────────────────────┘
+ *     handshake ─► idle ─ OPEN ─► unregistered ─► dialling ─ ACCEPT ─► streaming ─ END, END ─► idle or retiring
+ *                   ▲                   └──── REFUSE ──┴──────────┐
+ *                   └─────────────────────────────────────────────┘
  *
  * From every state: whatever else happens ends it.
  */
@@ -118,6 +126,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   readonly #tunnel: Tunnel;
   /** What the registry said of the last stream's client. */
   #client: KnownPeer | undefined;
+  /** What was wrong with the client at the last review. */
+  #suspicion: string | undefined;
   /** The pod's credentials that the handshake was made with. */
   readonly #epoch: number;
 
@@ -154,7 +164,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const state = this.#state;
     if (state.name !== "idle") throw new FrameError(`unexpected OPEN while ${state.name}`);
     const { identity } = state;
-    const { worker, description } = this.pod;
+    const { worker } = this.pod;
     if (!this.#tunnel.current) return this.#expire();
     const client = formatAddress(open.client.address);
     requireClient(identity, client, this.#registered(open.client.address));
@@ -166,12 +176,43 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     const last = { ...open, began: worker.now() };
     this.#state = { name: "idle", identity, last };
     if (open.port === 0 && this.#proves) return this.#answerProof();
-    if (open.port === 0 || open.port === TUNNEL_PORT || open.port === description.outboundPort) {
+    if (this.#client !== undefined) return this.#admit(identity, last);
+    this.#state = { name: "unregistered", identity, last };
+    this.#rearm(ASK_AGAIN_MILLISECONDS);
+  }
+
+  // ---- unregistered ----
+
+  /** A certificate outlives its pod: who is not in the registry is nobody any more, or not yet. */
+  #askAgain(identity: PeerIdentity, last: Request): void {
+    const client = formatAddress(last.client.address);
+    const registered = this.#registered(last.client.address);
+    if (registered === undefined) {
+      const waited = this.pod.worker.now() - last.began;
+      if (waited < REGISTRY_MILLISECONDS) return this.#rearm(ASK_AGAIN_MILLISECONDS);
+      const message = `the registry does not name the client ${client}`;
+      return this.#refuseStream(EPERM, message, "client_not_registered");
+    }
+    this.pod.worker.loop.deadlines.disarm(this);
+    this.#state = { name: "idle", identity, last };
+    try {
+      requireClient(identity, client, registered);
+    } catch (error) {
+      return this.lost(errorText(error), error);
+    }
+    this.#admit(identity, last);
+  }
+
+  /** The client is who it says: the application may be connected, if the pod's policy allows it. */
+  #admit(identity: PeerIdentity, last: Request): void {
+    const { worker, description } = this.pod;
+    const { port } = last;
+    if (port === 0 || port === TUNNEL_PORT || port === description.outboundPort) {
       return this.#refuseStream(ECONNREFUSED, "the port is the relay's own");
     }
-    const denial = this.#denial(identity, open.port);
+    const denial = this.#denial(identity, port);
     if (denial !== undefined) return this.#refuseStream(EACCES, denial, "policy_denied");
-    const isForwarded = this.pod.forwardedPorts.has(open.port, worker.now());
+    const isForwarded = this.pod.forwardedPorts.has(port, worker.now());
     this.#dial(identity, last, isForwarded ? "pod" : "loopback");
   }
 
@@ -192,7 +233,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   get accepting(): boolean {
     const state = this.#state;
     if (state.name === "streaming") return state.stream.accepting;
-    return state.name !== "dialling";
+    return state.name !== "dialling" && state.name !== "unregistered";
   }
 
   data(start: number, length: number): void {
@@ -247,6 +288,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   expired(): void {
     const state = this.#state;
     switch (state.name) {
+      case "unregistered":
+        return this.#askAgain(state.identity, state.last);
       case "dialling":
         if (state.dial.from === "loopback") return this.#dialFromPod();
         return this.#refuseStream(ETIMEDOUT, `connecting to ${this.#destination} took too long`);
@@ -288,6 +331,27 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
       if (denial === undefined) return;
       this.pod.refuse("policy_denied", `cut a stream: ${denial}`, this.#fields());
       this.#end("the policy does not allow it any more");
+    }
+  }
+
+  review(): boolean {
+    const state = this.#state;
+    if (state.name !== "dialling" && state.name !== "streaming") return false;
+    const flaw = this.#clientFlaw(state.identity, state.last);
+    const isConfirmed = flaw !== undefined && flaw === this.#suspicion;
+    this.#suspicion = flaw;
+    if (isConfirmed) this.#revoke(flaw);
+    return flaw !== undefined;
+  }
+
+  verifyAgain(isTrusted: (leaf: Certificate) => boolean): void {
+    const { name } = this.#state;
+    if (name !== "dialling" && name !== "streaming") return;
+    using leaf = this.#tunnel.session.peerCertificate();
+    if (!isTrusted(leaf)) {
+      this.#revoke(
+        "its certificate is not trusted any more: its CA has gone, or the deny list names it",
+      );
     }
   }
 
@@ -389,7 +453,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 
   #refuseStream(errno: number, message: string, code = "application_refused"): void {
     const state = this.#state;
-    if (state.name !== "idle" && state.name !== "dialling") return;
+    const { name } = state;
+    if (name !== "idle" && name !== "dialling" && name !== "unregistered") return;
     this.pod.refuse(code, `refused a stream: ${message}`, this.#fields());
     this.#closeDial();
     this.#rearm(IDLE_MILLISECONDS);
@@ -415,6 +480,11 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   #tooSlow(what: string): void {
     this.pod.refuse("deadline", `the client took too long for ${what}`, this.#fields());
     this.#end();
+  }
+
+  #revoke(flaw: string): void {
+    this.pod.refuse("peer_revoked", `cut a stream: ${flaw}`, this.#fields());
+    this.#end(flaw);
   }
 
   /** Everything ends here that is not clean. */
@@ -448,6 +518,17 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
       this.#client = peers.find(address);
     }
     return this.#client?.identity;
+  }
+
+  /** Why the client of a stream is nobody any more, if it is. */
+  #clientFlaw(identity: PeerIdentity, { client: { address } }: Request): string | undefined {
+    const registered = this.#registered(address);
+    const client = formatAddress(address);
+    if (registered === undefined) return `the registry does not name the client ${client} any more`;
+    if (registered !== identity.id) return `${client} is ${registered}'s now`;
+    // Its node's agent has a better one by now, if it says that it can serve the pod.
+    if (this.#tunnel.current || this.#client?.ready) return undefined;
+    return "a certificate of its tunnel has expired, and the client's agent has no other";
   }
 
   get #isOutdated(): boolean {
@@ -523,6 +604,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 const NAMES = {
   idle: "idle",
   retiring: "idle",
+  unregistered: "opening",
   dialling: "opening",
   streaming: "streaming",
 } as const;

@@ -1,8 +1,11 @@
 /** The inbound side's states, against a client that does what the test says. No root is needed. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
-import { decodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
-import { EACCES, ECONNREFUSED, ETIMEDOUT } from "../../native/errno.ts";
+import { newCa } from "../../identity/new_ca.ts";
+import { decodePem } from "../../identity/pem.ts";
+import { encodeOrigin, encodeSocketKey } from "../../kernel/maps.ts";
+import { EACCES, ECONNREFUSED, EPERM, ETIMEDOUT } from "../../native/errno.ts";
+import { Certificate } from "../../native/certificate.ts";
 import { Socket } from "../../native/socket.ts";
 import { parsePolicy } from "../../policy.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
@@ -72,8 +75,9 @@ scene(
     const [key] = bench.maps.origins.entries.keys();
     const [host = "", port = ""] = application.sources[0]?.split(":") ?? [];
     strictEqual(key, encodeSocketKey(pod.description.cookie, endpoint(host, Number(port))).toHex());
-    const noted = [...bench.maps.origins.entries.values()].map(decodeEndpoint);
-    deepStrictEqual(noted, [endpoint(addressOf(client), CLIENT_PORT)]);
+    deepStrictEqual([...bench.maps.origins.entries.values()], [
+      encodeOrigin(endpoint(addressOf(client), CLIENT_PORT), endpoint(addressOf(pod), 8080)),
+    ]);
     script.sendData("question");
     server?.send("answer");
     await bench.until(() =>
@@ -177,6 +181,155 @@ scene(
     deepStrictEqual(bench.refused, ["address_mismatch", "identity_mismatch"]);
   },
 );
+
+scene("unregistered: a client waits until the registry names it", async (s) => {
+  const { bench, client, application } = s;
+  bench.removePeer(addressOf(client));
+  const script = await s.tunnel();
+  s.open(script);
+  bench.turn();
+  bench.later(3_000);
+  strictEqual(script.last, "secured", "no answer yet");
+  strictEqual(application.accept(), undefined);
+  bench.setPeer(addressOf(client), "client");
+  bench.later(200);
+  await bench.until(() => script.last === "accept");
+});
+
+scene("unregistered: refused after 5 seconds; the tunnel can be used again", async (s) => {
+  const { bench, client, pod } = s;
+  bench.removePeer(addressOf(client));
+  const script = await s.tunnel();
+  s.open(script);
+  for (let waited = 0; waited < 5_200; waited += 200) {
+    bench.turn();
+    bench.later(200);
+  }
+  await bench.until(() => script.last === `refuse ${EPERM}`);
+  deepStrictEqual(bench.refused, ["client_not_registered"]);
+  match(bench.log, /the registry does not name the client 127/);
+  bench.setPeer(addressOf(client), "client");
+  s.open(script);
+  await bench.until(() => script.last === "accept");
+  strictEqual(pod.counters.tunnelsOpen, 1);
+});
+
+scene("unregistered: somebody else's by the time it is named", async (s) => {
+  const { bench, client } = s;
+  bench.removePeer(addressOf(client));
+  const script = await s.tunnel();
+  s.open(script);
+  bench.turn();
+  bench.setPeer(addressOf(client), "other");
+  bench.later(200);
+  await bench.until(() => script.isLost);
+  deepStrictEqual(bench.refused, ["identity_mismatch"]);
+});
+
+scene("unregistered: a tunnel that breaks, and a pod that goes, leave nothing", async (s) => {
+  const { bench, client, pod } = s;
+  bench.removePeer(addressOf(client));
+  const broken = await s.tunnel();
+  s.open(broken);
+  bench.turn();
+  broken.tunnel.close();
+  // As while an application is dialled, nothing is read: the answer finds nobody there.
+  for (let waited = 0; waited < 5_400; waited += 200) {
+    bench.turn();
+    bench.later(200);
+  }
+  await bench.until(() => pod.connections.size === 0);
+  s.open(await s.tunnel());
+  bench.turn();
+  for (const connection of pod.connections) connection.abort();
+  strictEqual(pod.counters.tunnelsOpen, 0);
+  bench.later(10_000);
+});
+
+scene("review: a client that has left the registry is cut when that is seen twice", async (s) => {
+  const { bench, client, pod, application } = s;
+  const script = await s.stream();
+  strictEqual(pod.review(), false);
+  bench.removePeer(addressOf(client));
+  strictEqual(pod.review(), true);
+  bench.turn();
+  ok(!script.isLost, "it may be back at once");
+  bench.setPeer(addressOf(client), "client");
+  strictEqual(pod.review(), false);
+  bench.removePeer(addressOf(client));
+  pod.review();
+  pod.review();
+  await bench.until(() => script.isLost && application.accept()?.end === "reset");
+  deepStrictEqual(bench.refused, ["peer_revoked"]);
+  match(bench.log, /does not name the client 127.* any more/);
+});
+
+scene("review: an address that is another identity's by now is no client", async (s) => {
+  const { bench, client, pod } = s;
+  const script = await s.stream();
+  bench.setPeer(addressOf(client), "other");
+  pod.review();
+  pod.review();
+  await bench.until(() => script.isLost);
+  match(bench.log, /sa\/other's now/);
+});
+
+scene(
+  "review: an expired certificate ends a stream when the client's agent has no other",
+  async (s) => {
+    const { bench, client, pod } = s;
+    const script = await s.stream();
+    bench.wallOffset = 3_601_000;
+    strictEqual(pod.review(), false, "its agent can serve it, so it has a better one");
+    bench.setPeer(addressOf(client), "client", { ready: false });
+    pod.review();
+    pod.review();
+    await bench.until(() => script.isLost);
+    match(bench.log, /has expired, and the client's agent has no other/);
+  },
+);
+
+scene("other roots: whose certificate leads to none of them is cut, at both ends", async (s) => {
+  const { bench, client, pod } = s;
+  const script = await s.stream();
+  const { certificate } = await newCa("cluster.local");
+  const other = decodePem(certificate, "CERTIFICATE");
+  const mine = await shopCredentials(pod.description.addresses, "web");
+  pod.renew({ ...mine, roots: [...mine.roots, ...other] });
+  bench.turn();
+  ok(!script.isLost, "the old root is there still");
+  pod.renew({ ...mine, roots: other });
+  await bench.until(() => script.isLost);
+  deepStrictEqual(bench.refused, ["peer_revoked"]);
+  match(bench.log, /its certificate is not trusted any more/);
+  strictEqual(client.counters.tunnelsOpen, 0);
+});
+
+scene("denied: whoever the deny list names is cut, and not let in again", async (s) => {
+  const { bench, client, pod } = s;
+  const none = { serials: new Set(""), identities: new Set(""), addresses: new Set("") };
+  const shown = await shopCredentials(client.description.addresses, "client");
+  client.renew(shown);
+  using leaf = Certificate.parse(new Uint8Array(shown.chain[0] ?? []));
+  const script = await s.stream();
+  for (
+    const denied of [
+      { ...none, identities: new Set([identityOf("client")]) },
+      { ...none, addresses: new Set([addressOf(client)]) },
+      { ...none, serials: new Set([leaf.serial()]) },
+    ]
+  ) {
+    const open = script.isLost ? await s.stream() : script;
+    pod.worker.denied = denied;
+    pod.verifyAgain();
+    await bench.until(() => open.isLost);
+    const again = bench.dial(client, addressOf(pod));
+    await bench.until(() => again.isLost);
+    pod.worker.denied = none;
+  }
+  strictEqual(bench.refused.filter((reason) => reason === "peer_revoked").length, 3);
+  strictEqual(bench.refused.filter((reason) => reason === "denied").length, 3);
+});
 
 scene("frames out of turn end the tunnel", async (s) => {
   const { bench } = s;

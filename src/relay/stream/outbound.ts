@@ -10,7 +10,8 @@
  */
 import { errorText } from "../../error_text.ts";
 import { decodeEndpoint, encodeSocketKey } from "../../kernel/maps.ts";
-import { EACCES, errnoName, SystemError } from "../../native/errno.ts";
+import type { Certificate } from "../../native/certificate.ts";
+import { EACCES, EPERM, errnoName, SystemError } from "../../native/errno.ts";
 import { type Socket, text } from "../../native/socket.ts";
 import { type Endpoint, isLoopback } from "../../native/socket_address.ts";
 import type { TlsFacts } from "../../native/tls_session.ts";
@@ -135,6 +136,8 @@ class Outbound
   /** By when a peer that cannot be served yet must be. */
   #patience = Infinity;
   #tls: TlsFacts | undefined;
+  /** What was wrong with the peer at the last review. */
+  #suspicion: string | undefined;
 
   constructor(
     readonly pod: RelayPod,
@@ -234,7 +237,12 @@ class Outbound
     this.#park();
     const where = text(state.target.endpoint);
     this.attempt(
-      errno === EACCES
+      errno === EPERM
+        ? {
+          code: "not_registered",
+          message: `${where} does not know ${this.pod.description.name} by the registry`,
+        }
+        : errno === EACCES
         ? {
           code: "policy_denied",
           message: `the policy of ${where} (${state.target.peer?.identity}) ` +
@@ -333,6 +341,25 @@ class Outbound
 
   enforce(): void {}
 
+  review(): boolean {
+    const flaw = this.#peerFlaw();
+    const isConfirmed = flaw !== undefined && flaw === this.#suspicion;
+    this.#suspicion = flaw;
+    if (isConfirmed) this.#revoke(flaw);
+    return flaw !== undefined;
+  }
+
+  verifyAgain(isTrusted: (leaf: Certificate) => boolean): void {
+    const tunnel = this.#tunnel;
+    if (tunnel === undefined) return;
+    using leaf = tunnel.session.peerCertificate();
+    if (!isTrusted(leaf)) {
+      this.#revoke(
+        "its certificate is not trusted any more: its CA has gone, or the deny list names it",
+      );
+    }
+  }
+
   describe(): ConnectionReport {
     const state = this.#state;
     const { bytesSent, bytesReceived } = "carrier" in state ? state.carrier : this.#stream;
@@ -430,6 +457,10 @@ class Outbound
     this.#end(message);
   }
 
+  #revoke(flaw: string): void {
+    this.#giveUp({ code: "peer_revoked", message: `cut a stream: ${flaw}` });
+  }
+
   /** Everything ends here that is not clean: the application sees a reset. */
   #end(reason: string): void {
     if (this.#state.name === "ended") return;
@@ -479,6 +510,20 @@ class Outbound
     if (state.name === "asked") this.#state = { name: "waiting", target: state.target };
     else if ("carrier" in state) this.#state = { ...state, tunnel: undefined };
     return "tunnel" in state ? state.tunnel : undefined;
+  }
+
+  /** Why the peer of a stream is nobody any more, if it is. */
+  #peerFlaw(): string | undefined {
+    const state = this.#state;
+    const peer = state.target?.peer;
+    if (state.name !== "streaming" || peer === undefined) return undefined;
+    const { peers } = this.pod.worker;
+    if (!peers.isCurrent(peer)) {
+      return `the registry does not name ${peer.name} as that pod any more`;
+    }
+    // Its node's agent has a better one by now, if it says that it can serve the pod.
+    if (state.tunnel?.current !== false || peers.find(peer.address)?.ready) return undefined;
+    return "a certificate of its tunnel has expired, and the peer's agent has no other";
   }
 
   get #tunnel(): Tunnel | undefined {

@@ -1,7 +1,10 @@
 /** The outbound side's states, against a peer's relay that does what the test says. No root is needed. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
+import { newCa } from "../../identity/new_ca.ts";
+import { decodePem } from "../../identity/pem.ts";
 import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
+import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import {
   type Application,
   bytes,
@@ -265,6 +268,40 @@ scene("streaming: a tunnel that breaks is a reset, never a clean end", async (s)
   server.tunnel.tunnel.close();
   await bench.until(() => app.end === "reset");
   deepStrictEqual(bench.refused, ["tunnel_lost"]);
+});
+
+scene("review: a peer that has left the registry is cut when that is seen twice", async (s) => {
+  const { bench, pod, server } = s;
+  const app = await s.stream();
+  strictEqual(pod.review(), false);
+  bench.removePeer(server.address);
+  strictEqual(pod.review(), true);
+  strictEqual(stateOf(pod), "streaming");
+  pod.review();
+  await bench.until(() => app.end === "reset" && server.tunnel.isLost);
+  deepStrictEqual(bench.refused, ["peer_revoked"]);
+});
+
+scene(
+  "review: an address that is another pod's by now, under the same identity, is no peer",
+  async (s) => {
+    const { bench, pod, server } = s;
+    const app = await s.stream();
+    bench.setPeer(server.address, "web", { generation: 2 });
+    pod.review();
+    pod.review();
+    await bench.until(() => app.end === "reset");
+  },
+);
+
+scene("other roots: a server whose certificate leads to none of them is cut", async (s) => {
+  const { bench, pod, server } = s;
+  const app = await s.stream();
+  const { certificate } = await newCa("cluster.local");
+  const mine = await shopCredentials(pod.description.addresses, "client");
+  pod.renew({ ...mine, roots: decodePem(certificate, "CERTIFICATE") });
+  await bench.until(() => app.end === "reset" && server.tunnel.isLost);
+  deepStrictEqual(bench.refused, ["peer_revoked"]);
 });
 
 scene("abort: a reset in each state", async (s) => {

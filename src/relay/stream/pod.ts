@@ -2,6 +2,8 @@ import { parseAddress } from "../../addresses.ts";
 import type { NetworkNamespace } from "../../native/namespace.ts";
 import { Socket } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
+import type { Certificate } from "../../native/certificate.ts";
+import { leadsToOne } from "../../native/verify_chain.ts";
 import { TlsContext } from "../../native/tls_context.ts";
 import type {
   ConnectionReport,
@@ -10,6 +12,7 @@ import type {
   RelayCredentials,
   RelaySettings,
 } from "../messages.ts";
+import { sameBytes } from "../../same.ts";
 import { ForwardedPorts } from "./forwarded_ports.ts";
 import { TunnelPool } from "../tunnel/pool.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
@@ -23,6 +26,10 @@ export interface Connection {
   abort(): void;
   /** The pod's settings or credentials have changed: ends if it could not begin any more. */
   enforce(): void;
+  /** Whether its peer seems to be nobody any more. Ends when it has seemed so the time before, too. */
+  review(): boolean;
+  /** Others are trusted by now: ends if its peer's certificate is not. */
+  verifyAgain(isTrusted: (leaf: Certificate) => boolean): void;
   /** For people; undefined before there is anything to say. */
   describe(): ConnectionReport | undefined;
 }
@@ -52,6 +59,8 @@ export class RelayPod implements TunnelPod, Disposable {
   /** When the certificate expires, in milliseconds since 1970. */
   notAfter: number;
   settings: RelaySettings;
+  /** DER. */
+  #roots: readonly Uint8Array[];
   /** Counts the credentials that the pod has had. */
   epoch = 0;
 
@@ -64,6 +73,7 @@ export class RelayPod implements TunnelPod, Disposable {
   ) {
     this.settings = description.settings;
     this.notAfter = credentials.notAfter;
+    this.#roots = credentials.roots;
     const addresses = description.addresses.map(parseAddress);
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
@@ -79,12 +89,40 @@ export class RelayPod implements TunnelPod, Disposable {
     this.epoch++;
     this.pool.closeIdle();
     this.#enforce();
+    const { roots } = credentials;
+    const isTrustChanged = roots.length !== this.#roots.length ||
+      !roots.every((root, index) => sameBytes(root, this.#roots[index] ?? new Uint8Array()));
+    this.#roots = roots;
+    if (isTrustChanged) this.verifyAgain();
   }
 
   /** From the next connection on, and for those that are open now. */
   adjust(settings: RelaySettings): void {
     this.settings = settings;
     this.#enforce();
+  }
+
+  /** Whether some stream's peer seems to be nobody any more; those of which it has seemed so before end. */
+  review(): boolean {
+    let isSuspicious = false;
+    for (const connection of [...this.#connections]) {
+      isSuspicious = connection.review() || isSuspicious;
+    }
+    return isSuspicious;
+  }
+
+  /** Ends the streams whose peer is not trusted any more. */
+  verifyAgain(): void {
+    // The same few peers have most streams.
+    const verdicts = new Map<string, boolean>();
+    const isTrusted = (leaf: Certificate) => {
+      const digest = leaf.digest();
+      const verdict = verdicts.get(digest) ??
+        (leadsToOne(leaf, this.#roots) && !this.worker.isDenied(leaf));
+      verdicts.set(digest, verdict);
+      return verdict;
+    };
+    for (const connection of [...this.#connections]) connection.verifyAgain(isTrusted);
   }
 
   /** A socket in the pod's namespace that the pod's programs do not see: it is the agent's own. */

@@ -1,0 +1,41 @@
+"""Tries to share ports with whoever listens there (SO_REUSEPORT), at each ADDRESS/PORT that is given.
+
+Prints a JSON object for each: whether that went. With --uid, as each of these users one after the other.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+
+SO_REUSEPORT = 15
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("places", nargs="+", metavar="ADDRESS/PORT")
+    parser.add_argument("--uid", type=int, action="append", default=[])
+    options = parser.parse_args()
+    for uid in options.uid or [os.getuid()]:
+        os.setresuid(-1, uid, -1)
+        for place in options.places:
+            address, port = place.rsplit("/", 1)
+            print(json.dumps({"event": "join", "uid": uid, "place": place, "end": join(address, int(port))}))
+            sys.stdout.flush()
+        os.setresuid(-1, 0, -1)
+
+
+def join(address, port):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_REUSEPORT, 1)
+        try:
+            sock.bind((address, port))
+            sock.listen(16)
+        except OSError as error:
+            return os.strerror(error.errno)
+        return "joined"
+
+
+main()

@@ -1,0 +1,58 @@
+/**
+ * The promise: a container beside another in one pod cannot share the relay's listeners, whoever it runs as, and so gets
+ * neither its neighbours' plaintext nor what their peers send.
+ */
+import assert from "node:assert/strict";
+import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
+import type { Pod } from "./lab/pod.ts";
+import { openScene } from "./lab/scene.ts";
+
+const PORT = 9000;
+const JOIN = ["python3", "-B", "-S", `${import.meta.dirname}/lab/apps/join.py`];
+const WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+
+Deno.test("nobody in a pod joins the relay's listeners", async (t) => {
+  await using lab = await openScene();
+  const [web, api] = [lab.pod("web"), lab.pod("api")];
+  await api.serve("echo", PORT);
+
+  await t.step("the program itself can: it shares what shares", async () => {
+    const ends = await tried(lab.outside, JOIN, [`127.0.0.1/${OUTBOUND_PORT}`]);
+    assert.deepEqual(ends, ["joined"]);
+  });
+  await t.step("uid 0 without a capability", () => refused(web, WITHOUT_CAPABILITIES));
+  await t.step("root with all of them, under whatever uid", async () => {
+    await refused(web, [], ["--uid", "0", "--uid", "1000", "--uid", "65534"]);
+  });
+  await t.step("after the agent was killed and is back", async () => {
+    await lab.agent("node-a").kill();
+    await lab.startAgent("node-a");
+    await lab.waitEnrolled(web);
+    await refused(web, WITHOUT_CAPABILITIES);
+  });
+  await t.step("and what shares nothing is the application's as before", async () => {
+    assert.deepEqual(await tried(web, JOIN, [`127.0.0.77/${OUTBOUND_PORT}`]), ["joined"]);
+    assert.equal((await web.connect("echo", api.ipv4 ?? "", PORT)).code, 0);
+  });
+});
+
+/** Tries every address that may mean the listeners'. */
+async function refused(pod: Pod, before: string[], more: string[] = []): Promise<void> {
+  const places = [
+    ...["127.0.0.1", "::1", "0.0.0.0", "::"].map((address) => `${address}/${OUTBOUND_PORT}`),
+    ...[...pod.addresses, "0.0.0.0", "::"].map((address) => `${address}/${TUNNEL_PORT}`),
+  ];
+  const ends = await tried(pod, [...before, ...JOIN, ...more], places);
+  const users = Math.max(1, more.length / 2);
+  assert.deepEqual(ends, Array(places.length * users).fill("Address already in use"));
+}
+
+async function tried(
+  place: Pick<Pod, "run">,
+  program: string[],
+  places: string[],
+): Promise<unknown[]> {
+  const { code, events, stderr } = await place.run([...program, ...places]);
+  assert.equal(code, 0, stderr);
+  return events.map(({ end }) => end);
+}
