@@ -3,6 +3,7 @@
  * nobody gets a right that he does not use.
  */
 import assert from "node:assert/strict";
+import { DENY_LIST } from "../src/cluster/deny_list.ts";
 import { parseCommandLine } from "../src/commands/command_line.ts";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
 import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
@@ -96,12 +97,12 @@ Deno.test("each account has the rights that its part of the program uses, and no
     "* events.k8s.io/events: create",
     "* namespaces: list watch",
     "* node.k8s.io/runtimeclasses: list watch",
-    "* nodes: get",
+    "* nodes: get list watch",
     "* pods/status: get patch",
     "* pods: list watch",
     "* services: list watch",
     "kube-gateway apps/daemonsets kube-gateway-agent: list watch",
-    `kube-gateway configmaps ${TRUST_BUNDLE}: list watch`,
+    `kube-gateway configmaps ${TRUST_BUNDLE},${DENY_LIST}: list watch`,
     "kube-gateway discovery.k8s.io/endpointslices: create delete patch",
   ]);
   assert.deepEqual(rightsOf("kube-gateway-signer"), [
@@ -109,8 +110,9 @@ Deno.test("each account has the rights that its part of the program uses, and no
     "* certificates.k8s.io/certificatesigningrequests/status: update",
     "* certificates.k8s.io/certificatesigningrequests: get list watch",
     `* certificates.k8s.io/signers ${DEFAULT_SIGNER_NAME}: approve sign`,
-    "* nodes: get",
-    "* pods: get",
+    "* nodes: list watch",
+    "* pods: get list watch",
+    `kube-gateway configmaps ${DENY_LIST}: list watch`,
     `kube-gateway configmaps ${TRUST_BUNDLE}: get update`,
     "kube-gateway configmaps: create",
     `kube-gateway coordination.k8s.io/leases ${LEASE}: get update`,

@@ -96,7 +96,7 @@ Deno.test("a request that is not for a pod on the requester's node is denied, wi
     ["requester not the agent", "web", {}, /^WrongRequester .*shop:web/],
     ["another pod's address", "agent-a", at("10.1.0.6"), /^AddressMismatch/],
     ["an address more", "agent-a", at("10.1.0.5,fd00::5"), /^AddressMismatch/],
-    ["the node's address", "agent-a", earlyAt("10.1.0.250"), /^AddressOfNode/],
+    ["the node's address", "agent-a", earlyAt("10.1.0.250"), /^AddressTaken .*node-a/],
     ["no address of a pod", "agent-a", at("127.0.0.1"), /^BadAddresses/],
     ["no pod", "agent-a", { pod: { name: "" } }, /^NoPod/],
     ["other usages", "agent-a", { spec: { usages: ["cert sign"] } }, /^BadUsages .*cert sign/],

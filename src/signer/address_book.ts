@@ -18,6 +18,8 @@ export interface Owner {
   readonly name: string;
   /** The node that says so, or whose kubelet does. */
   readonly node: string;
+  /** It is that node's own address. */
+  readonly isNode?: boolean;
 }
 
 /** A pod whose address nobody else may have: one that runs or is about to, in a network of its own. */
@@ -30,9 +32,12 @@ export interface AddressHolder {
   readonly addresses: readonly string[];
 }
 
-/** Undefined for a pod that holds no address. */
+/**
+ * Undefined for a pod that holds no address. One that is being deleted may have lost it: its object outlasts its
+ * sandbox, on a dead node for ever.
+ */
 export function holderOf(pod: Pod): AddressHolder | undefined {
-  const ended = pod.phase === "Succeeded" || pod.phase === "Failed";
+  const ended = pod.phase === "Succeeded" || pod.phase === "Failed" || pod.deleting;
   if (ended || pod.hostNetwork || pod.addresses.length === 0) return undefined;
   const { uid, namespace, name, nodeName, addresses } = pod;
   return { uid, name: `${namespace}/${name}`, node: nodeName, addresses };
@@ -92,7 +97,7 @@ function indexOf(
   const byName = new Map([...nodes.values()].map((node) => [node.name, node]));
   const nodesOf = new Map<string, Owner[]>();
   for (const { name, addresses } of byName.values()) {
-    const owner = { name: `node ${name}`, node: name };
+    const owner = { name: `node ${name}`, node: name, isNode: true };
     for (const address of addresses) nodesOf.set(address, [...nodesOf.get(address) ?? [], owner]);
   }
   const holdersOf = new Map<string, AddressHolder[]>();

@@ -75,6 +75,13 @@ Deno.test("a pod that has ended, or is in its node's network, holds no address",
     strictEqual(holds({ status: { phase, podIPs: [{ ip: "10.1.0.5" }] } }), undefined);
   }
   strictEqual(holds({ status: { phase: "Pending" } }), undefined);
+  const metadata = {
+    name: "web",
+    namespace: "shop",
+    uid: "u",
+    deletionTimestamp: "2026-01-01T00:00:00Z",
+  };
+  strictEqual(holds({ metadata }), undefined);
 });
 
 Deno.test("before everything is listed nothing is known", () => {

@@ -203,10 +203,10 @@ function addressVerdict(
     // What other nodes say of this node's own range is no reason to deny its pods anything.
     const isOwn = usesRanges && isInRange(address);
     const owner = ownersOf(address).find(({ node }) => !isOwn || node === claim.node);
-    // A pod that is being replaced may be seen for a moment longer than it has its address.
-    if (owner !== undefined) {
-      return { wait: `${address} is also that of ${owner.name}`, orDeny: "AddressTaken" };
-    }
+    if (owner === undefined) continue;
+    const why = `${address} is also that of ${owner.name}`;
+    // A pod that has just ended may be seen for a moment longer than it has its address.
+    return owner.isNode ? deny("AddressTaken", why) : { wait: why, orDeny: "AddressTaken" };
   }
   // Where IPAMs (Calico's, Cilium's) leave podCIDRs unused, the pod's status decides.
   if (isInStatus && !usesRanges) return undefined;

@@ -19,7 +19,9 @@ const around = (node?: NodeFacts, usesRanges = false, owners: Record<string, str
   node: node?.name === "node-a" ? node : undefined,
   usesRanges,
   ownersOf: (address: string) => [
-    ...node?.addresses.includes(address) ? [{ name: `node ${node.name}`, node: node.name }] : [],
+    ...node?.addresses.includes(address)
+      ? [{ name: `node ${node.name}`, node: node.name, isNode: true }]
+      : [],
     ...owners[address] === undefined ? [] : [{ name: "bank/db", node: owners[address] }],
   ],
 });
@@ -100,7 +102,7 @@ const CASES: [string, Partial<CsrFacts>, unknown, NodeFacts | undefined, string]
   ["no status, other CIDR", at("10.2.0.5"), young, NODE, "wait or AddressNotOfNode"],
   ["no status, one in it", at("10.1.0.5,fd02::5"), young, NODE, "wait or AddressNotOfNode"],
   ["no status, the pods' gateway", at("10.1.0.1"), young, NODE, "wait or AddressNotOfNode"],
-  ["no status, the node's own", at("10.1.0.250"), young, NODE, "wait or AddressTaken"],
+  ["no status, the node's own", at("10.1.0.250"), young, NODE, "AddressTaken"],
   ["a static pod's mirror", {}, mirror, undefined, "NoServiceAccount"],
   ["no service account", {}, pod({ serviceAccountName: "" }), undefined, "NoServiceAccount"],
   [
@@ -108,7 +110,7 @@ const CASES: [string, Partial<CsrFacts>, unknown, NodeFacts | undefined, string]
     at("10.1.0.250"),
     liar("10.1.0.250"),
     NODE,
-    "wait or AddressTaken",
+    "AddressTaken",
   ],
   ["in its status, other CIDR, unused", at("10.2.0.5"), liar("10.2.0.5"), NODE, "allow"],
 ];
