@@ -346,7 +346,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
 
   verifyAgain(isTrusted: (leaf: Certificate) => boolean): void {
     const { name } = this.#state;
-    if (name !== "dialling" && name !== "streaming") return;
+    // One that waits for OPEN, the first or the next, was let in by what was trusted then.
+    if (name === "handshake" || name === "ended") return;
     using leaf = this.#tunnel.session.peerCertificate();
     if (!isTrusted(leaf)) {
       this.#revoke(

@@ -331,6 +331,19 @@ scene("denied: whoever the deny list names is cut, and not let in again", async 
   strictEqual(bench.refused.filter((reason) => reason === "denied").length, 3);
 });
 
+scene("denied: a tunnel that waits for its first OPEN, or for the next, is ended", async (s) => {
+  const { bench, pod } = s;
+  const none = { serials: new Set(""), identities: new Set(""), addresses: new Set("") };
+  const first = await s.tunnel();
+  const next = await s.tunnel();
+  s.open(next, 9);
+  await bench.until(() => next.last === `refuse ${ECONNREFUSED}`);
+  pod.worker.denied = { ...none, identities: new Set([identityOf("client")]) };
+  pod.verifyAgain();
+  await bench.until(() => first.isLost && next.isLost);
+  deepStrictEqual([pod.counters.tunnelsOpen, pod.connections.size], [0, 0]);
+});
+
 scene("frames out of turn end the tunnel", async (s) => {
   const { bench } = s;
   for (const wrong of ["ACCEPT", "END", "DATA", "REFUSE"] as const) {
