@@ -2,24 +2,48 @@
 import { addressFamily, parseAddress } from "./addresses.ts";
 import { parseCidr, toBigInt } from "./cidr.ts";
 
-/**
- * Whether `address` is one that a node's IPAM gives to pods from `cidr`: inside, and neither the
- * network's own address, nor the first (the bridge's, the pods' gateway), nor an IPv4 network's
- * broadcast address. A text that is no CIDR contains nothing.
- *
- * @throws {TypeError} when `address` is no address.
- */
-export function isPodAddressOf(cidr: string, address: string): boolean {
-  const network = parseCidr(cidr);
+/** A range from which a node's IPAM gives its pods their addresses. */
+export interface PodRange {
+  readonly family: 4 | 6;
+  /** As numbers of 32 bits for IPv4, of 128 for IPv6. */
+  readonly first: number | bigint;
+  readonly last: number | bigint;
+}
+
+/** The addresses of a CIDR that pods may have; undefined for a text that is no CIDR. */
+export function podRange(text: string): PodRange | undefined {
+  const cidr = parseCidr(text);
+  if (cidr === undefined) return undefined;
+  const { family } = cidr;
+  const size = 1n << BigInt(128 - cidr.prefix);
+  // The network's own address is set apart, and the first, the bridge's and the pods' gateway; and IPv4's broadcast address:
+  // but for ranges of one or two (RFC 3021, RFC 6164).
+  const isTiny = size <= 2n;
+  const first = cidr.first + (isTiny ? 0n : 2n);
+  const last = cidr.first + size - (isTiny || family === 6 ? 1n : 2n);
+  return family === 6 ? { family, first, last } : {
+    family,
+    first: Number(first & 0xffff_ffffn),
+    last: Number(last & 0xffff_ffffn),
+  };
+}
+
+/** Whether an address lies in one of the ranges. @throws {TypeError} when it is none. */
+export function isInOne(ranges: readonly PodRange[], address: string): boolean {
   const bytes = parseAddress(address);
-  if (network === undefined || addressFamily(bytes) !== network.family) return false;
-  const value = toBigInt(bytes);
-  const size = 1n << BigInt(128 - network.prefix);
-  const offset = value - network.first;
-  if (offset < 0n || offset >= size) return false;
-  if (size <= 2n) return true; // RFC 3021, RFC 6164: no address is set apart
-  const broadcast = network.family === 4 && offset === size - 1n;
-  return offset !== 0n && offset !== 1n && !broadcast;
+  const family = addressFamily(bytes);
+  const value = family === 6
+    ? toBigInt(bytes)
+    : new DataView(bytes.buffer, bytes.byteOffset).getUint32(12);
+  return ranges.some((range) =>
+    range.family === family && range.first <= value && value <= range.last
+  );
+}
+
+/** Whether `address` is one that a node's IPAM gives to pods from `cidr`. A text that is no CIDR contains nothing. */
+export function isPodAddressOf(cidr: string, address: string): boolean {
+  const range = podRange(cidr);
+  return range !== undefined && isInOne([range], address);
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { RegistryPart } from "../../cluster/registry.ts";
-import { isPodAddressOf, usesPodCidrs } from "../../pod_ranges.ts";
+import { isInOne, type PodRange, podRange, usesPodCidrs } from "../../pod_ranges.ts";
 
 /** Entries of one slice that are not believed, because others' objects contradict them. */
 export interface Contradiction {
@@ -17,10 +17,11 @@ export interface Contradiction {
  */
 export class RegistryContradictions {
   readonly #nodeName: string;
-  /** By part as it was published: what is left of it, and for which evidence that was found. */
+  /** By part as it was published. */
   readonly #judged = new WeakMap<RegistryPart, Judged>();
+  /** The ranges of each node's podCIDRs, parsed once. */
+  readonly #ranges = new WeakMap<readonly string[], readonly PodRange[]>();
   #foreign: ReadonlyMap<string, Foreign> = new Map();
-  #evidence = 0;
   #contradictions: Contradiction[] = [];
 
   constructor(nodeName: string) {
@@ -38,83 +39,102 @@ export class RegistryContradictions {
     { nodes, pods, services }: Pick<ClusterObjects, "nodes" | "pods" | "services">,
   ): Map<string, RegistryPart> {
     const foreign = foreignAddresses(pods, services);
-    if (!isSame(foreign, this.#foreign)) {
-      this.#foreign = foreign;
-      this.#evidence++;
-    }
+    // Of 150,000 entries and 10,000 Services hardly anything changes at a time.
+    if (!isSame(foreign, this.#foreign)) this.#foreign = foreign;
     const fits = new Map<string, boolean>();
-    const outside = new Map<RegistryPart, boolean>();
     for (const part of parts.values()) {
-      const cidrs = nodes.get(part.node)?.podCidrs ?? [];
-      if (cidrs.length === 0 || part.peers.length === 0) continue;
-      const isOutside = this.#judge(part, cidrs).outside.size > 0;
-      outside.set(part, isOutside);
-      fits.set(part.node, !isOutside && (fits.get(part.node) ?? true));
+      const cidrs = nodes.get(part.node)?.podCidrs ?? NO_CIDRS;
+      if (part.peers.length === 0 || cidrs.length === 0) continue;
+      const isInside = this.#judge(part, cidrs).outside.length === 0;
+      fits.set(part.node, isInside && (fits.get(part.node) ?? true));
     }
     this.#contradictions = [];
     const believed = new Map<string, RegistryPart>();
     for (const [slice, part] of parts) {
-      const isHeld = (outside.get(part) ?? false) && usesPodCidrs(fits, part.node);
-      believed.set(slice, this.#believed(part, nodes.get(part.node)?.podCidrs ?? [], isHeld));
+      const judged = this.#judge(part, nodes.get(part.node)?.podCidrs ?? NO_CIDRS);
+      believed.set(slice, this.#believed(part, judged, fits));
     }
     return believed;
   }
 
-  #believed(part: RegistryPart, cidrs: readonly string[], isHeld: boolean): RegistryPart {
-    if (part.node === this.#nodeName) return part; // our own word
-    const judged = this.#judge(part, cidrs);
-    const without = new Map(judged.foreign);
-    if (isHeld) { for (const [address, reason] of judged.outside) without.set(address, reason); }
-    if (without.size === 0) return part;
-    const [[address, reason] = ["", ""]] = without;
-    const others = without.size === 1 ? "" : ` (and ${without.size - 1} others)`;
+  #believed(part: RegistryPart, judged: Judged, fits: ReadonlyMap<string, boolean>): RegistryPart {
+    const { foreign, outside } = judged;
+    if (foreign.length + outside.length === 0 || part.node === this.#nodeName) return part;
+    const isHeld = outside.length > 0 && usesPodCidrs(fits, part.node);
+    const without = isHeld ? [...foreign, ...outside] : foreign;
+    const [first] = without;
+    if (first === undefined) return part;
+    const others = without.length === 1 ? "" : ` (and ${without.length - 1} others)`;
     this.#contradictions.push({
       where: part.slice,
-      message:
-        `node ${part.node} names ${address}${others}, which ${reason}: it is not believed. ` +
-        "Look at that node's agent",
+      message: `node ${part.node} names ${first.address}${others}, which ${first.why}: it is not ` +
+        "believed. Look at that node's agent",
     });
-    const key = [...without.keys()].join();
-    if (judged.kept?.key !== key) {
-      const peers = part.peers.filter(({ address }) => !without.has(address));
-      judged.kept = { key, part: { ...part, peers } };
+    const addresses = new Set(without.map(({ address }) => address));
+    if (judged.kept?.isHeld !== isHeld) {
+      const peers = part.peers.filter(({ address }) => !addresses.has(address));
+      judged.kept = { isHeld, part: { ...part, peers } };
     }
     return judged.kept.part;
   }
 
   #judge(part: RegistryPart, cidrs: readonly string[]): Judged {
-    const evidence = `${this.#evidence} ${cidrs.join()}`;
     const known = this.#judged.get(part);
-    if (known?.evidence === evidence) return known;
+    if (known?.cidrs === cidrs && known.against === this.#foreign) return known;
+    const ranges = this.#rangesOf(cidrs);
     const judged: Judged = {
-      evidence,
-      outside: new Map(),
-      foreign: new Map(),
-      kept: known?.kept,
+      cidrs,
+      against: this.#foreign,
+      // Reading 150,000 addresses takes seconds: not again because a Service is new.
+      outside: known?.cidrs === cidrs
+        ? known.outside
+        : ranges.length === 0
+        ? []
+        : part.peers.filter(({ address }) => !isInOne(ranges, address)).map(({ address }) => ({
+          address,
+          why: `is none of its podCIDRs ${cidrs.join(", ").slice(0, 100)}`,
+        })),
+      foreign: part.peers.flatMap(({ address, node }) => {
+        const whose = this.#foreign.get(address);
+        return whose === undefined || whose.node === node
+          ? []
+          : [{ address, why: whyForeign(whose) }];
+      }),
+      kept: undefined,
     };
-    for (const { address, node } of part.peers) {
-      const whose = this.#foreign.get(address);
-      if (whose !== undefined && whose.node !== node) judged.foreign.set(address, whose.what);
-      if (cidrs.length > 0 && !cidrs.some((cidr) => isPodAddressOf(cidr, address))) {
-        judged.outside.set(address, `is none of its podCIDRs ${cidrs.join(", ").slice(0, 100)}`);
-      }
-    }
     this.#judged.set(part, judged);
     return judged;
+  }
+
+  #rangesOf(cidrs: readonly string[]): readonly PodRange[] {
+    const ranges = this.#ranges.get(cidrs) ?? cidrs.flatMap((cidr) => podRange(cidr) ?? []);
+    this.#ranges.set(cidrs, ranges);
+    return ranges;
   }
 }
 
 interface Judged {
-  readonly evidence: string;
-  /** Address → why: beyond its node's podCIDRs. */
-  readonly outside: Map<string, string>;
-  /** Address → why: somebody else's. */
-  readonly foreign: Map<string, string>;
-  kept: { readonly key: string; readonly part: RegistryPart } | undefined;
+  /** What it was held against. */
+  readonly cidrs: readonly string[];
+  readonly against: ReadonlyMap<string, Foreign>;
+  /** Beyond its node's podCIDRs. */
+  readonly outside: readonly Doubtful[];
+  /** Somebody else's. */
+  readonly foreign: readonly Doubtful[];
+  kept: { readonly isHeld: boolean; readonly part: RegistryPart } | undefined;
 }
 
+interface Doubtful {
+  readonly address: string;
+  readonly why: string;
+}
+
+const NO_CIDRS: readonly string[] = [];
+
+/** Whose an address is. */
 interface Foreign {
-  readonly what: string;
+  readonly kind: "pod" | "Service";
+  readonly of: { readonly namespace: string; readonly name: string };
   /** Whose registry may name it all the same; empty: nobody's. */
   readonly node: string;
 }
@@ -127,14 +147,18 @@ function foreignAddresses(
   for (const pod of pods) {
     // The address of one that ends may be another's before its object is gone.
     if (pod.phase !== "Running" || pod.deleting || pod.hostNetwork) continue;
-    const what = `is that of pod ${pod.namespace}/${pod.name} on node ${pod.nodeName}`;
-    for (const address of pod.addresses) foreign.set(address, { what, node: pod.nodeName });
+    const whose: Foreign = { kind: "pod", of: pod, node: pod.nodeName };
+    for (const address of pod.addresses) foreign.set(address, whose);
   }
-  for (const { namespace, name, clusterIps } of services.values()) {
-    const what = `is that of Service ${namespace}/${name}`;
-    for (const address of clusterIps) foreign.set(address, { what, node: "" });
+  for (const service of services.values()) {
+    const whose: Foreign = { kind: "Service", of: service, node: "" };
+    for (const address of service.clusterIps) foreign.set(address, whose);
   }
   return foreign;
+}
+
+function whyForeign({ kind, of: { namespace, name }, node }: Foreign): string {
+  return `is that of ${kind} ${namespace}/${name}${node === "" ? "" : ` on node ${node}`}`;
 }
 
 function isSame(a: ReadonlyMap<string, Foreign>, b: ReadonlyMap<string, Foreign>): boolean {
