@@ -35,6 +35,8 @@ export interface AgentOptions extends StrictEgressOptions {
   readonly procRoot: string;
   /** Handlers of RuntimeClasses that have a guest kernel, beside those that are known to. */
   readonly guestRuntimes: readonly string[];
+  /** What pods have that say nothing of it, nor their namespaces, as annotations. */
+  readonly defaults: Readonly<Record<string, string>>;
   readonly workers: number;
   /** How long a tunnel may wait for its next stream; 0: no tunnel is used twice. */
   readonly tunnelIdleSeconds: number;

@@ -21,6 +21,9 @@ export const ALLOW_ANNOTATION = "kube-gateway.io/allow";
 /** How long connections that are older than a pod's enrolment may go on in clear: `30s`, `10m`, `2h`; absent: for ever. */
 export const GRACE_ANNOTATION = "kube-gateway.io/grace";
 
+/** Of a namespace: `"strict"` is the least that its pods are, in both directions, whatever they say themselves. */
+export const FLOOR_ANNOTATION = "kube-gateway.io/floor";
+
 /** The label that marks an EndpointSlice as a part of the registry; its value is the publishing node. */
 export const REGISTRY_LABEL = "kube-gateway.io/registry-node";
 

@@ -3,6 +3,7 @@ import {
   ALLOW_ANNOTATION,
   ANNOTATION,
   EGRESS_ANNOTATION,
+  FLOOR_ANNOTATION,
   GRACE_ANNOTATION,
   IDENTITIES_ANNOTATION,
   INBOUND_ANNOTATION,
@@ -66,8 +67,8 @@ export interface SecuredCondition {
 /** What is kept of a Kubernetes Namespace. */
 export interface Namespace {
   readonly name: string;
-  /** The value of the gateway's annotation, which its pods have for theirs when they have none. */
-  readonly annotation: string | undefined;
+  /** The gateway's: what its pods have for theirs where they have none. Cut as a pod's are. */
+  readonly annotations: Readonly<Record<string, string>>;
   readonly deleting: boolean;
 }
 
@@ -154,12 +155,12 @@ export function readNamespace(
   const { metadata } = parseObject(NamespaceSchema, value, path);
   const annotations = keepAnnotations(
     metadata.annotations,
-    (key) => key === ANNOTATION,
+    (key) => key.startsWith(ANNOTATION),
     MAX_ANNOTATION,
   );
   return {
     name: metadata.name,
-    annotation: annotations[ANNOTATION],
+    annotations,
     deleting: metadata.deletionTimestamp !== undefined,
   };
 }
@@ -309,7 +310,7 @@ const STATIC_POD_ANNOTATIONS = [CONFIG_HASH_ANNOTATION, MIRROR_ANNOTATION];
 
 const KNOWN_ANNOTATIONS = new Set([
   ...[ANNOTATION, INBOUND_ANNOTATION, EGRESS_ANNOTATION, ALLOW_ANNOTATION, GRACE_ANNOTATION],
-  ...[...STATIC_POD_ANNOTATIONS, IDENTITIES_ANNOTATION],
+  ...[...STATIC_POD_ANNOTATIONS, IDENTITIES_ANNOTATION, FLOOR_ANNOTATION],
 ]);
 
 const MAX_ADDRESSES = 2; // one of each family: core/v1 PodStatus.podIPs

@@ -1,3 +1,4 @@
+import { EGRESS_ANNOTATION, INBOUND_ANNOTATION } from "../constants.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type AgentSource, runAgent } from "../agent.ts";
@@ -39,6 +40,11 @@ export async function agentCommand(options: Options): Promise<void> {
     inside: listOption(options, "cluster-cidr", parseCidr),
     exceptions: listOption(options, "egress-allow", parseEgressException),
     guestRuntimes: listOption(options, "guest-runtimes", (text) => text),
+    // Permissive is what nobody has asked for: a policy still binds everybody then.
+    defaults: {
+      ...textOption(options, "inbound") === "strict" ? { [INBOUND_ANNOTATION]: "strict" } : {},
+      ...textOption(options, "egress") === "strict" ? { [EGRESS_ANNOTATION]: "strict" } : {},
+    },
     workers: Number(textOption(options, "workers")),
     metricsAddress: addressOption(options, "metrics-address"),
     adminSocket: textOption(options, "admin-socket"),

@@ -180,6 +180,18 @@ export const COMMANDS = {
         default: [],
         check: (value) => /^[a-z0-9-]+\*?$/.test(value) ? undefined : "a handler's name",
       },
+      inbound: {
+        value: "strict|permissive",
+        about: "what pods are that say nothing of kube-gateway.io/inbound, nor their namespaces",
+        default: "permissive",
+        check: strictness,
+      },
+      egress: {
+        value: "strict|permissive",
+        about: "the same for kube-gateway.io/egress",
+        default: "permissive",
+        check: strictness,
+      },
       "egress-allow": {
         value: "CIDR[:PORT]",
         about:
@@ -286,4 +298,8 @@ function isSignerName(text: string): boolean {
   const [domain = "", ...path] = text.split("/");
   return text.length <= 571 && domain.includes(".") && isDnsSubdomain(domain) &&
     path.length === 1 && path.every(isDnsSubdomain);
+}
+
+function strictness(text: string): string | undefined {
+  return text === "strict" || text === "permissive" ? undefined : "strict or permissive";
 }

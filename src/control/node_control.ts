@@ -19,6 +19,7 @@ import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
 import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
+import type { Annotations } from "./rules/settings.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
 
 const log = logger("agent");
@@ -30,6 +31,8 @@ export interface NodeOptions extends StrictEgressOptions {
   readonly procRoot: string;
   /** Handlers of RuntimeClasses that have a guest kernel, beside those that are known to. */
   readonly guestRuntimes: readonly string[];
+  /** What pods have that say nothing of it, nor their namespaces. */
+  readonly defaults: Annotations;
 }
 
 export interface NodeServices {
@@ -46,6 +49,7 @@ export class NodeControl {
   readonly #nodeName: string;
   readonly #trustDomain: string;
   readonly #guestRuntimes: readonly string[];
+  readonly #defaults: Annotations;
   readonly #services: NodeServices;
   /** Whom the workers know to be denied, as text to compare. */
   #denied = ",";
@@ -77,6 +81,7 @@ export class NodeControl {
     this.#nodeName = options.nodeName;
     this.#trustDomain = options.trustDomain;
     this.#guestRuntimes = options.guestRuntimes;
+    this.#defaults = options.defaults;
     this.#services = services;
     this.#inherited = services.redirector.attached();
     const { redirector, issuer } = services;
@@ -152,7 +157,13 @@ export class NodeControl {
 
   async #bringAbout(objects: ClusterObjects): Promise<void> {
     const [nodeName, trustDomain] = [this.#nodeName, this.#trustDomain];
-    const desired = desiredState(objects, nodeName, trustDomain, this.#guestRuntimes);
+    const desired = desiredState(
+      objects,
+      nodeName,
+      trustDomain,
+      this.#guestRuntimes,
+      this.#defaults,
+    );
     this.desired = desired;
     this.#readRegistry(objects);
     // What an earlier agent left is taken away only when everything has been read: a part is no evidence.

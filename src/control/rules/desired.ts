@@ -5,7 +5,7 @@ import { quoted } from "../../names.ts";
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
 import { kernelOf } from "./runtime_class.ts";
-import { type PodSettings, settingsOf } from "./settings.ts";
+import { type Annotations, type PodSettings, settingsOf } from "./settings.ts";
 
 /** A local pod that is to be enrolled. */
 export interface WantedEnrolment {
@@ -51,6 +51,7 @@ export function desiredState(
   nodeName: string,
   trustDomain: string,
   guestRuntimes: readonly string[] = [],
+  defaults: Annotations = {},
 ): Desired {
   const enrolments = new Map<string, WantedEnrolment>();
   const refused: RefusedPod[] = [];
@@ -58,7 +59,8 @@ export function desiredState(
     if (pod.nodeName !== nodeName || hasEnded(pod)) continue;
     // A pod's own word wins over its namespace's.
     const own = pod.annotations[ANNOTATION];
-    const wish = own ?? objects.namespaces.get(pod.namespace)?.annotation;
+    const inherited = objects.namespaces.get(pod.namespace)?.annotations ?? {};
+    const wish = own ?? inherited[ANNOTATION];
     if (wish === undefined || wish === "false") continue;
     const { uid, namespace, name, serviceAccount, addresses } = pod;
     const reason = refusal(pod, wish, own === undefined);
@@ -88,7 +90,7 @@ export function desiredState(
       serviceAccount,
       identity,
       addresses,
-      settings: settingsOf(pod.annotations),
+      settings: settingsOf(pod.annotations, inherited, defaults),
       isGuarded: kernel === "unknown",
     });
   }

@@ -19,10 +19,19 @@ const A: Pod = {
 };
 const B: Pod = { ...A, uid: "uid-b", name: "b", serviceAccount: "sa-b" };
 
+/** A namespace's annotations. */
+function said(annotation: string | undefined): Record<string, string> {
+  return annotation === undefined ? {} : { "kube-gateway.io": annotation };
+}
+
 function objects(pods: Pod[], annotation?: string): ClusterObjects {
   return {
     pods,
-    namespaces: new Map([["shop", { name: "shop", annotation, deleting: false }]]),
+    namespaces: new Map([["shop", {
+      name: "shop",
+      annotations: said(annotation),
+      deleting: false,
+    }]]),
     registry: [],
     services: new Map(),
     nodes: new Map(),

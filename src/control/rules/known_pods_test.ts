@@ -32,7 +32,7 @@ function known(
   const objects: ClusterObjects = {
     pods,
     namespaces: new Map(
-      namespaces.map((name) => [name, { name, annotation: undefined, deleting: false }]),
+      namespaces.map((name) => [name, { name, annotations: {}, deleting: false }]),
     ),
     hasNamespaces,
     runtimeHandlers: new Map(),

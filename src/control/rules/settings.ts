@@ -2,6 +2,7 @@
 import {
   ALLOW_ANNOTATION,
   EGRESS_ANNOTATION,
+  FLOOR_ANNOTATION,
   GRACE_ANNOTATION,
   INBOUND_ANNOTATION,
 } from "../../constants.ts";
@@ -24,11 +25,37 @@ export interface PodSettings {
   readonly problems: readonly string[];
 }
 
-/** Never fails: a mistake in an annotation must neither keep a pod from being encrypted nor open it. */
-export function settingsOf(annotations: Readonly<Record<string, string>>): PodSettings {
+/** By their full names. */
+export type Annotations = Readonly<Record<string, string>>;
+
+/**
+ * What a pod's annotations ask for, its namespace's where it has none, and `defaults` where neither has, as if they were
+ * annotations. Its namespace's floor is the least. Never fails: a mistake in an annotation must neither keep a pod from
+ * being encrypted nor open it.
+ */
+export function settingsOf(
+  own: Annotations,
+  namespace: Annotations = {},
+  defaults: Annotations = {},
+): PodSettings {
   const problems: string[] = [];
+  const annotations = { ...defaults, ...namespace, ...own };
+  const floor = namespace[FLOOR_ANNOTATION];
+  if (floor !== undefined && floor !== "strict") {
+    problems.push(
+      `the namespace's annotation ${FLOOR_ANNOTATION} must be "strict", not ${
+        quoted(floor, 40)
+      }: taken as strict`,
+    );
+  }
   const isStrict = (key: string): boolean => {
     const value = annotations[key];
+    if (floor !== undefined) {
+      if (own[key] === "permissive") {
+        problems.push(`annotation ${key}: no pod of this namespace is less than strict`);
+      }
+      return true;
+    }
     if (value === undefined || value === "permissive") return false;
     if (value !== "strict") {
       problems.push(
@@ -67,7 +94,7 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
   const policy = policyOf(annotations[ALLOW_ANNOTATION]);
   const inbound = annotations[INBOUND_ANNOTATION];
   const isBinding = policy !== undefined && !policy.dryRun;
-  if (isBinding && inbound === "permissive") {
+  if (isBinding && inbound === "permissive" && !isStrictInbound) {
     problems.push(
       `annotation ${ALLOW_ANNOTATION} does not bind who is not encrypted, since ` +
         `${INBOUND_ANNOTATION} is "permissive": plain connections are taken from everybody`,
@@ -76,7 +103,7 @@ export function settingsOf(annotations: Readonly<Record<string, string>>): PodSe
   return {
     // Who may connect is asked of all: plain connections could not answer.
     strictInbound: isStrictInbound || (isBinding && inbound === undefined),
-    isInboundImplied: isBinding && inbound === undefined,
+    isInboundImplied: isBinding && inbound === undefined && !isStrictInbound,
     strictEgress: isStrictEgress,
     policy,
     graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),

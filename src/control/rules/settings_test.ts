@@ -52,3 +52,46 @@ Deno.test("a policy binds everybody, unless plain connections are let in all the
   deepStrictEqual(of("dry-run: shop/web").strictInbound, false);
   deepStrictEqual(of("dry-run: shop/web", "permissive").problems, []);
 });
+
+Deno.test("a namespace says for its pods what they do not say themselves, the agent what neither says", () => {
+  const [inbound, egress] = ["kube-gateway.io/inbound", "kube-gateway.io/egress"];
+  const said = (own: Record<string, string>, namespace = {}, defaults = {}) => {
+    const { strictInbound, strictEgress, policy } = settingsOf(own, namespace, defaults);
+    return [strictInbound, strictEgress, policy !== undefined];
+  };
+  deepStrictEqual(said({}, { [inbound]: "strict" }), [true, false, false]);
+  deepStrictEqual(said({ [inbound]: "permissive" }, { [inbound]: "strict" }), [
+    false,
+    false,
+    false,
+  ]);
+  deepStrictEqual(said({}, {}, { [egress]: "strict" }), [false, true, false]);
+  deepStrictEqual(said({}, { [egress]: "permissive" }, { [egress]: "strict" }), [
+    false,
+    false,
+    false,
+  ]);
+  deepStrictEqual(said({}, { "kube-gateway.io/allow": "shop/web" }), [true, false, true]);
+});
+
+Deno.test("no pod is less than its namespace's floor, and one that tries is told", () => {
+  const floor = { "kube-gateway.io/floor": "strict" };
+  const pods: Record<string, string>[] = [{}, { "kube-gateway.io/inbound": "permissive" }];
+  for (const own of pods) {
+    const { strictInbound, strictEgress, problems } = settingsOf(own, floor);
+    deepStrictEqual([strictInbound, strictEgress], [true, true]);
+    strictEqual(problems.length, Object.keys(own).length);
+  }
+  match(
+    settingsOf({ "kube-gateway.io/egress": "permissive" }, floor).problems.join(),
+    /egress: no pod of this namespace is less than strict/,
+  );
+  const odd = settingsOf({}, { "kube-gateway.io/floor": "Strict" });
+  strictEqual(odd.strictInbound, true);
+  match(odd.problems.join(), /floor must be "strict", not "Strict": taken as strict/);
+  deepStrictEqual(
+    settingsOf({ "kube-gateway.io/floor": "strict" }).strictInbound,
+    false,
+    "a pod has none",
+  );
+});
