@@ -122,12 +122,11 @@ export class NodeControl {
       ((state === "waiting" || state === "enrolling") && isPresent) ||
       (state === "active" && flaws.length > 0)
     );
-    const unheld = this.enrolments.problems().map(({ where, message }) => `${where}: ${message}`);
-    const lines = [
-      ...late.map(({ name, reason }) => `${name}: ${reason ?? "enrolling"}`),
-      ...unheld,
-    ];
-    return lines.length === 0 ? undefined : lines.join("\n");
+    // Whoever reaches the port may ask: no names.
+    const problems = this.enrolments.problems().length;
+    if (late.length + problems === 0) return undefined;
+    return `${late.length} pods are not as they should be, ${problems} problems of the node: ` +
+      "kube-gateway status names them";
   }
 
   /** Leaves with every pod, or leaves them held. */
