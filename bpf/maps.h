@@ -226,6 +226,16 @@ struct {
 	__type(value, struct endpoint);
 } flows SEC(".maps");
 
+/* The relays' own outbound listeners: whoever else has the port, while the agent is away, is not meant. Written by the
+ * agent, by the socket's descriptor, which nobody in a pod can; read by connect; freed by the kernel with the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, int);
+	__type(value, __u32);
+} listeners SEC(".maps");
+
 /* The inbound relay's end of a connection to the local application to whose it is. Written by the inbound relay
  * before it connects and deleted when it closes; read by sockops when the application's socket is born. */
 struct {

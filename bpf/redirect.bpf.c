@@ -191,6 +191,32 @@ static __always_inline int is_tunnel(const struct endpoint *to)
 	return to->port == bpf_htons(TUNNEL_PORT) && bpf_map_lookup_elem(&peers, &to->address);
 }
 
+/* Whether the pod's relay listens at the port. While its agent is away any process of the pod may have taken that, and
+ * would be sent what the others dial. The source is loopback, as it will be: strict_inbound is asked, too. */
+static __always_inline int has_relay(struct bpf_sock_addr *ctx, __be16 port, int ipv4)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	int found;
+
+	if (ipv4) {
+		tuple.ipv4.saddr = LOOPBACK4;
+		tuple.ipv4.daddr = LOOPBACK4;
+		tuple.ipv4.dport = port;
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv6.saddr[3] = bpf_htonl(1);
+		tuple.ipv6.daddr[3] = bpf_htonl(1);
+		tuple.ipv6.dport = port;
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return 0;
+	found = bpf_sk_storage_get(&listeners, sk, 0, 0) != 0;
+	bpf_sk_release(sk);
+	return found;
+}
+
 static __always_inline enum route refuse(struct bpf_sock_addr *ctx, const struct endpoint *to,
 					 enum refusal_reason reason)
 {
@@ -238,6 +264,8 @@ static __always_inline enum route route(struct bpf_sock_addr *ctx, const struct 
 		return refuse(ctx, &now.destination, REFUSED_NAMESPACE);
 	if (is_tunnel(&now.destination))
 		return PLAIN;
+	if (!has_relay(ctx, pod->outbound_port, now.ipv4))
+		return refuse(ctx, &now.destination, REFUSED_NAMESPACE);
 	if (!ctx->sk)
 		return refuse(ctx, &now.destination, REFUSED_SOCKET);
 	kept = bpf_sk_storage_get(&dialled_sockets, ctx->sk, &now, BPF_SK_STORAGE_GET_F_CREATE);
@@ -365,33 +393,70 @@ static __always_inline struct address local_address6(struct bpf_sock_ops *ops)
 					    WORD(ops->local_ip6[2]), WORD(ops->local_ip6[3]) } };
 }
 
-/* What the relay has noted of a connection, kept with the application's new socket. The application may be slow to
- * accept() it: the relay's end, and its note, may be gone by then. */
-static __always_inline int note_client(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+/* A connection, by both of its ends. */
+struct connection {
+	struct socket_key from;
+	struct endpoint to;
+};
+
+/* From the remote end to the local one. */
+static __always_inline struct connection to_local(struct bpf_sock_ops *ops)
 {
 	struct address remote = { .words = { WORD(ops->remote_ip6[0]), WORD(ops->remote_ip6[1]),
 					     WORD(ops->remote_ip6[2]), WORD(ops->remote_ip6[3]) } };
 	struct address local = local_address6(ops);
 	struct address remote4 = mapped(WORD(ops->remote_ip4));
 	struct address local4 = mapped(WORD(ops->local_ip4));
-	struct socket_key key = {};
-	struct origin *origin;
-	struct endpoint client;
+	struct connection now = {};
 
 	/* Both are read in any case, so that clang makes no one place of two in the context. */
-	key.endpoint.address = ops->family == AF_INET ? remote4 : remote;
-	if (ops->family == AF_INET)
-		local = local4;
-	key.netns_cookie = bpf_get_netns_cookie(ops);
-	key.endpoint.port = bpf_htons((__u16)bpf_ntohl(ops->remote_port)); /* in the upper half, in network byte order */
-	origin = bpf_map_lookup_elem(&origins, &key);
+	now.from.endpoint.address = ops->family == AF_INET ? remote4 : remote;
+	now.to.address = ops->family == AF_INET ? local4 : local;
+	now.from.netns_cookie = bpf_get_netns_cookie(ops);
+	now.from.endpoint.port = bpf_htons((__u16)bpf_ntohl(ops->remote_port)); /* in the upper half, network byte order */
+	now.to.port = bpf_htons((__u16)ops->local_port);			/* in host byte order */
+	return now;
+}
+
+/* What the relay has noted of a connection, if it is its own. */
+static __always_inline struct origin *origin_of(const struct connection *now)
+{
+	struct origin *origin = bpf_map_lookup_elem(&origins, &now->from);
+
 	/* A process of the pod may connect from the relay's port to somewhere else. */
-	if (!origin || !same(&local, &origin->application.address) ||
-	    origin->application.port != bpf_htons((__u16)ops->local_port))
+	if (!origin || !same(&now->to.address, &origin->application.address) || now->to.port != origin->application.port)
+		return 0;
+	return origin;
+}
+
+/* Keeps the client with the application's new socket. The application may be slow to accept() it: the relay's end, and
+ * its note, may be gone by then. */
+static __always_inline int note_client(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	struct connection now = to_local(ops);
+	struct origin *origin = origin_of(&now);
+	struct endpoint client;
+
+	if (!origin)
 		return ALLOW;
 	client = origin->client;
 	bpf_sk_storage_get(&served_sockets, sk, &client, BPF_SK_STORAGE_GET_F_CREATE);
 	return ALLOW;
+}
+
+/* A process of the pod connects from where a relay did that is no more, an agent that was killed: the note is not about
+ * this connection. (The relay's own sockets do not come here.) */
+static __always_inline void forget_client(struct bpf_sock_ops *ops)
+{
+	struct connection seen = to_local(ops);
+	struct connection now = {};
+
+	/* The other way round: here the local end is the one that connects. */
+	now.from.netns_cookie = seen.from.netns_cookie;
+	now.from.endpoint = seen.to;
+	now.to = seen.from.endpoint;
+	if (origin_of(&now))
+		bpf_map_delete_elem(&origins, &now.from);
 }
 
 SEC("sockops")
@@ -408,6 +473,7 @@ int note_flow(struct bpf_sock_ops *ops)
 	/* Runs before the SYN is sent, so the entry is there before the relay can accept(). */
 	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return ALLOW;
+	forget_client(ops);
 	dialled = bpf_sk_storage_get(&dialled_sockets, sk, 0, 0);
 	if (!dialled)
 		return ALLOW;

@@ -1,6 +1,6 @@
 /**
- * The promise: a container beside another in one pod cannot share the relay's listeners, whoever it runs as, and so gets
- * neither its neighbours' plaintext nor what their peers send.
+ * The promise: a container beside another in one pod cannot share the relay's listeners, nor take their place while the
+ * agent is away, whoever it runs as, and so gets neither its neighbours' plaintext nor what their peers send.
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
@@ -29,6 +29,26 @@ Deno.test("nobody in a pod joins the relay's listeners", async (t) => {
     await lab.startAgent("node-a");
     await lab.waitEnrolled(web);
     await refused(web, WITHOUT_CAPABILITIES);
+  });
+  await t.step("while the agent is away, whoever takes the port is sent nothing", async () => {
+    await lab.agent("node-a").kill();
+    for (const [host, of] of [["127.0.0.1", api.ipv4], ["::1", api.ipv6]] as const) {
+      const place = `${host}/${OUTBOUND_PORT}`;
+      await using thief = web.spawn([...WITHOUT_CAPABILITIES, ...JOIN, "--hold", place]);
+      await thief.waitForEvent(({ event }) => event === "listening");
+      for (let attempt = 0; attempt < 5; attempt++) {
+        const { code, result } = await web.connect("echo", of ?? "", PORT);
+        assert.deepEqual([code, result.errno], [1, "ECONNREFUSED"]);
+      }
+      assert.deepEqual(thief.stdout.all.filter((line) => line.includes("stolen")), []);
+      // The new agent takes another port then.
+      await using _agent = await lab.startAgent("node-a");
+      await lab.waitEnrolled(web);
+      assert.equal((await web.connect("echo", of ?? "", PORT)).code, 0);
+      assert.deepEqual(thief.stdout.all.filter((line) => line.includes("stolen")), []);
+    }
+    await lab.startAgent("node-a");
+    await lab.waitEnrolled(web);
   });
   await t.step("and what shares nothing is the application's as before", async () => {
     assert.deepEqual(await tried(web, JOIN, [`127.0.0.77/${OUTBOUND_PORT}`]), ["joined"]);

@@ -56,6 +56,7 @@ export const MAPS = {
   kernel_refusals: { key: "refusal_key", value: "refusals" },
   guarded_devices: { key: 4, value: "guarded_device" },
   guard_counts: { key: "guard_key", value: "guard_count" },
+  listeners: { key: 4, value: 4 },
 } as const;
 
 /** Pinned like the others, but used by the programs only. */

@@ -81,6 +81,8 @@ export class Redirector implements Disposable {
   readonly guardCounts: GuardCounts;
   readonly refusedRanges: BpfMap;
   readonly routingState: BpfMap;
+  /** By a socket's descriptor. */
+  readonly listeners: BpfMap;
   readonly deviceGuard: DeviceGuard;
   readonly #object: BpfObject;
   readonly #programs = new Map<ProgramName, Program>();
@@ -118,6 +120,7 @@ export class Redirector implements Disposable {
     this.guardCounts = new GuardCounts(open("guard_counts"));
     this.refusedRanges = open("refused_ranges");
     this.routingState = open("routing_state");
+    this.listeners = open("listeners");
     this.deviceGuard = new DeviceGuard(this.#program("guard_device"), open("guarded_devices"));
     this.hold = new Hold(
       holdsDirectory(stateDirectory),

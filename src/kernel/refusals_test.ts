@@ -97,11 +97,12 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
             .map(({ last }) => last.atMilliseconds);
           assert(at > began - 100 && at < Date.now() + 100, `${at - began} ms after it began`);
 
-          // With a listener, here refused by the kernel because nothing listens: not counted.
+          // The relay's listener is not there, whoever else may be: as without one.
           const encoded = encodePod({ ipv4: bytes(one.ipv4), ipv6: undefined, outboundPort: 1 });
           redirector.pods.set(encodeId(cookieOf(one)), encoded);
           await refused(client, other.ipv4);
-          assert.deepEqual(own().find(({ reason }) => reason === "namespace"), held);
+          const without = { ...held, count: 3, to: `${other.ipv4} ${PORT}` };
+          assert.deepEqual(own().find(({ reason }) => reason === "namespace"), without);
 
           // A peer's relay, as another mesh's sidecar dials it.
           assert.match(await client.connect("tunnel", other.ipv4, TUNNEL_PORT), /^\d+$/);
@@ -111,7 +112,7 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
           await refused(elsewhere, one.ipv4.replace(/1$/, "2"));
           assert.deepEqual(own().find(({ reason }) => reason === "namespace"), {
             ...held,
-            count: 3,
+            count: 4,
             cookie: cookieOf(other),
             process: elsewhere.pid,
             to: `${other.ipv4} ${PORT}`,

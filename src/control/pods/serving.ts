@@ -1,6 +1,6 @@
 import { formatAddress, parseAddress } from "../../addresses.ts";
 import { TUNNEL_PORT } from "../../constants.ts";
-import { cookieOf, encodeId, encodePod } from "../../kernel/maps.ts";
+import { cookieOf, encodeId, encodeNumber, encodePod } from "../../kernel/maps.ts";
 import type { GuardedPod } from "../../kernel/device_guard.ts";
 import { cgroupId } from "../../native/file_system.ts";
 import type { Fault } from "../../kernel/fault.ts";
@@ -64,10 +64,20 @@ export class Serving implements PodServing {
     this.#workers = workers;
     this.#listeners = openListeners(found.namespace, found.held, workers.count);
     try {
+      this.#claim();
       this.letThrough();
     } catch (error) {
       closeListeners(this.#listeners);
       throw error;
+    }
+  }
+
+  /** Tells the kernel whose the outbound listeners are: connections are sent to nobody else. Throws a SystemError. */
+  #claim(): void {
+    for (const { outbound } of this.#listeners.sets) {
+      for (const { descriptor } of outbound) {
+        this.#redirector.listeners.set(encodeNumber(descriptor), encodeNumber(1));
+      }
     }
   }
 

@@ -44,7 +44,7 @@ export class RegistryContradictions {
     const fits = new Map<string, boolean>();
     for (const part of parts.values()) {
       const cidrs = nodes.get(part.node)?.podCidrs ?? NO_CIDRS;
-      if (part.peers.length === 0 || cidrs.length === 0) continue;
+      if (part.peers.length + part.refused.length === 0 || cidrs.length === 0) continue;
       const isInside = this.#judge(part, cidrs).outside.length === 0;
       fits.set(part.node, isInside && (fits.get(part.node) ?? true));
     }
@@ -70,10 +70,9 @@ export class RegistryContradictions {
       message: `node ${part.node} names ${first.address}${others}, which ${first.why}: it is not ` +
         "believed. Look at that node's agent",
     });
-    const addresses = new Set(without.map(({ address }) => address));
     if (judged.kept?.isHeld !== isHeld) {
-      const peers = part.peers.filter(({ address }) => !addresses.has(address));
-      judged.kept = { isHeld, part: { ...part, peers } };
+      const addresses = new Set(without.map(({ address }) => address));
+      judged.kept = { isHeld, part: withoutAddresses(part, addresses) };
     }
     return judged.kept.part;
   }
@@ -82,6 +81,7 @@ export class RegistryContradictions {
     const known = this.#judged.get(part);
     if (known?.cidrs === cidrs && known.against === this.#foreign) return known;
     const ranges = this.#rangesOf(cidrs);
+    const named = addressesOf(part);
     const judged: Judged = {
       cidrs,
       against: this.#foreign,
@@ -90,13 +90,13 @@ export class RegistryContradictions {
         ? known.outside
         : ranges.length === 0
         ? []
-        : part.peers.filter(({ address }) => !isInOne(ranges, address)).map(({ address }) => ({
+        : named.filter((address) => !isInOne(ranges, address)).map((address) => ({
           address,
           why: `is none of its podCIDRs ${cidrs.join(", ").slice(0, 100)}`,
         })),
-      foreign: part.peers.flatMap(({ address, node }) => {
+      foreign: named.flatMap((address) => {
         const whose = this.#foreign.get(address);
-        return whose === undefined || whose.node === node
+        return whose === undefined || whose.node === part.node
           ? []
           : [{ address, why: whyForeign(whose) }];
       }),
@@ -111,6 +111,22 @@ export class RegistryContradictions {
     this.#ranges.set(cidrs, ranges);
     return ranges;
   }
+}
+
+/** All that a part names: what stands in bad entries, too, is refused to everybody otherwise. */
+function addressesOf({ peers, refused }: RegistryPart): string[] {
+  return [...peers.map(({ address }) => address), ...refused.flatMap(({ addresses }) => addresses)];
+}
+
+function withoutAddresses(part: RegistryPart, unbelieved: ReadonlySet<string>): RegistryPart {
+  return {
+    ...part,
+    peers: part.peers.filter(({ address }) => !unbelieved.has(address)),
+    refused: part.refused.map((entry) => ({
+      ...entry,
+      addresses: entry.addresses.filter((address) => !unbelieved.has(address)),
+    })),
+  };
 }
 
 interface Judged {

@@ -127,3 +127,20 @@ Deno.test("what a part was found to be is found again when the evidence changes,
   strictEqual(of({}), thief);
   strictEqual(contradictions.list().length, 0);
 });
+
+Deno.test("what stands in bad entries cuts nobody else off, either", () => {
+  const bad = (node: string, ...addresses: string[]): RegistryPart => ({
+    ...part(node),
+    refused: [{ slice: "x", reason: "no identity", addresses }],
+  });
+  const thief = bad("c", "10.0.2.7", "10.0.1.7", "8.8.8.8", "10.96.0.10", "10.0.0.5");
+  const contradictions = new RegistryContradictions("me");
+  const parts = new Map([...HONEST.slice(0, 2), thief].map((one) => [one.slice, one]));
+  const believed = contradictions.apply(parts, {
+    nodes: RANGES,
+    services: service("10.96.0.10"),
+    pods: [pod({})],
+  });
+  deepStrictEqual(believed.get(thief.slice)?.refused[0]?.addresses, ["10.0.2.7"]);
+  match(contradictions.list()[0]?.message ?? "", /and \d others/);
+});

@@ -16,7 +16,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("places", nargs="+", metavar="ADDRESS/PORT")
     parser.add_argument("--uid", type=int, action="append", default=[])
+    parser.add_argument("--hold", action="store_true", help="keep the first one, and tell of each connection there")
     options = parser.parse_args()
+    if options.hold:
+        return hold(*options.places[0].rsplit("/", 1))
     for uid in options.uid or [os.getuid()]:
         os.setresuid(-1, uid, -1)
         for place in options.places:
@@ -24,6 +27,18 @@ def main():
             print(json.dumps({"event": "join", "uid": uid, "place": place, "end": join(address, int(port))}))
             sys.stdout.flush()
         os.setresuid(-1, 0, -1)
+
+
+def hold(address, port):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, int(port)))
+        sock.listen(64)
+        print(json.dumps({"event": "listening"}), flush=True)
+        while True:
+            taken = sock.accept()[0]
+            taken.settimeout(1)
+            print(json.dumps({"event": "stolen", "text": taken.recv(100).decode(errors="replace")}), flush=True)
 
 
 def join(address, port):
