@@ -56,6 +56,35 @@ Deno.test("nobody in a pod joins the relay's listeners", async (t) => {
   });
 });
 
+Deno.test("nobody in a pod is taken for the client of a relay that is no more", async () => {
+  await using lab = await openScene();
+  const [web, api] = [lab.pod("web"), lab.pod("api")];
+  const server = await api.serve("hello", PORT);
+  await using stream = web.startClient("send", api.ipv4 ?? "", PORT, "--every", "50");
+  await stream.waitForEvent(({ event }) => event === "sent");
+  const { stdout } = await api.run(["ss", "-Htn", "state", "established"]);
+  const sockets = new RegExp(`(127\\.128\\.[\\d.]+):(\\d+)\\s+${api.ipv4}:${PORT}`).exec(stdout);
+  assert(sockets !== null, stdout);
+  const [, address = "", port = ""] = sockets;
+  await lab.agent("node-b").kill();
+  const script = `
+import socket, sys
+s = socket.socket()
+s.setsockopt(1, 2, 1)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.connect((sys.argv[3], ${PORT}))
+s.sendall(b"who am I\\n")
+s.recv(100)
+`;
+  const spoof = ["python3", "-c", script, address, port, api.ipv4 ?? ""];
+  const said = await api.run([...WITHOUT_CAPABILITIES, ...spoof]);
+  assert.equal(said.code, 0, said.stderr);
+  const seen = await server.waitForEvent(({ text }) => text === "who am I");
+  for (const end of [seen.accept, seen.getpeername]) {
+    assert.equal(String((end as unknown[])[0]).replace("::ffff:", ""), address);
+  }
+});
+
 /** Tries every address that may mean the listeners'. */
 async function refused(pod: Pod, before: string[], more: string[] = []): Promise<void> {
   const places = [
