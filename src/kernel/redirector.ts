@@ -155,13 +155,17 @@ export class Redirector implements Disposable {
   /**
    * What is not attached to the pod's cgroup, as the kernel says now, and what would not be without this process. A cgroup
    * that was made anew under the same path has nothing attached. Throws a SystemError when the cgroup is gone.
+   *
+   * @param isThorough also by which links, and what is pinned under their names.
    */
-  inspect(uid: string, cgroup: string, strictEgress: boolean): Fault[] {
+  inspect(uid: string, cgroup: string, strictEgress: boolean, isThorough = true): Fault[] {
     const links = this.#linksOf(uid);
     using target = openCgroup(cgroup);
-    return LINKS.flatMap(([link, usual, strict]) =>
-      links.inspect(link, this.#program(strictEgress ? strict : usual), target, "link")
+    const programs = LINKS.map(([link, usual, strict]) =>
+      [link, this.#program(strictEgress ? strict : usual)] as const
     );
+    if (!isThorough) return links.glance(programs, target);
+    return programs.flatMap(([link, program]) => links.inspect(link, program, target, "link"));
   }
 
   /**

@@ -57,8 +57,15 @@ Deno.test("pins that are removed, or another's, detach nothing, are noticed and 
         redirector.inspect(UID, cgroup, false).map(({ kind, what }) => `${kind}: ${what}`).sort(),
         pins.map((name) => `pin: ${directory}/${name} is missing or something else`),
       );
+      assert.deepEqual(
+        kinds(redirector.inspect(UID, cgroup, false, false)),
+        pins.map(() => "pin"),
+        "at a glance, too",
+      );
       redirector.attach(UID, cgroup, false);
-      assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+      for (const isThorough of [true, false]) {
+        assert.deepEqual(redirector.inspect(UID, cgroup, false, isThorough), []);
+      }
       assert.deepEqual(links(redirector.stateDirectory), pins);
       assert.deepEqual(await attachedPrograms(cgroup), programs, "nothing is attached twice");
 
@@ -113,9 +120,11 @@ Deno.test("a link that somebody detaches is noticed and is attached again", () =
         "pinned",
         `${redirector.stateDirectory}/pods/${UID}/connect6`,
       );
-      assert.deepEqual(redirector.inspect(UID, cgroup, true), [
-        { kind: "link", what: `connect6_strict is not attached to ${cgroup}` },
-      ]);
+      for (const isThorough of [true, false]) {
+        assert.deepEqual(redirector.inspect(UID, cgroup, true, isThorough), [
+          { kind: "link", what: `connect6_strict is not attached to ${cgroup}` },
+        ]);
+      }
       redirector.attach(UID, cgroup, true);
       assert.deepEqual(redirector.inspect(UID, cgroup, true), []);
       assert.deepEqual(await attachedPrograms(cgroup), programs);
@@ -126,11 +135,14 @@ Deno.test("the programs of the other kind of egress are not the wanted ones", ()
   withMaps((redirector) =>
     withCgroup((cgroup) => {
       redirector.attach(UID, cgroup, false);
-      assert.deepEqual(redirector.inspect(UID, cgroup, true).map(({ what }) => what), [
-        `connect4_strict is not attached to ${cgroup}`,
-        `connect6_strict is not attached to ${cgroup}`,
-        `guard_strict is not attached to ${cgroup}`,
-      ]);
+      for (const isThorough of [true, false]) {
+        const faults = redirector.inspect(UID, cgroup, true, isThorough);
+        assert.deepEqual(faults.map(({ what }) => what), [
+          `connect4_strict is not attached to ${cgroup}`,
+          `connect6_strict is not attached to ${cgroup}`,
+          `guard_strict is not attached to ${cgroup}`,
+        ]);
+      }
     })
   ));
 
@@ -141,10 +153,13 @@ Deno.test("a cgroup that was made anew under the old name is seen to have nothin
       rmdirSync(cgroup);
       assert.throws(() => redirector.inspect(UID, cgroup, false), /ENOENT/);
       mkdirSync(cgroup);
-      assert.equal(
-        redirector.inspect(UID, cgroup, false).filter(({ kind }) => kind === "link").length,
-        links(redirector.stateDirectory).length,
-      );
+      for (const isThorough of [true, false]) {
+        const faults = redirector.inspect(UID, cgroup, false, isThorough);
+        assert.equal(
+          faults.filter(({ kind }) => kind === "link").length,
+          links(redirector.stateDirectory).length,
+        );
+      }
       redirector.attach(UID, cgroup, false);
       assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
     })

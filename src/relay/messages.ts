@@ -27,6 +27,8 @@ export type WorkerCommand =
   | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
   /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
   | { readonly type: "peers" }
+  /** These peers are about to go from the kernel's map: what is on its way to or from them is let through. */
+  | { readonly type: "leaving"; readonly peers: readonly LeavingPeer[] }
   /** Whoever is among these is nobody from now on, in live streams too. */
   | { readonly type: "deny"; readonly denied: Denied }
   /** Whether the pod can be reached, seen by a handshake with it. Answered by `proved`. */
@@ -41,6 +43,13 @@ export type WorkerCommand =
   | { readonly type: "report"; readonly id: number }
   /** Answered by `connections`. */
   | { readonly type: "connections"; readonly id: number };
+
+export interface LeavingPeer {
+  /** Canonical text. */
+  readonly address: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
+}
 
 /** Whose certificate is good and not to be believed. */
 export interface Denied {

@@ -79,6 +79,9 @@ export class Relay implements Expiring {
         }
         for (const connection of [...this.#context.postponed]) connection.peersChanged();
         return;
+      case "leaving":
+        this.#context.peers.leaving(command.peers, this.#context.now());
+        return;
       case "deny":
         this.#context.denied = command.denied;
         for (const { pod } of this.#pods.values()) {

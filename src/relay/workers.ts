@@ -3,6 +3,7 @@ import { Bell } from "../native/epoll.ts";
 import type {
   ConnectionReport,
   Denied,
+  LeavingPeer,
   PodDescription,
   PodReport,
   ProofResult,
@@ -107,6 +108,11 @@ export class RelayWorkers implements Disposable {
         )
       ),
     );
+  }
+
+  /** These are about to go from the kernel's map of peers. */
+  peersLeaving(peers: readonly LeavingPeer[]): void {
+    for (const thread of this.#threads) thread.tell({ type: "leaving", peers });
   }
 
   /** The kernel's map of peers has lost some, or says something else of them. */

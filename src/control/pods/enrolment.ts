@@ -406,7 +406,12 @@ export class Enrolment {
     const { strictEgress } = this.#settings;
     const cgroup = this.#cgroup;
     if (cgroup !== undefined) {
-      const faults = this.services.kernel.inspect(this.#last.uid, cgroup, strictEgress);
+      const faults = this.services.kernel.inspect(
+        this.#last.uid,
+        cgroup,
+        strictEgress,
+        isThorough,
+      );
       findings.push(...faults);
       if (faults.length > 0) {
         yield () => {

@@ -13,7 +13,8 @@ export function openPodKernel(
     attach: (uid, cgroup, strictEgress) => redirector.attach(uid, cgroup, strictEgress),
     release: (uid) => redirector.release(uid),
     detach: (uid) => redirector.detach(uid),
-    inspect: (uid, cgroup, strictEgress) => redirector.inspect(uid, cgroup, strictEgress),
+    inspect: (uid, cgroup, strictEgress, isThorough) =>
+      redirector.inspect(uid, cgroup, strictEgress, isThorough),
     open(wanted, cgroup) {
       const found = findNamespace(processesOf(cgroup), wanted.addresses, procRoot);
       if ("missing" in found) throw new NotThereYet(found.missing);

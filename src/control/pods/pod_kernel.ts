@@ -62,7 +62,7 @@ export interface PodKernel {
   release(uid: string): void;
   detach(uid: string): void;
   /** What of that is not so, as the kernel says now. Throws when the cgroup is gone. */
-  inspect(uid: string, cgroup: string, strictEgress: boolean): Fault[];
+  inspect(uid: string, cgroup: string, strictEgress: boolean, isThorough: boolean): Fault[];
   /**
    * Finds the pod's namespace, and opens its listeners there.
    *

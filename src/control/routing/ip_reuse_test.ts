@@ -23,7 +23,7 @@ const ORDERS: readonly (readonly ("gone" | "both" | "next")[])[] = [
 Deno.test("an address moves from one identity to another 500 times, in every order", async () => {
   await withMaps((redirector) => {
     const index = new PeerIndex("n1");
-    const peers = new Peers(redirector, { peersChanged: () => {} }, index);
+    const peers = new Peers(redirector, { peersChanged: () => {}, peersLeaving: () => {} }, index);
     const known = new KnownPeers(redirector.peers, redirector.identities);
     const vanished = new VanishedParts(4_000);
     let now = 0;

@@ -23,7 +23,7 @@ import { addressAt, wordsOf } from "./words.ts";
 export class Peers {
   readonly #map: BpfMap;
   readonly #identities: Identities;
-  readonly #workers: Pick<RelayWorkers, "peersChanged">;
+  readonly #workers: Pick<RelayWorkers, "peersChanged" | "peersLeaving">;
   readonly #index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>;
   #generation = 0;
   /** What an earlier agent has left is gone. */
@@ -33,7 +33,7 @@ export class Peers {
 
   constructor(
     redirector: Pick<Redirector, "peers" | "identities">,
-    workers: Pick<RelayWorkers, "peersChanged">,
+    workers: Pick<RelayWorkers, "peersChanged" | "peersLeaving">,
     index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>,
   ) {
     this.#map = redirector.peers;
@@ -48,6 +48,10 @@ export class Peers {
     // What goes makes room.
     const gone = changes.filter(({ now }) => now === undefined);
     const here = changes.filter(({ now }) => now !== undefined);
+    const leaving = gone.flatMap(({ address, before }) =>
+      before === undefined ? [] : [{ address, identity: before.identity }]
+    );
+    if (leaving.length > 0) this.#workers.peersLeaving(leaving);
     for (const { address, before, now } of [...gone, ...here]) {
       // The identity first: whoever finds the peer finds it, too.
       if (now !== undefined) this.#identities.use(now.identity);

@@ -28,7 +28,7 @@ const A: Peer = {
 };
 const B: Peer = { ...A, address: "fd00::2", uid: "uid-b", pod: "shop/b" };
 const OTHER = "spiffe://td/ns/shop/sa/other";
-const SILENT = { peersChanged: () => {} };
+const SILENT = { peersChanged: () => {}, peersLeaving: () => {} };
 
 /** The cluster as far as peers need it. */
 function cluster(...peers: Peer[]): ClusterObjects {
@@ -72,7 +72,7 @@ Deno.test("what the registry says is what the workers find in the kernel's maps"
       known.changed();
     };
     const index = new PeerIndex("n1");
-    const peers = new Peers(redirector, { peersChanged }, index);
+    const peers = new Peers(redirector, { ...SILENT, peersChanged }, index);
     const say = (...list: Peer[]) => peers.apply(index.update(cluster(...list)));
     const find = (address: string) => known.find(parseAddress(address));
 
@@ -150,7 +150,7 @@ Deno.test("an audit finds what was removed, changed and added behind our back, a
   await withMaps((redirector) => {
     const index = new PeerIndex("n1");
     let told = 0;
-    const peers = new Peers(redirector, { peersChanged: () => told++ }, index);
+    const peers = new Peers(redirector, { ...SILENT, peersChanged: () => told++ }, index);
     const all = many(10_000);
     peers.apply(index.update(cluster(...all)));
     peers.prune();

@@ -14,7 +14,7 @@ import { StrictEgress, type StrictEgressOptions } from "./strict_egress.ts";
 
 export interface RoutingServices {
   readonly redirector: Redirector;
-  readonly workers: Pick<RelayWorkers, "peersChanged">;
+  readonly workers: Pick<RelayWorkers, "peersChanged" | "peersLeaving">;
   readonly index: PeerIndex;
 }
 

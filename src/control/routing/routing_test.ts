@@ -134,7 +134,11 @@ const SERVICE: Service = {
 
 function routing(redirector: Redirector): Routing {
   const index = new PeerIndex("n1");
-  return new Routing("n1", OPTIONS, { redirector, workers: { peersChanged: () => {} }, index });
+  return new Routing("n1", OPTIONS, {
+    redirector,
+    workers: { peersChanged: () => {}, peersLeaving: () => {} },
+    index,
+  });
 }
 
 function cluster(change: Partial<ClusterObjects> = {}): ClusterObjects {

@@ -515,8 +515,10 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
   #registered(address: Uint8Array): string | undefined {
     const { peers } = this.pod.worker;
     const last = this.#client;
-    if (last === undefined || last.version !== peers.version || !sameBytes(last.address, address)) {
-      this.#client = peers.find(address);
+    const isSame = last !== undefined && !last.isLeaving && last.version === peers.version &&
+      sameBytes(last.address, address);
+    if (!isSame) {
+      this.#client = peers.findLeaving(address, this.pod.worker.now());
     }
     return this.#client?.identity;
   }

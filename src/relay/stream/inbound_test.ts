@@ -214,6 +214,20 @@ scene("unregistered: refused after 5 seconds; the tunnel can be used again", asy
   strictEqual(pod.counters.tunnelsOpen, 1);
 });
 
+scene("a client that has left a moment ago is let in, and not for long", async (s) => {
+  const { bench, client, pod } = s;
+  const leaving = [{ address: addressOf(client), identity: identityOf("client") }];
+  pod.worker.peers.leaving(leaving, pod.worker.now());
+  bench.removePeer(addressOf(client));
+  const script = await s.stream();
+  strictEqual(pod.review(), false);
+  bench.later(6_100);
+  strictEqual(pod.review(), true);
+  pod.review();
+  await bench.until(() => script.isLost);
+  deepStrictEqual(bench.refused, ["peer_revoked"]);
+});
+
 scene("unregistered: somebody else's by the time it is named", async (s) => {
   const { bench, client } = s;
   bench.removePeer(addressOf(client));

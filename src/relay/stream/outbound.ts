@@ -42,6 +42,8 @@ const ACCEPT_MILLISECONDS = 16_000;
  */
 const REUSED_ACCEPT_MILLISECONDS = 4_000;
 
+const UNROUTED_MILLISECONDS = 20;
+
 /** How long a connection waits, in all, for a peer that cannot be served yet. */
 const PATIENCE_MILLISECONDS = 5_000;
 
@@ -64,19 +66,64 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
     const message = "refused a connection: too many are open (--max-connections)";
     return pod.refuse("too_many_connections", message, fields);
   }
-  const peer = worker.peers.find(dialled.address);
+  if (begin(pod, app, source, dialled)) return;
+  // Its peer may have gone while it was on its way, and the worker be about to hear of it.
+  worker.loop.deadlines.arm(new Unrouted(pod, app, source, dialled), UNROUTED_MILLISECONDS);
+}
+
+/** False when it is not known where it goes. */
+function begin(pod: RelayPod, app: Socket, source: Endpoint, dialled: Endpoint): boolean {
+  const { worker } = pod;
+  const peer = worker.peers.findLeaving(dialled.address, worker.now());
   const route = peer === undefined
     ? ServiceRoute.find(pod, dialled)
     : new PeerRoute(worker.peers, dialled, peer);
   const own = pod.ownAddress(dialled.address);
-  if (route === undefined || own === undefined) {
-    app.reset();
-    const message = "refused a connection to a pod that is no peer any more";
-    return pod.refuse("unknown_peer", message, fields);
-  }
+  if (route === undefined || own === undefined) return false;
   // An application that did not bind() has loopback for its address, as that is where it was sent.
   const client = isLoopback(source.address) ? { address: own, port: source.port } : source;
   new Outbound(pod, app, route, peer === undefined, client, dialled).attempt();
+  return true;
+}
+
+/** A connection of which nobody knows where it goes: asked once more, a moment later. */
+class Unrouted implements Connection, Expiring {
+  constructor(
+    readonly pod: RelayPod,
+    readonly app: Socket,
+    readonly source: Endpoint,
+    readonly dialled: Endpoint,
+  ) {
+    pod.opened(this);
+  }
+
+  expired(): void {
+    const { pod, app, source, dialled } = this;
+    pod.closed(this);
+    if (begin(pod, app, source, dialled)) return;
+    app.reset();
+    const fields = { source: text(source), destination: text(dialled) };
+    const message = "refused a connection to a pod that is no peer any more";
+    pod.refuse("unknown_peer", message, fields);
+  }
+
+  abort(): void {
+    this.pod.worker.loop.deadlines.disarm(this);
+    this.pod.closed(this);
+    this.app.reset();
+  }
+
+  enforce(): void {}
+
+  review(): boolean {
+    return false;
+  }
+
+  verifyAgain(): void {}
+
+  describe(): undefined {
+    return undefined;
+  }
 }
 
 /** What carries the application's bytes: a stream in a tunnel, or a plain connection. */

@@ -105,9 +105,27 @@ scene("a connection that connect() did not redirect is reset", async ({ bench, p
   deepStrictEqual(bench.refused, ["no_flow"]);
 });
 
+scene("a peer that has left while the connection was on its way is still dialled", async (s) => {
+  const { bench, pod, server } = s;
+  bench.removePeer(server.address);
+  const app = s.connect();
+  bench.turn();
+  // The worker hears of it a moment after the kernel's map has lost it.
+  const identity = identityOf("web");
+  pod.worker.peers.leaving([{ address: server.address, identity }], pod.worker.now());
+  bench.later(20);
+  await s.opened();
+  server.tunnel.send("ACCEPT");
+  await bench.until(() => stateOf(pod) === "streaming");
+  app.send("x");
+  await bench.until(() => server.tunnel.last === "data x");
+});
+
 scene("neither a peer nor a Service any more: reset", async ({ bench, pod, server }) => {
   bench.removePeer(server.address);
   const app = bench.connect(pod, server.at(8080));
+  bench.turn();
+  bench.later(20);
   await bench.until(() => app.end === "reset");
   deepStrictEqual(bench.refused, ["unknown_peer"]);
 });
