@@ -14,6 +14,7 @@ import {
 } from "./lab/hostile.ts";
 import { until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";
+import type { Pod } from "./lab/pod.ts";
 import { Authority } from "./lab/pki.ts";
 import type { LabProcess } from "./lab/process.ts";
 import { openScene } from "./lab/scene.ts";
@@ -38,8 +39,8 @@ Deno.test("a hostile server gets nothing out of the outbound relay", async (t) =
   ]);
   const [web, impostor] = [lab.pod("web"), lab.pod("impostor")];
   const agent = lab.agent("node-a");
-  // The registry says that the enrolled pod "shop" has this address. Its agent is made up.
-  await publishAs(lab, "shop", impostor.ipv4!);
+  // The registry says that the enrolled pod "shop" has this address.
+  await publishAs(lab, "shop", impostor);
   await until(
     async () => (await agent.status()).peers.some(({ address }) => address === impostor.ipv4),
     10_000,
@@ -182,30 +183,32 @@ Deno.test("a hostile server gets nothing out of the outbound relay", async (t) =
   }
 });
 
-/** Makes the agents believe that a pod is enrolled on a node that there is not. */
-async function publishAs(lab: Lab, serviceAccount: string, address: string): Promise<void> {
+/** Makes the agents believe that an enrolled pod of that account has the pod's address, on its node. */
+async function publishAs(lab: Lab, serviceAccount: string, pod: Pod): Promise<void> {
+  const node = pod.node.name;
+  const { ipv4 } = pod;
   const uid = crypto.randomUUID();
   const slice = {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
     metadata: {
-      name: "registry-node-c-ipv4-0",
+      name: `registry-${node}-ipv4-900`,
       namespace: "kube-gateway",
-      labels: { "kube-gateway.io/registry-node": "node-c" },
+      labels: { "kube-gateway.io/registry-node": node },
       annotations: {
         "kube-gateway.io/identities": JSON.stringify({ [uid]: `${ID}/${serviceAccount}` }),
       },
     },
     addressType: "IPv4",
     endpoints: [{
-      addresses: [address],
+      addresses: [ipv4],
       conditions: { ready: true },
-      nodeName: "node-c",
+      nodeName: node,
       targetRef: { kind: "Pod", namespace: "default", name: serviceAccount, uid },
     }],
     ports: [{ name: "tunnel", port: TUNNEL_PORT, protocol: "TCP" }],
   };
-  await lab.write("registry/node-c.json", JSON.stringify(slice));
+  await lab.write("registry/by-the-test.json", JSON.stringify(slice));
 }
 
 async function talk(server: LabProcess): Promise<Conversation> {
