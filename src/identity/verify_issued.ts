@@ -56,15 +56,15 @@ export function verifyIssued(
   }
 }
 
-/** What peers would say of a chain (DER, leaf first) that they are to verify by `roots`. @throws {IssuingError} as {@link verifyIssued}. */
-export function requireChain(
-  chain: readonly Uint8Array[],
-  roots: readonly Uint8Array[],
-): void {
-  const flaw = roots.length === 0 ? NO_ROOTS : chainFlaw(chain, roots);
-  if (flaw === undefined) return;
-  if (flaw.isRootMissing) throw new IssuingError("unknown_root", UNKNOWN_ROOT);
-  throw bad(`peers refuse it: ${flaw.reason}`);
+function requireChain(chain: readonly Uint8Array[], roots: readonly Uint8Array[]): void {
+  const flaw = roots.length === 0 ? undefined : chainFlaw(chain, roots);
+  if (roots.length === 0 || flaw?.isRootMissing) {
+    throw new IssuingError(
+      "unknown_root",
+      "Cannot use the issued certificate: it leads to no root of the trust bundle",
+    );
+  }
+  if (flaw !== undefined) throw bad(`peers refuse it: ${flaw.reason}`);
 }
 
 function factsOf(der: Uint8Array<ArrayBuffer>): LeafFacts {
@@ -79,10 +79,6 @@ function bad(what: string, cause?: unknown): IssuingError {
     cause === undefined ? undefined : { cause },
   );
 }
-
-const UNKNOWN_ROOT = "Cannot use the issued certificate: it leads to no root of the trust bundle";
-
-const NO_ROOTS = { isRootMissing: true, reason: UNKNOWN_ROOT };
 
 /** The leaf and the intermediates between it and its root: peers verify to this depth. */
 const MAX_CHAIN = 4;

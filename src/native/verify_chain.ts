@@ -7,9 +7,8 @@ import { verifyingContext } from "./tls_context.ts";
 
 /** Why peers would not take a chain. */
 export interface ChainFlaw {
-  /** OpenSSL's words, and which certificate they are about: 0 is the leaf. */
+  /** OpenSSL's words, and which certificate they are about. */
   readonly reason: string;
-  readonly depth: number;
   /** Nothing else is wrong than that it leads to none of the roots. */
   readonly isRootMissing: boolean;
 }
@@ -26,26 +25,29 @@ export function chainFlaw(
   roots: readonly Uint8Array[],
 ): ChainFlaw | undefined {
   using resources = new DisposableStack();
-  const context = verifyingContext(roots);
-  resources.defer(() => libssl.SSL_CTX_free(context));
-  const stack = notNull(libcrypto.OPENSSL_sk_new_null(), "OPENSSL_sk_new_null", ABOUT);
-  resources.defer(() => libcrypto.OPENSSL_sk_free(stack));
   const parsed = chain.map((der) => resources.use(Certificate.parse(new Uint8Array(der))));
-  const [leaf] = parsed;
-  if (leaf === undefined) return { reason: "there is none", depth: 0, isRootMissing: false };
-  // As a peer's message has them: with the leaf.
-  for (const { pointer } of parsed) libcrypto.OPENSSL_sk_push(stack, pointer);
-  return flawFor(CLIENT, context, leaf, stack) ?? flawFor(SERVER, context, leaf, stack);
+  return flawOf(parsed, roots);
 }
 
 /** Whether a leaf that was accepted before leads to one of these roots (DER), whatever else has become of it. */
 export function leadsToOne(leaf: Certificate, roots: readonly Uint8Array[]): boolean {
+  return !(flawOf([leaf], roots)?.isRootMissing ?? false);
+}
+
+function flawOf(
+  chain: readonly Certificate[],
+  roots: readonly Uint8Array[],
+): ChainFlaw | undefined {
+  const [leaf] = chain;
+  if (leaf === undefined) return { reason: "there is none", isRootMissing: false };
   using resources = new DisposableStack();
   const context = verifyingContext(roots);
   resources.defer(() => libssl.SSL_CTX_free(context));
   const stack = notNull(libcrypto.OPENSSL_sk_new_null(), "OPENSSL_sk_new_null", ABOUT);
   resources.defer(() => libcrypto.OPENSSL_sk_free(stack));
-  return !(flawFor(CLIENT, context, leaf, stack)?.isRootMissing ?? false);
+  // As a peer's message has them: with the leaf.
+  for (const { pointer } of chain) libcrypto.OPENSSL_sk_push(stack, pointer);
+  return flawFor(CLIENT, context, leaf, stack) ?? flawFor(SERVER, context, leaf, stack);
 }
 
 function flawFor(
@@ -71,7 +73,6 @@ function flawFor(
     const depth = libcrypto.X509_STORE_CTX_get_error_depth(store);
     return {
       reason: `${verifyErrorText(BigInt(code))} (${WHICH[depth] ?? `certificate ${depth}`})`,
-      depth,
       isRootMissing: ROOT_MISSING.has(code),
     };
   } finally {

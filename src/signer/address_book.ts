@@ -1,6 +1,6 @@
 import type { Pod } from "../cluster/objects.ts";
 import type { NodeFacts } from "../cluster/nodes.ts";
-import { isPodAddressOf, usesPodCidrs } from "../pod_ranges.ts";
+import { isInOne, podRange, usesPodCidrs } from "../pod_ranges.ts";
 
 /** What an address that a pod claims is held against. */
 export interface Surroundings {
@@ -100,17 +100,21 @@ function indexOf(
     const owner = { name: `node ${name}`, node: name, isNode: true };
     for (const address of addresses) nodesOf.set(address, [...nodesOf.get(address) ?? [], owner]);
   }
+  const ranges = new Map([...byName.values()].map(({ name, podCidrs }) => [
+    name,
+    podCidrs.flatMap((cidr) => podRange(cidr) ?? []),
+  ]));
   const holdersOf = new Map<string, AddressHolder[]>();
   const fits = new Map<string, boolean>();
   for (const holder of holders.values()) {
-    const podCidrs = byName.get(holder.node)?.podCidrs ?? [];
+    const node = byName.get(holder.node);
+    const own = ranges.get(holder.node) ?? [];
     for (const address of holder.addresses) {
       const others = holdersOf.get(address);
       if (others === undefined) holdersOf.set(address, [holder]);
       else others.push(holder);
-      if (podCidrs.length === 0) continue;
-      const isInside = podCidrs.some((cidr) => isPodAddressOf(cidr, address));
-      fits.set(holder.node, isInside && (fits.get(holder.node) ?? true));
+      if (node === undefined || node.podCidrs.length === 0) continue;
+      fits.set(holder.node, isInOne(own, address) && (fits.get(holder.node) ?? true));
     }
   }
   return { nodes: byName, nodesOf, holdersOf, fits };

@@ -67,7 +67,7 @@ export class PodCgroups {
     return this.#found = found;
   }
 
-  /** The cgroup of the first of these UIDs that has one. */
+  /** The cgroup of the pod with this UID, if it has one. */
   find(uid: string): string | undefined {
     const known = this.#lookUp(uid);
     if (known !== undefined || performance.now() - this.#looked < LOOK_MILLISECONDS) return known;
