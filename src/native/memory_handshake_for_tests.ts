@@ -1,5 +1,6 @@
 /** For tests: TLS between two sessions of one process, without sockets. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import type { TlsEngine, TlsSession } from "./tls_session.ts";
 
 /** One side of a connection in memory: what its engine produces is the other's to be fed. */
@@ -10,7 +11,7 @@ export class Side {
 
   /** Feeds the engine with all of `other`'s output, runs `action`, and keeps what comes of it. */
   turn<T>(other: Side, action: () => T): T {
-    const input = concatenated(other.sent.splice(0));
+    const input = Buffer.concat(other.sent.splice(0));
     this.engine.incoming.bytes.set(input);
     this.engine.feed(input.length);
     try {
@@ -20,16 +21,6 @@ export class Side {
       this.engine.clearOutgoing();
     }
   }
-}
-
-export function concatenated(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** Shakes hands to the end, or throws what either side throws. */

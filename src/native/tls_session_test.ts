@@ -1,11 +1,12 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { credentials, TRUST_DOMAIN } from "../standalone/credentials_for_tests.ts";
 import { identityOfLeaf } from "../identity/verify.ts";
 import { libssl } from "./libssl.ts";
 import { drainErrors, notNull } from "./openssl_error.ts";
-import { concatenated, shakeHands, Side } from "./memory_handshake_for_tests.ts";
+import { shakeHands, Side } from "./memory_handshake_for_tests.ts";
 import { ScatterBuffer } from "./scatter.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "./tls_context.ts";
 import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError } from "./tls_session.ts";
@@ -114,7 +115,7 @@ Deno.test("TLS sessions that share an engine", async (t) => {
           client.session.write(source, at, MAX_RECORD);
         }
       });
-      const ciphertext = concatenated(client.sent.splice(0));
+      const ciphertext = Buffer.concat(client.sent.splice(0));
       assert(ciphertext.length > INCOMING_SIZE, "does not fit one read");
       const target = new ScatterBuffer(4 * MAX_RECORD);
       let received = 0;
@@ -136,7 +137,7 @@ Deno.test("TLS sessions that share an engine", async (t) => {
   await t.step("never issue a ticket", () => {
     const { client, server } = pair();
     shakeHands(client, server);
-    assert.equal(concatenated(server.sent).length, 0, "nothing after the server's Finished");
+    assert.equal(Buffer.concat(server.sent).length, 0, "nothing after the server's Finished");
     free(client, server);
   });
 
@@ -146,7 +147,7 @@ Deno.test("TLS sessions that share an engine", async (t) => {
       const { client, server } = pair();
       shakeHands(client, server);
       client.turn(server, () => client.session.write(source, 0, 64));
-      const record = concatenated(client.sent.splice(0));
+      const record = Buffer.concat(client.sent.splice(0));
       record[position] = (record[position] ?? 0) ^ 1;
       client.sent.push(record);
       assert.throws(
@@ -154,7 +155,7 @@ Deno.test("TLS sessions that share an engine", async (t) => {
         TlsError,
         `byte ${position}`,
       );
-      assert(concatenated(server.sent).length > 0, "an alert says so");
+      assert(Buffer.concat(server.sent).length > 0, "an alert says so");
       free(client, server);
       assert.deepEqual(drainErrors(), []);
     }
