@@ -1,6 +1,6 @@
-import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { attachedProgramIds, BpfLink, type BpfLinkInfo } from "../native/bpf_link.ts";
-import { cgroupId, openDirectory } from "../native/file_system.ts";
+import { inodeOf, openDirectory } from "../native/file_system.ts";
 import type { Fault } from "./fault.ts";
 
 /** One of the object's programs. */
@@ -27,7 +27,7 @@ export function openCgroup(path: string): Target & Disposable {
   const directory = openDirectory(path);
   return {
     descriptor: directory.descriptor,
-    id: cgroupId(`/proc/self/fd/${directory.descriptor}`),
+    id: inodeOf(`/proc/self/fd/${directory.descriptor}`),
     about: path,
     [Symbol.dispose]: () => directory[Symbol.dispose](),
   };
@@ -37,7 +37,7 @@ export function openCgroup(path: string): Target & Disposable {
 export function namespaceTarget(descriptor: number, about: string): Target {
   return {
     descriptor,
-    id: statSync(`/proc/self/fd/${descriptor}`, { bigint: true }).ino,
+    id: inodeOf(`/proc/self/fd/${descriptor}`),
     about,
   };
 }

@@ -5,6 +5,7 @@
  * it open as well, so that it outlives its pins; what is really there, the inspect methods ask the kernel.
  */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { inodeOf } from "../native/file_system.ts";
 import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
@@ -13,7 +14,14 @@ import type { Fault } from "./fault.ts";
 import { GuardCounts } from "./guard_counts.ts";
 import { Hold, HOLD_PROGRAMS, removeHolds } from "./hold.ts";
 import { type MapName, MAPS, openMap, SOCKET_STORAGES } from "./maps.ts";
-import { namesIn, namespaceTarget, openCgroup, PinnedLinks, type Program } from "./pinned_links.ts";
+import {
+  namesIn,
+  namespaceTarget,
+  openCgroup,
+  PinnedLinks,
+  type Program,
+  type Target,
+} from "./pinned_links.ts";
 import { KernelRefusals } from "./refusals.ts";
 
 const log = logger("kernel");
@@ -88,6 +96,8 @@ export class Redirector implements Disposable {
   readonly #programs = new Map<ProgramName, Program>();
   /** By the pod's UID. */
   readonly #links = new Map<string, PinnedLinks>();
+  /** By the pod's UID: its cgroup, held open, since inotify tells whoever watches each time that one is opened. */
+  readonly #cgroups = new Map<string, Target & Disposable>();
 
   /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over if they fit. */
   constructor(objectFile: string, readonly stateDirectory: string) {
@@ -140,7 +150,7 @@ export class Redirector implements Disposable {
     const links = this.#linksOf(uid);
     const isNew = links.size === 0;
     try {
-      using target = openCgroup(cgroup);
+      const target = this.#cgroup(uid, cgroup);
       for (const [link, usual, strict] of LINKS) {
         links.attach(link, this.#program(strictEgress ? strict : usual), target);
       }
@@ -160,7 +170,7 @@ export class Redirector implements Disposable {
    */
   inspect(uid: string, cgroup: string, strictEgress: boolean, isThorough = true): Fault[] {
     const links = this.#linksOf(uid);
-    using target = openCgroup(cgroup);
+    const target = this.#cgroup(uid, cgroup);
     const programs = LINKS.map(([link, usual, strict]) =>
       [link, this.#program(strictEgress ? strict : usual)] as const
     );
@@ -204,6 +214,7 @@ export class Redirector implements Disposable {
   detach(uid: string): void {
     const links = this.#linksOf(uid);
     this.#links.delete(uid);
+    this.#forgetCgroup(uid);
     links.end();
   }
 
@@ -242,6 +253,7 @@ export class Redirector implements Disposable {
   /** Gives up the descriptors; what is pinned stays in force. */
   [Symbol.dispose](): void {
     for (const links of this.#links.values()) links[Symbol.dispose]();
+    for (const uid of [...this.#cgroups.keys()]) this.#forgetCgroup(uid);
     this.hold[Symbol.dispose]();
     this.#object[Symbol.dispose]();
   }
@@ -257,6 +269,21 @@ export class Redirector implements Disposable {
     };
     this.#programs.set(name, program);
     return program;
+  }
+
+  /** The cgroup that is there now: one that was made anew has the path of the old one. Throws a SystemError. */
+  #cgroup(uid: string, path: string): Target {
+    const known = this.#cgroups.get(uid);
+    if (known !== undefined && known.id === inodeOf(path)) return known;
+    this.#forgetCgroup(uid);
+    const target = openCgroup(path);
+    this.#cgroups.set(uid, target);
+    return target;
+  }
+
+  #forgetCgroup(uid: string): void {
+    this.#cgroups.get(uid)?.[Symbol.dispose]();
+    this.#cgroups.delete(uid);
   }
 
   #linksOf(uid: string): PinnedLinks {

@@ -86,20 +86,24 @@ export class BpfLink implements Disposable {
  * link. Throws a SystemError.
  */
 export function attachedProgramIds(target: number, attachType: number, about: string): number[] {
-  for (let room = 64;; room *= 2) {
-    const ids = new Uint32Array(room);
-    const count = Uint32Array.of(room);
-    const result = libbpf.bpf_prog_query(target, attachType, 0, null, ids, count);
-    // Another gateway's or a user's programs stand there, too.
-    if (result === -ENOSPC && room < MAX_PROGRAMS) continue;
+  for (;;) {
+    programCount[0] = programIds.length;
+    const result = libbpf.bpf_prog_query(target, attachType, 0, null, programIds, programCount);
+    if (result === -ENOSPC && programIds.length < MAX_PROGRAMS) {
+      // Another gateway's or a user's programs stand there, too.
+      programIds = new Uint32Array(2 * programIds.length);
+      continue;
+    }
     if (result < 0) throw new SystemError("bpf_prog_query", -result, about);
-    return [...ids.subarray(0, count[0])];
+    return [...programIds.subarray(0, programCount[0])];
   }
 }
 
 /** For every call: none is left before it has been read. Links are inspected by the hundred. */
 const scratch = new Uint32Array(8);
 const scratchView = new DataView(scratch.buffer);
+let programIds = new Uint32Array(64);
+const programCount = new Uint32Array(1);
 
 /** More than the kernel lets stand in one place (BPF_CGROUP_MAX_PROGS, linux/bpf-cgroup.h: 64). */
 const MAX_PROGRAMS = 1024;

@@ -14,6 +14,10 @@ const library = Deno.dlopen("libc.so.6", {
 
   // int open(const char *path, int flags, ...);
   open: { parameters: ["buffer", "i32"], result: "i32" },
+  // ssize_t readlink(const char *path, char *buf, size_t size);
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
+  // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *buf);
+  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   // int flock(int fd, int operation);
   // Without LOCK_NB it blocks.
   flock: { parameters: ["i32", "i32"], result: "i32" },

@@ -1,5 +1,5 @@
-import { readlinkSync } from "node:fs";
 import { checked, errno, errnoName } from "./errno.ts";
+import { readLink } from "./file_system.ts";
 import { cString, libc } from "./libc.ts";
 import { AF_INET, AF_INET6, decodeSocketAddress, SOCKADDR_SIZE } from "./socket_address.ts";
 
@@ -54,7 +54,7 @@ export class NetworkNamespace implements Disposable {
       "a network namespace's owner",
     );
     try {
-      return readlinkSync(`/proc/self/fd/${descriptor}`);
+      return readLink(`/proc/self/fd/${descriptor}`) ?? "unknown";
     } finally {
       libc.close(descriptor);
     }

@@ -51,13 +51,10 @@ export class SocketDiagnosis implements Disposable {
     const sockets: TcpSocket[] = [];
     let count = 0;
     const wanted = states.reduce((mask, state) => mask | 1 << TCP_STATES[state], 0);
-    for (const family of [AF_INET, AF_INET6]) {
-      const request = encodeRequest(family, wanted, new Uint8Array(SOCKET_ID_SIZE));
-      this.#netlink.ask("sock_diag", SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request, ({ payload }) => {
-        const socket = ++count > limit ? undefined : decodeSocket(payload);
-        if (socket !== undefined) sockets.push(socket);
-      });
-    }
+    this.#netlink.ask("sock_diag", TCPDIAG_GETSOCK, NLM_F_DUMP, encodeDump(wanted), (message) => {
+      const socket = ++count > limit ? undefined : decodeSocket(message.payload);
+      if (socket !== undefined) sockets.push(socket);
+    });
     return { sockets, isComplete: count <= limit };
   }
 
@@ -79,6 +76,16 @@ export class SocketDiagnosis implements Disposable {
   [Symbol.dispose](): void {
     this.#netlink[Symbol.dispose]();
   }
+}
+
+/**
+ * `struct inet_diag_req`, the older request, which asks for both families at once (inet_diag_dump_compat in
+ * net/ipv4/inet_diag.c): each dump walks through the tables of the whole node, whatever namespace it is for.
+ */
+function encodeDump(states: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(4 + SOCKET_ID_SIZE + 8);
+  new DataView(bytes.buffer).setInt32(4 + SOCKET_ID_SIZE, states, true);
+  return bytes;
 }
 
 /** `struct inet_diag_req_v2`. */
@@ -126,8 +133,8 @@ const STATE_NAMES = new Map<number, TcpState>(
   Object.entries(TCP_STATES).map(([name, number]) => [number, name as TcpState]),
 );
 
-// linux/sock_diag.h, netinet/in.h
-const SOCK_DIAG_BY_FAMILY = 20;
+// linux/inet_diag.h, linux/sock_diag.h, netinet/in.h
+const TCPDIAG_GETSOCK = 18;
 const SOCK_DESTROY = 21;
 const IPPROTO_TCP = 6;
 

@@ -1,5 +1,5 @@
 import { formatAddress } from "../addresses.ts";
-import { checked, EINPROGRESS, errno } from "./errno.ts";
+import { checked, EINPROGRESS, errno, SystemError } from "./errno.ts";
 import { libc } from "./libc.ts";
 import {
   AF_INET,
@@ -187,14 +187,13 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_DOMAIN, 4).getInt32(0, true);
   }
 
+  /** An option's value, of `size` bytes: valid until the next call. */
   #option(level: number, name: number, size: number): DataView {
-    const bytes = new Uint8Array(size);
-    checked(
-      libc.getsockopt(this.descriptor, level, name, bytes, lengthOf(size)),
-      "getsockopt",
-      `option ${name} of level ${level}`,
-    );
-    return new DataView(bytes.buffer);
+    answerLength[0] = size;
+    if (libc.getsockopt(this.descriptor, level, name, answer, answerLengthBytes) !== 0) {
+      throw new SystemError("getsockopt", errno(), `option ${name} of level ${level}`);
+    }
+    return answerView;
   }
 }
 
@@ -229,6 +228,10 @@ const acceptedLength = new Uint32Array(1);
 const acceptedLengthBytes = new Uint8Array(acceptedLength.buffer);
 const optionValue = new Int32Array(1);
 const optionBytes = new Uint8Array(optionValue.buffer);
+const answer = new Uint8Array(256);
+const answerView = new DataView(answer.buffer);
+const answerLength = new Uint32Array(1);
+const answerLengthBytes = new Uint8Array(answerLength.buffer);
 /** struct linger { int l_onoff; int l_linger; } (sys/socket.h): on, 0 seconds. */
 const LINGER_0 = new Uint8Array(new Int32Array([1, 0]).buffer);
 const NO_LINGER = new Uint8Array(new Int32Array([0, 0]).buffer);

@@ -80,14 +80,16 @@ export class Audit {
   async #run(full: boolean): Promise<AuditReport> {
     const parts = this.#partsNow();
     const findings: (Finding & { where: string })[] = [];
-    for (const part of parts) {
-      for (const finding of await inspected(part, full)) {
-        findings.push({ where: part.name, ...finding });
-        this.#repairs.set(
-          finding.kind,
-          (this.#repairs.get(finding.kind) ?? 0) + (finding.count ?? 1),
-        );
-        log.warn("{where}: {what}", { where: part.name, kind: finding.kind, what: finding.what });
+    for (let next = 0; next < parts.length; next += PARTS_AT_ONCE) {
+      const some = parts.slice(next, next + PARTS_AT_ONCE);
+      const found = await Promise.all(some.map(async (part) => {
+        return (await inspected(part, full)).map((finding) => ({ where: part.name, ...finding }));
+      }));
+      for (const finding of found.flat()) {
+        const { where, kind, what, count = 1 } = finding;
+        findings.push(finding);
+        this.#repairs.set(kind, (this.#repairs.get(kind) ?? 0) + count);
+        log.warn("{where}: {what}", { where, kind, what });
       }
       // A node has more to do than this.
       await new Promise((resolve) => setTimeout(resolve, 0));
@@ -106,3 +108,6 @@ async function inspected(part: Audited, full: boolean): Promise<Finding[]> {
 
 const AUDIT_MILLISECONDS = 5_000;
 const REPEAT_MILLISECONDS = 1_000;
+
+/** Their handshakes run at the same time: a processor that is woken once for many does each of them in half the time. */
+const PARTS_AT_ONCE = 16;

@@ -1,6 +1,7 @@
-import { readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { formatAddress, specialAddress } from "../../addresses.ts";
 import { SystemError } from "../../native/errno.ts";
+import { readLink } from "../../native/file_system.ts";
 import { NetworkNamespace } from "../../native/namespace.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
 
@@ -35,7 +36,7 @@ export function findNamespace(
   let owned = 0;
   for (const pid of oldestFirst(pids, procRoot)) {
     const path = `${procRoot}/${pid}/ns/net`;
-    const identity = identityOf(path);
+    const identity = readLink(path);
     if (identity === undefined || foreign.has(identity) || seen.has(identity)) continue;
     seen.add(identity);
     const namespace = open(path);
@@ -69,7 +70,7 @@ export function stillInUse(
   pids: () => readonly number[],
   procRoot: string,
 ): boolean {
-  const isIn = (each: number) => identityOf(`${procRoot}/${each}/ns/net`) === identity;
+  const isIn = (each: number) => readLink(`${procRoot}/${each}/ns/net`) === identity;
   return isIn(pid) || pids().some(isIn);
 }
 
@@ -82,25 +83,17 @@ export function heldOf(namespace: NetworkNamespace, addresses: readonly string[]
 /** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
 function nodeNamespaces(procRoot: string): Set<string> {
   return new Set(
-    ["self", "1"].flatMap((pid) => identityOf(`${procRoot}/${pid}/ns/net`) ?? []),
+    ["self", "1"].flatMap((pid) => readLink(`${procRoot}/${pid}/ns/net`) ?? []),
   );
 }
 
 /** Whether its owner is the agent's own user namespace, which is the node's: no other may load eBPF programs. */
 function isInitial(namespace: NetworkNamespace): boolean {
   try {
-    return namespace.owner() === identityOf("/proc/self/ns/user");
+    return namespace.owner() === readLink("/proc/self/ns/user");
   } catch (error) {
     if (error instanceof SystemError) return false; // not even seen by us
     throw error;
-  }
-}
-
-function identityOf(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined; // ended meanwhile, or hidden from us: then nothing is known of it
   }
 }
 

@@ -21,6 +21,7 @@ import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
 import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
+import { sameBytes } from "../../same.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 
 export interface ServingServices {
@@ -44,6 +45,9 @@ export class Serving implements PodServing {
   readonly #procRoot: string;
   readonly #identityAt: ServingServices["identityAt"];
   readonly #listeners: PodListeners;
+  /** What stands in the `pods` map. */
+  readonly #key: Uint8Array<ArrayBuffer>;
+  readonly #entry: Uint8Array<ArrayBuffer>;
   /** The workers have it under this name; undefined before they do. */
   #relay: number | undefined;
   #closed = false;
@@ -63,6 +67,8 @@ export class Serving implements PodServing {
     this.#redirector = redirector;
     this.#workers = workers;
     this.#listeners = openListeners(found.namespace, found.held, workers.count);
+    this.#key = encodeId(this.#listeners.cookie);
+    this.#entry = entryOf(found.addresses, this.#listeners.outboundPort);
     try {
       this.#claim();
       this.letThrough();
@@ -83,15 +89,13 @@ export class Serving implements PodServing {
 
   /** The pod's connections to peers go to the listeners from now on. Throws a SystemError. */
   letThrough(): void {
-    const { cookie } = this.#listeners;
-    this.#redirector.pods.set(encodeId(cookie), this.#entry());
+    this.#redirector.pods.set(this.#key, this.#entry);
   }
 
   /** Whether the kernel's map says so. */
   isLetThrough(): boolean {
-    const entry = this.#redirector.pods.get(encodeId(this.#listeners.cookie));
-    const wanted = this.#entry();
-    return entry !== undefined && entry.every((byte, index) => byte === wanted[index]);
+    const entry = this.#redirector.pods.get(this.#key);
+    return entry !== undefined && sameBytes(entry, this.#entry);
   }
 
   /** The workers answer from now on. Rejects when one cannot, and nothing of the pod is left with them then. */
@@ -221,15 +225,14 @@ export class Serving implements PodServing {
   async close(drainMilliseconds: number): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const { cookie } = this.#listeners;
-    if (this.isLetThrough()) this.#redirector.pods.delete(encodeId(cookie));
+    if (this.isLetThrough()) this.#redirector.pods.delete(this.#key);
     if (this.#relay === undefined) closeListeners(this.#listeners);
     else {
       unlock(this.#listeners);
       await this.#workers.withdraw(this.#relay, drainMilliseconds);
     }
     // Another one may let the namespace's connections through by now.
-    if (!this.#redirector.pods.has(encodeId(cookie))) this.#forgetFlows(cookie);
+    if (!this.#redirector.pods.has(this.#key)) this.#forgetFlows();
     // The namespace was lent to the workers until now.
     this.found.namespace[Symbol.dispose]();
   }
@@ -240,20 +243,19 @@ export class Serving implements PodServing {
     return { id: this.#cgroupId, namespace, addresses, strictEgress, strictInbound };
   }
 
-  #entry(): Uint8Array<ArrayBuffer> {
-    const addresses = this.found.addresses.map(parseAddress);
-    return encodePod({
-      ipv4: addresses.find(isIpv4),
-      ipv6: addresses.find((address) => !isIpv4(address)),
-      outboundPort: this.#listeners.outboundPort,
-    });
-  }
-
   /** Notes of connections that nobody has accepted: without listeners nobody will. */
-  #forgetFlows(cookie: bigint): void {
+  #forgetFlows(): void {
+    const { cookie } = this.#listeners;
     const { flows } = this.#redirector;
     for (const key of flows.keys()) if (cookieOf(key) === cookie) flows.delete(key);
   }
+}
+
+function entryOf(text: readonly string[], outboundPort: number): Uint8Array<ArrayBuffer> {
+  const addresses = text.map(parseAddress);
+  const ipv4 = addresses.find(isIpv4);
+  const ipv6 = addresses.find((address) => !isIpv4(address));
+  return encodePod({ ipv4, ipv6, outboundPort });
 }
 
 /** A strict pod's devices are looked at, too: packets need no connect(), and DNAT leads past the listeners. */
