@@ -1,5 +1,7 @@
 import * as v from "valibot";
 import { GATEWAY_NAMESPACE } from "../constants.ts";
+import { IdentityError } from "../identity/reasons.ts";
+import { parseSpiffeId } from "../identity/spiffe.ts";
 import { isPodUid, quoted } from "../names.ts";
 import { parseObject } from "./parse.ts";
 
@@ -56,8 +58,8 @@ export function readDenyList(
   };
   const list = {
     serials: listed("serials", serialOf),
-    identities: listed("identities", (text) => text.startsWith("spiffe://") ? text : undefined),
-    pods: listed("pods", (text) => isPodUid(text) ? text : undefined),
+    identities: listed("identities", identityOf),
+    pods: listed("pods", podUidOf),
   };
   const unknown = Object.keys(data ?? {}).filter((key) => !(key in list));
   for (const key of unknown) {
@@ -71,6 +73,25 @@ export function serialOf(text: string): string | undefined {
   const digits = text.replaceAll(":", "").toLowerCase();
   return /^[0-9a-f]{1,40}$/.test(digits) ? digits.replace(/^0+(?=.)/, "") : undefined;
 }
+
+/** A pod's SPIFFE ID of whatever trust domain, to the letter: another text would deny nobody. */
+function identityOf(text: string): string | undefined {
+  const trustDomain = /^spiffe:\/\/([^/]+)\//.exec(text)?.[1] ?? "";
+  try {
+    return parseSpiffeId(new TextEncoder().encode(text), trustDomain).id;
+  } catch (error) {
+    if (error instanceof IdentityError) return undefined;
+    throw error;
+  }
+}
+
+/** The API server writes UUIDs in lower case; people copy them from elsewhere. A static pod's UID may be any text. */
+function podUidOf(text: string): string | undefined {
+  if (UUID.test(text)) return text.toLowerCase();
+  return isPodUid(text) ? text : undefined;
+}
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const NamedSchema = v.object({
   metadata: v.object({ name: v.literal(DENY_LIST), namespace: v.literal(GATEWAY_NAMESPACE) }),

@@ -33,6 +33,29 @@ Deno.test("what is wrong denies nobody, is told, and costs the rest nothing", ()
   match(read({ pods: "x ".repeat(10_001) }).problems[0] ?? "", /the first 10000 count/);
 });
 
+Deno.test("a text that would match nobody is told, not taken", () => {
+  for (
+    const text of [
+      "spiffe://td/ns/shop/sa/web/",
+      "spiffe://td/ns/shop/sa/Web",
+      "spiffe://td/ns/shop/sa/%77eb",
+      "spiffe://TD/ns/shop/sa/web",
+      "spiffe://td/ns/shop",
+      "spiffe:///ns/shop/sa/web",
+      "spiffe://td/ns/shop/sa/*",
+    ]
+  ) {
+    const { identities, problems } = read({ identities: text });
+    strictEqual(identities.size, 0, text);
+    deepStrictEqual(problems, [`identities: "${text}" is none`]);
+  }
+});
+
+Deno.test("a pod's UID counts in capitals, too", () => {
+  const { pods } = read({ pods: "0B1C5A1E-0F7E-4B1D-9A68-2F6A0E0A0001 Static-Pod" });
+  deepStrictEqual([...pods], ["0b1c5a1e-0f7e-4b1d-9a68-2f6a0e0a0001", "Static-Pod"]);
+});
+
 Deno.test("another ConfigMap is none of ours, and an empty one denies nobody", () => {
   strictEqual(readDenyList(configMap({ serials: "1" }, "other")), undefined);
   strictEqual(

@@ -4,25 +4,31 @@ import type { X509Certificate } from "@peculiar/x509";
 import { IssuingError } from "../identity/issuer.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
 import { readCa, requireAccepted } from "../signer/ca.ts";
-import { listOption, optionalText, type Options, textOption } from "./command_line.ts";
+import { listOption, optionalText, type Options, textOption, UsageError } from "./command_line.ts";
 
 /**
  * `kube-gateway ca check FILE`: tries a CA as the signer will, and says what peers would say of what it signs. FILE is
  * the Secret's manifest, or PEM with the CA's certificate first.
  *
  * @throws {IssuingError} `ca_unusable`, with the reason.
+ * @throws {UsageError} when there is no key.
  */
 export async function caCheckCommand(file: string, options: Options): Promise<void> {
   const text = await Deno.readTextFile(file);
-  const keyFile = optionalText(options, "key");
-  const secret = secretIn(text) ??
-    secretOf(text, keyFile === undefined ? text : await Deno.readTextFile(keyFile));
+  const secret = secretIn(text) ?? secretOf(text, await keyIn(file, text, options));
   const trustDomain = textOption(options, "trust-domain");
   const addresses = listOption(options, "address", (address) => address);
   const { subject, notAfter } = await tried(file, secret, trustDomain, addresses);
   console.log(`ok: peers accept what ${JSON.stringify(subject)} signs for ${trustDomain}`);
   for (const address of addresses) console.log(`ok: for a pod at ${address}, too`);
   console.log(`it ends at ${notAfter.toISOString()}`);
+}
+
+async function keyIn(file: string, text: string, options: Options): Promise<string> {
+  const keyFile = optionalText(options, "key");
+  if (keyFile !== undefined) return await Deno.readTextFile(keyFile);
+  if (text.includes("PRIVATE KEY-----")) return text;
+  throw new UsageError(`${file} holds no private key: name the file that does with --key`);
 }
 
 async function tried(
@@ -38,7 +44,7 @@ async function tried(
   } catch (error) {
     if (!(error instanceof IssuingError)) throw error;
     const message = error.message.replace(`Secret ${CA_SECRET}`, file);
-    throw new IssuingError(error.reason, message, { cause: error });
+    throw new IssuingError(error.reason, message, { cause: error.cause });
   }
 }
 

@@ -33,7 +33,8 @@ Deno.test("a CA is tried in every form in which it may lie in a file", async () 
         [[both, "--address", "192.168.0.9"], 0, /ok: for a pod at 192\.168\.0\.9, too/],
         [[both, "--address", "10.0.0.1"], 1, /permitted subtree violation/],
         [[both, "--trust-domain", "corp.example"], 0, /^ok/],
-        [[certificate], 1, /limited\.crt: tls\.key is no private key/],
+        [[certificate], 2, /limited\.crt holds no private key: name the file that does with --key/],
+        [[certificate, "--key", certificate], 1, /^[^:]*limited\.crt: tls\.key is no private key/],
         [[certificate, "--key", `${directory}/other.key`], 1, /not the key of tls\.crt/],
         [[`${directory}/none`], 1, /No such file/],
         [[], 2, /ca check needs one FILE/],
@@ -45,6 +46,11 @@ Deno.test("a CA is tried in every form in which it may lie in a file", async () 
       strictEqual(ended.code, code, `${args}: ${ended.text}`);
       match(ended.text, said);
       strictEqual(/PRIVATE|MII/.test(ended.text), false, "no part of a key");
+      strictEqual(
+        ended.text.includes("Secret kube-gateway-ca"),
+        false,
+        "it names what it was given",
+      );
     }
   } finally {
     await Deno.remove(directory, { recursive: true });
