@@ -7,6 +7,7 @@ import { releaseFreedMemory } from "../../native/heap.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import type { TlsEngine } from "../../native/tls_session.ts";
 import { AccessLog } from "./access_log.ts";
+import { ConnectionShares } from "./connection_shares.ts";
 import { KnownPeers } from "./known_peers.ts";
 import type { Load } from "./load.ts";
 import type { EventLoop } from "./event_loop.ts";
@@ -32,9 +33,7 @@ export class WorkerContext {
   readonly affinities: WorkerMap;
   readonly trustDomain: string;
   readonly tunnelIdleMilliseconds: number;
-  readonly maxConnections: number;
-  /** Open ones of all pods together. */
-  connections = 0;
+  readonly shares: ConnectionShares;
   /** Undefined when nobody wants to know. */
   readonly access: AccessLog | undefined;
   /** Those whose destination cannot be served yet; told when something has changed. */
@@ -62,7 +61,7 @@ export class WorkerContext {
     this.affinities = maps.affinities;
     this.trustDomain = settings.trustDomain;
     this.tunnelIdleMilliseconds = settings.tunnelIdleMilliseconds;
-    this.maxConnections = settings.maxConnections;
+    this.shares = new ConnectionShares(settings.maxConnections);
     const { accessLogEvery } = settings;
     this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
   }

@@ -60,7 +60,7 @@ export function acceptInbound(
   local: Uint8Array,
 ): void {
   // The agent's proofs come from the pod's own address; whatever else does is bounded like all that is unopened.
-  if (pod.isFull && !isProof(pod, source)) {
+  if (pod.isFull("inbound") && !isProof(pod, source)) {
     refuseTunnel(socket);
     const message = "refused a tunnel: too many connections are open (--max-connections)";
     return pod.refuse("too_many_connections", message, { source: text(source) });
@@ -122,6 +122,7 @@ interface Request extends Open {
  * From every state: whatever else happens ends it.
  */
 class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expiring {
+  readonly direction = "inbound";
   #state: State = { name: "handshake" };
   readonly #tunnel: Tunnel;
   /** What the registry said of the last stream's client. */

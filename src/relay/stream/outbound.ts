@@ -61,7 +61,7 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
   }
   const dialled = decodeEndpoint(noted);
   const fields = { source: text(source), destination: text(dialled) };
-  if (pod.isFull) {
+  if (pod.isFull("outbound")) {
     app.reset();
     const message = "refused a connection: too many are open (--max-connections)";
     return pod.refuse("too_many_connections", message, fields);
@@ -88,6 +88,8 @@ function begin(pod: RelayPod, app: Socket, source: Endpoint, dialled: Endpoint):
 
 /** A connection of which nobody knows where it goes: asked once more, a moment later. */
 class Unrouted implements Connection, Expiring {
+  readonly direction = "outbound";
+
   constructor(
     readonly pod: RelayPod,
     readonly app: Socket,
@@ -177,6 +179,7 @@ type State =
  */
 class Outbound
   implements Connection, TunnelUser, TunnelOwner, StreamOwner, PlainStreamOwner, Expiring {
+  readonly direction = "outbound";
   #state: State = { name: "waiting" };
   readonly #stream: Stream;
   readonly #began: number;

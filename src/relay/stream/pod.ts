@@ -18,10 +18,12 @@ import { TunnelPool } from "../tunnel/pool.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
 import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
+import type { Direction, PodShare } from "../loop/connection_shares.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
 export interface Connection {
+  readonly direction: Direction;
   /** Ends at once; the application sees a reset. */
   abort(): void;
   /** The pod's settings or credentials have changed: ends if it could not begin any more. */
@@ -37,6 +39,7 @@ export interface Connection {
 /** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
 export class RelayPod implements TunnelPod, Disposable {
   readonly #connections = new Set<Connection>();
+  readonly #share: PodShare;
   readonly counters = {
     streams: 0,
     streamsOpen: 0,
@@ -78,6 +81,7 @@ export class RelayPod implements TunnelPod, Disposable {
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
     this.context = new TlsContext(credentials, worker.engine.protocol);
+    this.#share = worker.shares.enter(description.name.split("/")[0] ?? "");
   }
 
   /** From the next handshake on; sessions hold on to the context they began with. */
@@ -146,20 +150,19 @@ export class RelayPod implements TunnelPod, Disposable {
   }
 
   /** Whether one more connection would take what the agent's memory is not enough for, or what other pods need. */
-  get isFull(): boolean {
-    const { connections, maxConnections } = this.worker;
-    return connections >= maxConnections || this.#connections.size >= maxConnections / 2;
+  isFull(direction: Direction): boolean {
+    return this.#share.isFull(direction);
   }
 
   opened(connection: Connection): void {
     this.#connections.add(connection);
-    this.worker.connections++;
+    this.#share.opened(connection.direction);
   }
 
   /** False when it had been closed before. */
   closed(connection: Connection): boolean {
     const isNews = this.#connections.delete(connection);
-    if (isNews) this.worker.connections--;
+    if (isNews) this.#share.closed(connection.direction);
     return isNews;
   }
 
@@ -209,6 +212,7 @@ export class RelayPod implements TunnelPod, Disposable {
   [Symbol.dispose](): void {
     this.pool.close();
     for (const connection of [...this.#connections]) connection.abort();
+    this.#share.leave();
     this.context[Symbol.dispose]();
   }
 }
