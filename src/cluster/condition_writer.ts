@@ -119,8 +119,11 @@ export class ConditionWriter {
       if (told.isBusy || isShown(verdict)) return false;
       return told.said?.text !== textOf(verdict) || now >= this.#dueAt(told);
     });
-    // What is not secured any more first: somebody may rely on it.
-    return [...due.filter(isFalse), ...due.filter((verdict) => !isFalse(verdict))]
+    // What is not secured any more first: somebody may rely on it. A pod that changes all the time keeps no other waiting.
+    const wasSaid = ({ pod }: Verdict) =>
+      now - (this.#of(pod.uid).said?.at ?? -Infinity) < this.#delays.again;
+    const rank = (verdict: Verdict) => (wasSaid(verdict) ? 2 : 0) + (isFalse(verdict) ? 0 : 1);
+    return due.sort((a, b) => rank(a) - rank(b))
       .map((verdict) => () => this.#say(verdict, this.#of(verdict.pod.uid)));
   }
 

@@ -2,6 +2,7 @@ import { errorText } from "../error_text.ts";
 import type { Cluster, ClusterObjects } from "../cluster/cluster.ts";
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
+import type { GuardCount } from "../kernel/guard_counts.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
@@ -312,12 +313,12 @@ export class NodeControl {
   /** Everything that the agent says of itself, and how to look whether it is so. */
   #audited(): Audited[] {
     const { redirector } = this.#services;
-    const counts = redirector.guardCounts.all();
+    const counts = Map.groupBy(redirector.guardCounts.all(), ({ pod }) => pod);
+    const none: GuardCount[] = [];
     return [
       ...this.enrolments.list().map((each) => ({
         name: each.name,
-        inspect: (full: boolean) =>
-          each.inspect(counts.filter(({ pod }) => pod === each.cgroupId), full),
+        inspect: (full: boolean) => each.inspect(counts.get(each.cgroupId ?? 0n) ?? none, full),
       })),
       { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
       {

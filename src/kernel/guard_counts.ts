@@ -46,9 +46,8 @@ export class GuardCounts {
   /** Those with a packet at least. */
   all(): GuardCount[] {
     const boot = bootTime();
-    return this.map.keys().flatMap((key) => {
-      const value = this.map.get(key);
-      const count = value && decode(key, value, boot);
+    return [...this.map.entries()].flatMap(({ key, value }) => {
+      const count = decode(key, value, boot);
       return count !== undefined && count.packets > 0 ? count : [];
     });
   }

@@ -42,11 +42,7 @@ export class KernelRefusals {
 
   all(): KernelRefusal[] {
     const boot = bootTime();
-    return this.map.keys().flatMap((key) => {
-      const value = this.map.get(key);
-      const refusal = value && decode(key, value, boot);
-      return refusal ?? [];
-    });
+    return [...this.map.entries()].flatMap(({ key, value }) => decode(key, value, boot) ?? []);
   }
 
   /** Those of the pod that lives in `cgroup`: its own, and its containers' from before it was decided on. */

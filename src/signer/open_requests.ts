@@ -1,10 +1,13 @@
 import * as v from "valibot";
+import { NODE_CLAIM } from "../identity/signing_names.ts";
 import { readCsr } from "./facts.ts";
 
 /** What is kept of a request that is not at its end. */
 export interface OpenRequest {
   readonly name: string;
   readonly createdAt: Date;
+  /** Who made it, and from which node, as the API server says. */
+  readonly requester: string;
   /** As the API server sent it: what is written back is this with a change. */
   readonly object: unknown;
 }
@@ -15,9 +18,10 @@ export interface OpenRequest {
  */
 export function readRequest(value: unknown): OpenRequest | undefined {
   try {
-    const { name, createdAt, state } = readCsr(value);
-    const isOpen = state === "pending" || state === "approved";
-    return isOpen ? { name, createdAt, object: value } : undefined;
+    const { name, createdAt, state, username, extra } = readCsr(value);
+    if (state !== "pending" && state !== "approved") return undefined;
+    const requester = `${username} ${extra[NODE_CLAIM]?.[0] ?? ""}`;
+    return { name, createdAt, requester, object: value };
   } catch (error) {
     if (!(error instanceof v.ValiError)) throw error;
     return undefined;

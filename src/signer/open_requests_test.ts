@@ -11,12 +11,18 @@ Deno.test("a request counts until it is decided and signed, and what is none is 
   strictEqual(read({ certificate: "x" }), undefined);
   strictEqual(read(undefined, { uid: 7 }), undefined);
   strictEqual(readRequest(undefined), undefined);
+  const extra = { "authentication.kubernetes.io/node-name": ["node-a"] };
+  strictEqual(
+    readRequest(request("r", undefined, {}, { username: "agent", extra }))?.requester,
+    "agent node-a",
+  );
 });
 
 Deno.test("who has asked ten minutes before the newest request waits no more", () => {
   const at = (name: string, minute: number) => ({
     name,
     createdAt: new Date(minute * 60_000),
+    requester: "",
     object: {},
   });
   deepStrictEqual(awaited([]), new Set());
@@ -25,10 +31,10 @@ Deno.test("who has asked ten minutes before the newest request waits no more", (
   strictEqual(awaited(many).size, many.length, "as many as an API server can hold");
 });
 
-function request(name: string, status: unknown, metadata: object): unknown {
+function request(name: string, status: unknown, metadata: object, by: object = {}): unknown {
   return {
     metadata: { name, uid: "u", creationTimestamp: "2026-01-01T00:00:00Z", ...metadata },
-    spec: { request: "", signerName: "a.b/c" },
+    spec: { request: "", signerName: "a.b/c", ...by },
     status,
   };
 }

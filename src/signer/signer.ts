@@ -197,7 +197,7 @@ class Signer implements AsyncDisposable {
 
   #lead(): void {
     void this.#review();
-    for (const name of this.#awaited) this.#queue.add(name);
+    for (const name of this.#awaited) this.#sign(name);
   }
 
   #follow(requests: ReadonlyMap<string, OpenRequest>): void {
@@ -210,7 +210,11 @@ class Signer implements AsyncDisposable {
       this.#handler.forget(name);
     }
     if (this.#candidacy.remaining() === 0) return;
-    for (const name of this.#awaited) if (!before.has(name)) this.#queue.add(name);
+    for (const name of this.#awaited) if (!before.has(name)) this.#sign(name);
+  }
+
+  #sign(name: string): void {
+    this.#queue.add(name, this.#seen.get(name)?.requester ?? "");
   }
 
   #deny(denied: DenyList): void {

@@ -9,6 +9,7 @@ import type { TlsEngine } from "../../native/tls_session.ts";
 import { AccessLog } from "./access_log.ts";
 import { ConnectionShares } from "./connection_shares.ts";
 import { KnownPeers } from "./known_peers.ts";
+import { LogBudget, type LogRate } from "./log_budget.ts";
 import type { Load } from "./load.ts";
 import type { EventLoop } from "./event_loop.ts";
 import type { Denied, WorkerDescription, WorkerEvent } from "../messages.ts";
@@ -110,25 +111,13 @@ export class WorkerContext {
     message: string,
     fields: Record<string, string | number>,
   ): void {
-    const now = this.now();
-    this.#lines = Math.min(
-      LOG_BURST,
-      this.#lines + (now - this.#refilled) * LOG_LINES_PER_MILLISECOND,
-    );
-    this.#refilled = now;
-    if (this.#lines < 1) {
-      this.#suppressed++;
-      return;
-    }
-    this.#lines--;
-    if (this.#suppressed > 0) fields = { ...fields, suppressed: this.#suppressed };
-    this.#suppressed = 0;
+    const suppressed = this.#lines.take(this.now());
+    if (suppressed === undefined) return;
+    if (suppressed > 0) fields = { ...fields, suppressed };
     this.report({ type: "log", level, message, fields });
   }
 
-  #lines = LOG_BURST;
-  #refilled = 0;
-  #suppressed = 0;
+  readonly #lines = new LogBudget(LOG_RATE);
 }
 
 /** One of the kernel's maps, or what stands for it in a test. */
@@ -154,5 +143,4 @@ export function openMaps(descriptors: WorkerDescription["maps"]): WorkerMaps {
 const MAX_IDENTITIES = 4_096;
 
 /** Enough to see what happens, too little for a hostile peer to fill a disk or the main thread's queue. */
-const LOG_BURST = 200;
-const LOG_LINES_PER_MILLISECOND = 0.02;
+const LOG_RATE: LogRate = { burst: 200, perMillisecond: 0.02 };

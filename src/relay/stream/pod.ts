@@ -19,6 +19,7 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
 import type { Direction, PodShare } from "../loop/connection_shares.ts";
+import { LogBudget, type LogRate } from "../loop/log_budget.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
@@ -40,6 +41,7 @@ export interface Connection {
 export class RelayPod implements TunnelPod, Disposable {
   readonly #connections = new Set<Connection>();
   readonly #share: PodShare;
+  readonly #lines = new LogBudget(LOG_RATE);
   readonly counters = {
     streams: 0,
     streamsOpen: 0,
@@ -193,6 +195,9 @@ export class RelayPod implements TunnelPod, Disposable {
   }
 
   #warn(reason: string, message: string, fields: Record<string, string | number>): void {
+    const suppressed = this.#lines.take(this.worker.now());
+    if (suppressed === undefined) return;
+    if (suppressed > 0) fields = { ...fields, suppressed };
     this.worker.log("warning", message, { pod: this.description.name, reason, ...fields });
   }
 
@@ -216,3 +221,6 @@ export class RelayPod implements TunnelPod, Disposable {
     this.context[Symbol.dispose]();
   }
 }
+
+/** A quarter of what the worker may write: one pod's lines must not take the place of another's. */
+const LOG_RATE: LogRate = { burst: 50, perMillisecond: 0.005 };
