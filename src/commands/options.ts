@@ -155,7 +155,8 @@ export const COMMANDS = {
       },
       "max-connections": {
         value: "N",
-        about: "open connections of all pods together, 30 kB each; a pod has half of them at most",
+        about:
+          "open connections of all pods together, 30 kB each; a pod, or a namespace beside another, has half at most",
         default: "25000",
         check: wholeNumber(100, 10_000_000),
       },

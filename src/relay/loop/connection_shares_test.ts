@@ -6,7 +6,7 @@ import { generator } from "../../random_for_tests.ts";
 function fill(share: PodShare, ...directions: Direction[]): number {
   const before = share.open;
   for (const direction of directions) {
-    while (!share.isFull(direction)) share.opened(direction);
+    while (share.makeRoom(direction)) share.opened(direction);
   }
   return share.open - before;
 }
@@ -43,7 +43,7 @@ Deno.test("a pod that has its share or less is taken, whatever the others have",
   const [last, ...greedy] = pods.reverse();
   for (const pod of greedy) fill(pod, ...both);
   strictEqual(shares.beyond, 500);
-  strictEqual(last?.isFull("inbound"), false);
+  strictEqual(last?.makeRoom("inbound"), true);
   strictEqual(last === undefined ? 0 : fill(last, "inbound"), 100);
 });
 
@@ -55,6 +55,33 @@ Deno.test("what a pod gives back is there for others, also when it goes", () => 
   pod.leave();
   deepStrictEqual([shares.open, shares.beyond, shares.isDivided], [0, 0, false]);
   strictEqual(fill(shares.enter("bank"), ...both), 200);
+});
+
+Deno.test("what nobody uses gives way, but only where that makes room", () => {
+  const shares = new ConnectionShares(800);
+  const [web, other, bank] = [shares.enter("shop"), shares.enter("shop"), shares.enter("bank")];
+  const pause = (share: PodShare) => {
+    const unused = {
+      giveUp() {
+        share.unused.delete(unused);
+        share.closed("inbound");
+      },
+    };
+    share.unused.add(unused);
+  };
+  deepStrictEqual([fill(web, "inbound"), fill(other, "inbound")], [300, 100]);
+  fill(bank, "inbound");
+  pause(bank);
+  deepStrictEqual([web.makeRoom("inbound"), other.makeRoom("inbound")], [false, false]);
+  strictEqual(bank.unused.size, 1, "another namespace's would not help");
+  pause(web);
+  strictEqual(other.makeRoom("inbound"), true, "the namespace has too many");
+  other.opened("inbound");
+  deepStrictEqual([web.open, other.open, web.unused.size], [299, 101, 0]);
+  pause(other);
+  strictEqual(web.makeRoom("outbound"), true);
+  web.opened("outbound");
+  strictEqual(other.unused.size, 0);
 });
 
 Deno.test("there are never more than all, and the sums agree, whoever comes and goes", () => {
@@ -75,7 +102,7 @@ Deno.test("there are never more than all, and the sums agree, whoever comes and 
       if (direction !== undefined) pod.share.closed(direction);
     } else if (pod !== undefined) {
       const direction = both[random(2)] ?? "inbound";
-      if (pod.share.isFull(direction)) continue;
+      if (!pod.share.makeRoom(direction)) continue;
       pod.share.opened(direction);
       pod.open.push(direction);
     }

@@ -33,6 +33,7 @@ import { allowingRule, policyText } from "../../policy.ts";
 import { ApplicationDial } from "./application_dial.ts";
 import type { Expiring } from "../loop/deadlines.ts";
 import { FRAME, FrameError, type Open } from "../tunnel/frame.ts";
+import type { Unused } from "../loop/connection_shares.ts";
 import type { Handler } from "../loop/event_loop.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
 import type { ConnectionReport } from "../messages.ts";
@@ -60,7 +61,7 @@ export function acceptInbound(
   local: Uint8Array,
 ): void {
   // The agent's proofs come from the pod's own address; whatever else does is bounded like all that is unopened.
-  if (pod.isFull("inbound") && !isProof(pod, source)) {
+  if (!isProof(pod, source) && !pod.makeRoom("inbound")) {
     refuseTunnel(socket);
     const message = "refused a tunnel: too many connections are open (--max-connections)";
     return pod.refuse("too_many_connections", message, { source: text(source) });
@@ -121,7 +122,7 @@ interface Request extends Open {
  *
  * From every state: whatever else happens ends it.
  */
-class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expiring {
+class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handler, Expiring {
   readonly direction = "inbound";
   #state: State = { name: "handshake" };
   readonly #tunnel: Tunnel;
@@ -173,6 +174,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
       throw new FrameError("the client's address is of another family than the tunnel");
     }
     worker.unopened.delete(this);
+    this.pod.inUse(this);
     worker.loop.deadlines.disarm(this);
     const last = { ...open, began: worker.now() };
     this.#state = { name: "idle", identity, last };
@@ -318,6 +320,10 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#end();
   }
 
+  giveUp(): void {
+    this.#end("its place is needed");
+  }
+
   abort(): void {
     this.#end("the pod or its agent is going");
   }
@@ -444,7 +450,8 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#state = { name: "idle", identity, last };
     if (!clean) return this.#end();
     this.#rearm(IDLE_MILLISECONDS);
-    if (this.#isOutdated || this.pod.worker.load.shouldShed) this.#retire(identity, last);
+    if (this.#isOutdated || this.pod.worker.load.shouldShed) return this.#retire(identity, last);
+    if (!this.#tunnel.congested) this.pod.unused(this);
   }
 
   /** No other stream is to be carried: ends as soon as the last one's bytes are out. */
@@ -461,6 +468,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     this.#closeDial();
     this.#rearm(IDLE_MILLISECONDS);
     this.#state = { name: "idle", identity: state.identity, last: state.last };
+    this.pod.unused(this);
     this.#tunnel.sendRefuse(errno);
     // What came behind OPEN was left unread; the loop calls, since this may be inside a read already.
     this.pod.worker.loop.again(this.#tunnel);
@@ -496,6 +504,7 @@ class Inbound implements Connection, TunnelOwner, UnopenedTunnel, Handler, Expir
     if (state.name === "ended") return;
     pod.worker.loop.deadlines.disarm(this);
     pod.worker.unopened.delete(this);
+    pod.inUse(this);
     if (pod.closed(this)) pod.counters.tunnelsOpen--;
     this.#closeDial();
     this.#state = { name: "ended" };

@@ -533,6 +533,30 @@ scene(
   },
 );
 
+scene(
+  "too many are open: a tunnel that waits for another stream gives way, one with a stream does not",
+  async (s) => {
+    const { bench } = s;
+    const pod = await bench.pod(bench.worker({ maxConnections: 4 }), "small");
+    bench.serve(pod);
+    const address = addressOf(pod);
+    const waiting = bench.dial(s.client, address);
+    await bench.until(() => waiting.last === "secured");
+    s.open(waiting, 9);
+    await bench.until(() => waiting.last.startsWith("refuse"));
+    const fresh = bench.dial(s.client, address);
+    await bench.until(() => fresh.last === "secured");
+    const next = bench.dial(s.client, address);
+    await bench.until(() => next.last === "secured");
+    deepStrictEqual([waiting.isLost, fresh.isLost], [true, false]);
+    const last = bench.dial(s.client, address);
+    await bench.until(() => last.isLost);
+    deepStrictEqual(bench.refused.filter((each) => each.startsWith("too_many")), [
+      "too_many_connections",
+    ]);
+  },
+);
+
 scene("a proof is not refused because the users' connections are too many", async (s) => {
   const { bench } = s;
   const pod = await bench.pod(bench.worker({ maxConnections: 0 }), "full");

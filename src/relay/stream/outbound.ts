@@ -61,7 +61,7 @@ export function acceptOutbound(pod: RelayPod, app: Socket, source: Endpoint): vo
   }
   const dialled = decodeEndpoint(noted);
   const fields = { source: text(source), destination: text(dialled) };
-  if (pod.isFull("outbound")) {
+  if (!pod.makeRoom("outbound")) {
     app.reset();
     const message = "refused a connection: too many are open (--max-connections)";
     return pod.refuse("too_many_connections", message, fields);

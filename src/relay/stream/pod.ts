@@ -18,7 +18,7 @@ import { TunnelPool } from "../tunnel/pool.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
 import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
-import type { Direction, PodShare } from "../loop/connection_shares.ts";
+import type { Direction, PodShare, Unused } from "../loop/connection_shares.ts";
 import { LogBudget, type LogRate } from "../loop/log_budget.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
@@ -151,14 +151,24 @@ export class RelayPod implements TunnelPod, Disposable {
     return this.#connections;
   }
 
-  /** Whether one more connection would take what the agent's memory is not enough for, or what other pods need. */
-  isFull(direction: Direction): boolean {
-    return this.#share.isFull(direction);
+  /** Whether one more connection may be opened; ends one that is unused for it. */
+  makeRoom(direction: Direction): boolean {
+    return this.#share.makeRoom(direction);
   }
 
   opened(connection: Connection): void {
     this.#connections.add(connection);
     this.#share.opened(connection.direction);
+  }
+
+  /** Nobody uses an inbound connection now: it is given up when others need its place. */
+  unused(connection: Connection & Unused): void {
+    this.#share.unused.add(connection);
+  }
+
+  /** It is used again. */
+  inUse(connection: Connection & Unused): void {
+    this.#share.unused.delete(connection);
   }
 
   /** False when it had been closed before. */
