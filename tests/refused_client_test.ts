@@ -4,7 +4,15 @@
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
-import { attack, dataFrame, frame, type HostileOptions, openFrame, TYPES } from "./lab/hostile.ts";
+import {
+  attack,
+  attackAgain,
+  dataFrame,
+  frame,
+  type HostileOptions,
+  openFrame,
+  TYPES,
+} from "./lab/hostile.ts";
 import { Authority } from "./lab/pki.ts";
 import type { Pod } from "./lab/pod.ts";
 import { register } from "./lab/registry.ts";
@@ -235,6 +243,18 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
       assert.equal(received, answer);
     });
   }
+
+  await t.step(
+    "a thousand clients without a certificate: each is told that it needs one",
+    async () => {
+      const said = await attackAgain(intruder, api.ipv4!, TUNNEL_PORT, { times: 1_000 });
+      assert.deepEqual(said, {
+        event: "conversations",
+        received: "",
+        ends: { TLSV13_ALERT_CERTIFICATE_REQUIRED: 1_000 },
+      });
+    },
+  );
 
   await t.step("the application has seen none of it, and is still served", async () => {
     await web.connect("halfclose", api.ipv4!, PORT, "--bytes", "5");

@@ -67,6 +67,20 @@ export async function attack(
   return conversation as Conversation;
 }
 
+/** The same so often: how many ended how, and all that came. */
+export async function attackAgain(
+  place: Place,
+  host: string,
+  port: number,
+  options: HostileOptions & { readonly times: number },
+): Promise<{ ends: Record<string, number>; received: string }> {
+  const more = [...options.more ?? [], "--times", `${options.times}`];
+  const { events, stderr } = await place.run(argv("connect", host, port, { ...options, more }));
+  const [summary] = events;
+  if (!summary) throw new Error(`the hostile client failed: ${stderr}`);
+  return summary as AppEvent & { ends: Record<string, number>; received: string };
+}
+
 /** Plays a relay's tunnel port; each conversation becomes an event. */
 export async function ambush(
   place: Place,

@@ -8,6 +8,7 @@ JSON object for a connection: how the handshake went, what came, and how it ende
 """
 
 import argparse
+import collections
 import os
 import socket
 import ssl
@@ -31,14 +32,23 @@ def main():
     parser.add_argument("--send", action="append", default=[], metavar="HEX")
     parser.add_argument("--turns", action="store_true", help="a client reads after, a server before each --send")
     parser.add_argument("--timeout", type=float, default=10)
+    parser.add_argument("--times", type=int, help="a client: so often, and one JSON object for all")
     options = parser.parse_args()
+    if options.role == "connect" and options.times:
+        return emit(event="conversations", **summary(options))
     if options.role == "connect":
-        converse(connect(options), options)
+        emit(event="conversation", **converse(connect(options), options))
         return
     listener = socket.create_server((options.host, options.port), family=family(options.host))
     emit(event="listening", port=options.port)
     while True:
-        converse(listener.accept()[0], options)
+        emit(event="conversation", **converse(listener.accept()[0], options))
+
+
+def summary(options):
+    all = [converse(connect(options), options) for _ in range(options.times)]
+    ends = collections.Counter(one["end"] for one in all)
+    return {"received": "".join(one["received"] for one in all), "ends": dict(ends)}
 
 
 def family(host):
@@ -91,7 +101,7 @@ def converse(sock, options):
         end = error_name(error)
     finally:
         sock.close()
-    emit(event="conversation", handshake=handshake, received=received.hex(), end=end)
+    return {"handshake": handshake, "received": received.hex(), "end": end}
 
 
 main()
