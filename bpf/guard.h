@@ -241,9 +241,18 @@ static __always_inline int answers_past_tunnel(const struct packet *packet)
 	       !bpf_map_lookup_elem(&node_addresses, &packet->destination.address);
 }
 
-static __always_inline void count_inbound_refusal(const struct packet *packet, __u64 pod)
+/* Asks for a connection to what is no peer, where strict egress would not let it. */
+static __always_inline int asks_in_clear(const struct packet *packet)
 {
-	struct refusal_key key = { .cgroup = pod, .reason = REFUSED_INBOUND };
+	__u8 syn = 0x02, syn_ack = 0x12;
+
+	return packet->protocol == TCP && (packet->flags & syn_ack) == syn &&
+	       !bpf_map_lookup_elem(&peers, &packet->destination.address) && !allowed_in_clear(&packet->destination);
+}
+
+static __always_inline void count_on_device(const struct packet *packet, __u64 pod, __u32 reason)
+{
+	struct refusal_key key = { .cgroup = pod, .reason = reason };
 	struct refusals now = { .count = 1, .at = bpf_ktime_get_boot_ns(), .destination = packet->destination };
 	struct refusals *before = bpf_map_lookup_elem(&kernel_refusals, &key);
 
@@ -277,24 +286,28 @@ int guard_device(struct __sk_buff *skb)
 	if (!device)
 		return TC_ACT_UNSPEC;
 	/* A tag hides what it is: the peer's stack takes tag 0 off and reads on. */
-	if (device->strict_egress && is_tagged(skb))
+	if (device->egress == STRICT && is_tagged(skb))
 		return TC_ACT_SHOT;
 	if (!read_addresses(skb, &packet))
 		return TC_ACT_UNSPEC;
 	skip_extensions(skb, &packet);
-	if (device->strict_egress && is_packed(&packet) &&
+	if (device->egress == STRICT && is_packed(&packet) &&
 	    bpf_map_lookup_elem(&peers, &packet.destination.address))
 		return TC_ACT_SHOT;
 	if (packet.protocol != TCP && packet.protocol != UDP)
 		return TC_ACT_UNSPEC;
 	read_ports(skb, &packet);
-	if (device->strict_inbound && answers_past_tunnel(&packet)) {
-		count_inbound_refusal(&packet, device->pod);
-		return TC_ACT_SHOT;
+	if (device->inbound != PERMISSIVE && answers_past_tunnel(&packet)) {
+		dropped = device->inbound == STRICT;
+		count_on_device(&packet, device->pod, dropped ? REFUSED_INBOUND : DRY_RUN_INBOUND);
+		if (dropped)
+			return TC_ACT_SHOT;
 	}
+	if (device->egress == DRY_RUN && asks_in_clear(&packet))
+		count_on_device(&packet, device->pod, DRY_RUN_EGRESS);
 	if (!is_outside_tunnel(&packet) || !bpf_map_lookup_elem(&peers, &packet.destination.address))
 		return TC_ACT_UNSPEC;
-	dropped = device->strict_egress && packet.protocol == TCP;
+	dropped = device->egress == STRICT && packet.protocol == TCP;
 	key.pod = device->pod;
 	key.device = 1;
 	count_packet(&packet, &key, skb->len - ETH_HLEN, dropped);

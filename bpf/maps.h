@@ -117,6 +117,9 @@ enum refusal_reason {
 	REFUSED_EGRESS = 4,    /* strict egress: it would have gone in clear to somewhere inside the cluster */
 	REFUSED_RANGE = 5,     /* there may be a peer that nobody knows */
 	REFUSED_INBOUND = 6,   /* strict inbound, on the pod's device: an answer to a connection that met no tunnel */
+	/* Not refused, but what strict egress and strict inbound would have refused: */
+	DRY_RUN_EGRESS = 7,
+	DRY_RUN_INBOUND = 8,
 };
 
 struct refusal_key {
@@ -153,11 +156,13 @@ struct guard_count {
 	struct endpoint destination;
 };
 
+enum strictness { PERMISSIVE = 0, STRICT = 1, DRY_RUN = 2 };
+
 /* A pod whose device is guarded. */
 struct guarded_device {
-	__u64 pod; /* its cgroup's ID */
-	__u32 strict_egress;
-	__u32 strict_inbound;
+	__u64 pod;     /* its cgroup's ID */
+	__u32 egress;  /* enum strictness */
+	__u32 inbound;
 };
 
 /* Addresses of every enrolled pod in the cluster. Written by the agent. To connect, being there is the message;

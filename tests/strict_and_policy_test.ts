@@ -95,6 +95,31 @@ Deno.test("who may connect to a pod: every client, family, strictness and policy
     assert.ok(lines.includes(`would have refused a stream: ${dryRun}`));
   });
 
+  await t.step(
+    "inbound as a dry run: all are served, and those that strict would refuse counted",
+    async () => {
+      await api.annotateWith(ALLOW, undefined);
+      await api.annotateWith(INBOUND, "dry-run");
+      await untilSaid(lab, api, { inbound: "dry-run", allow: false });
+      const refused = Object.values(expected(true, "absent")).filter((each) => each === "refused");
+      for (const [index, host] of api.addresses.entries()) {
+        assert.deepEqual(Object.fromEntries(await seen(host)), expected(false, "absent"), host);
+        const { wouldRefuseInKernel } = await lab.agent("node-b").enrolment(api);
+        assert.deepEqual(wouldRefuseInKernel, { inbound_dry_run: (index + 1) * refused.length });
+      }
+      await until(
+        () =>
+          lab.agent("node-b").log.some(({ message }) =>
+            /connections of .*default\/api.* would have been refused: .*inbound is a dry run/.test(
+              `${message}`,
+            )
+          ),
+        10_000,
+        () => "the log does not tell",
+      );
+    },
+  );
+
   await t.step("a malformed annotation is a problem of the status", async () => {
     await api.annotateWith(ALLOW, "default/friend:http");
     await api.annotateWith(INBOUND, "sometimes");

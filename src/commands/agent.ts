@@ -42,8 +42,8 @@ export async function agentCommand(options: Options): Promise<void> {
     guestRuntimes: listOption(options, "guest-runtimes", (text) => text),
     // Permissive is what nobody has asked for: a policy still binds everybody then.
     defaults: {
-      ...textOption(options, "inbound") === "strict" ? { [INBOUND_ANNOTATION]: "strict" } : {},
-      ...textOption(options, "egress") === "strict" ? { [EGRESS_ANNOTATION]: "strict" } : {},
+      ...asked(INBOUND_ANNOTATION, textOption(options, "inbound")),
+      ...asked(EGRESS_ANNOTATION, textOption(options, "egress")),
     },
     workers: Number(textOption(options, "workers")),
     metricsAddress: addressOption(options, "metrics-address"),
@@ -69,4 +69,8 @@ function sourceOf(options: Options): AgentSource {
     );
   }
   return { directory };
+}
+
+function asked(annotation: string, value: string): Record<string, string> {
+  return value === "permissive" ? {} : { [annotation]: value };
 }

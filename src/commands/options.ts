@@ -182,13 +182,13 @@ export const COMMANDS = {
         check: (value) => /^[a-z0-9-]+\*?$/.test(value) ? undefined : "a handler's name",
       },
       inbound: {
-        value: "strict|permissive",
+        value: "strict|dry-run|permissive",
         about: "what pods are that say nothing of kube-gateway.io/inbound, nor their namespaces",
         default: "permissive",
         check: strictness,
       },
       egress: {
-        value: "strict|permissive",
+        value: "strict|dry-run|permissive",
         about: "the same for kube-gateway.io/egress",
         default: "permissive",
         check: strictness,
@@ -302,5 +302,7 @@ function isSignerName(text: string): boolean {
 }
 
 function strictness(text: string): string | undefined {
-  return text === "strict" || text === "permissive" ? undefined : "strict or permissive";
+  return ["strict", "dry-run", "permissive"].includes(text)
+    ? undefined
+    : "strict, dry-run or permissive";
 }

@@ -76,8 +76,8 @@ function row(node: string, pod: EnrolmentStatus): string[] {
 /** What is not as it is for most pods. */
 function rules({ inbound, egress, allow }: EnrolmentStatus): string {
   const strict = [
-    ...(inbound === "strict" ? ["inbound strict"] : []),
-    ...(egress === "strict" ? ["egress strict"] : []),
+    ...(inbound === undefined || inbound === "permissive" ? [] : [`inbound ${inbound}`]),
+    ...(egress === undefined || egress === "permissive" ? [] : [`egress ${egress}`]),
     ...(allow === undefined ? [] : [`allow ${allow}`]),
   ];
   return strict.join(", ") || "-";

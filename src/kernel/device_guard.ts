@@ -2,7 +2,13 @@ import type { BpfMap } from "../native/bpf_map.ts";
 import type { NetworkNamespace } from "../native/namespace.ts";
 import { type Device, TrafficControl } from "../native/traffic_control.ts";
 import type { Fault } from "./fault.ts";
-import { decodeId, decodeNumber, encodeGuardedDevice, encodeNumber } from "./maps.ts";
+import {
+  decodeId,
+  decodeNumber,
+  encodeGuardedDevice,
+  encodeNumber,
+  type Strictness,
+} from "./maps.ts";
 import type { Program } from "./pinned_links.ts";
 
 /** A pod whose devices are guarded. */
@@ -12,10 +18,10 @@ export interface GuardedPod {
   readonly namespace: NetworkNamespace;
   /** 16 bytes each: the devices that hold one of them are guarded. */
   readonly addresses: readonly Uint8Array[];
-  /** Drops what goes to a peer outside the tunnel; else that is counted. */
-  readonly strictEgress: boolean;
-  /** Drops what answers a connection that has met no tunnel and is not the node's. */
-  readonly strictInbound: boolean;
+  /** Strict drops what goes to a peer outside the tunnel; else that is counted. */
+  readonly egress: Strictness;
+  /** Strict drops what answers a connection that has met no tunnel and is not the node's. */
+  readonly inbound: Strictness;
 }
 
 /** First among the filters of a device, and found again by this handle. */

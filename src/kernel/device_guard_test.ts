@@ -3,20 +3,24 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { formatAddress, parseAddress } from "../addresses.ts";
 import type { GuardedPod } from "./device_guard.ts";
-import { encodeNumber, encodePeer } from "./maps.ts";
+import { encodeEgressRule, encodeNumber, encodePeer, encodeRange } from "./maps.ts";
 import { OBJECT, withMaps } from "./maps_for_tests.ts";
 import { run, type TestNamespace, TestProcess, withNamespaces } from "./places_for_tests.ts";
 import { Redirector } from "./redirector.ts";
 
 const PORT = 9000;
 const TUNNEL_PORT = 18443;
-const PERMISSIVE = { strictEgress: false, strictInbound: false };
+const PERMISSIVE = { egress: "permissive", inbound: "permissive" } as const;
 
 function bytes(address: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(parseAddress(address));
 }
 
-function podIn(place: TestNamespace, settings = PERMISSIVE, id = 4711n): GuardedPod {
+function podIn(
+  place: TestNamespace,
+  settings: Pick<GuardedPod, "egress" | "inbound"> = PERMISSIVE,
+  id = 4711n,
+): GuardedPod {
   const addresses = [place.ipv4, place.ipv6].map(bytes);
   return { id, namespace: place.namespace, addresses, ...settings };
 }
@@ -69,7 +73,7 @@ Deno.test("what leaves a pod's device for a peer outside the tunnel is counted, 
     ]);
 
     guardCounts.forget(pod.id);
-    deviceGuard.attach({ ...pod, strictEgress: true });
+    deviceGuard.attach({ ...pod, egress: "strict" });
     for (const name of ["v4", "v6"]) {
       assert.equal(await client.talk(name, 10, 0.5), "TimeoutError");
       assert.equal(await client.talk(`${name}-udp`, 10), "echo", "nothing is promised of UDP");
@@ -86,6 +90,43 @@ Deno.test("what leaves a pod's device for a peer outside the tunnel is counted, 
     assert.deepEqual(guardCounts.all(), []);
   }));
 
+Deno.test("a dry run refuses nothing, and counts what strict would have refused", () =>
+  withPeers(async (redirector, one, other) => {
+    const { deviceGuard, peers, egressRules, nodeAddresses, refusals, guardCounts } = redirector;
+    await using _server = await TestProcess.echo(one, undefined, [PORT, TUNNEL_PORT]);
+    await using _far = await TestProcess.echo(other, undefined, [PORT]);
+    await using visitor = await TestProcess.client(other, undefined);
+    await using client = await TestProcess.client(one, undefined);
+    const pod = podIn(one);
+    for (const address of [other.ipv4, other.ipv6]) peers.delete(bytes(address));
+    const inside = encodeRange(bytes(other.ipv4), 128);
+    egressRules.set(inside, encodeEgressRule([PORT + 1]));
+    deviceGuard.attach({ ...pod, inbound: "dry-run", egress: "dry-run" });
+    assert.deepEqual(deviceGuard.inspect({ ...pod, inbound: "dry-run", egress: "dry-run" }), []);
+    const counts = () =>
+      Object.fromEntries(refusals.all().map(({ reason, count }) => [reason, count]));
+    for (const host of [one.ipv4, one.ipv6]) {
+      assert.match(await visitor.connect(`in-${host}`, host, PORT), /^\d+$/);
+      assert.equal(await visitor.talk(`in-${host}`, 10), "echo");
+    }
+    assert.match(await visitor.connect("tunnel", one.ipv4, TUNNEL_PORT), /^\d+$/);
+    assert.deepEqual(counts(), { inbound_dry_run: 2 });
+    for (const host of [other.ipv4, other.ipv6]) {
+      assert.match(await client.connect(`out-${host}`, host, PORT), /^\d+$/);
+    }
+    assert.deepEqual(counts(), { inbound_dry_run: 2, egress_dry_run: 1 }, "IPv6 is outside");
+    egressRules.set(inside, encodeEgressRule([PORT]));
+    nodeAddresses.set(bytes(other.ipv4), encodeNumber(1));
+    assert.match(await client.connect("allowed", other.ipv4, PORT), /^\d+$/);
+    assert.match(await visitor.connect("node", one.ipv4, PORT), /^\d+$/);
+    assert.deepEqual(counts(), { inbound_dry_run: 2, egress_dry_run: 1 });
+    peers.set(bytes(other.ipv4), new Uint8Array(peers.valueSize));
+    egressRules.set(inside, encodeEgressRule([]));
+    assert.match(await client.connect("peer", other.ipv4, PORT), /^\d+$/);
+    assert.equal(counts().egress_dry_run, 1, "what goes to a peer is counted as such");
+    assert(guardCounts.all().some(({ droppedPackets }) => droppedPackets === 0));
+  }));
+
 Deno.test("where inbound is strict, a connection that has met no tunnel is not answered, but for the node's", () =>
   withPeers(async (redirector, one, other) => {
     const { deviceGuard, nodeAddresses, refusals } = redirector;
@@ -95,7 +136,7 @@ Deno.test("where inbound is strict, a connection that has met no tunnel is not a
     await using client = await TestProcess.client(one, undefined);
     const pod = podIn(one);
     await visitor.connect("earlier", one.ipv4, PORT);
-    deviceGuard.attach({ ...pod, strictInbound: true });
+    deviceGuard.attach({ ...pod, inbound: "strict" });
     assert.equal(await visitor.connect("v4", one.ipv4, PORT, 0.5), "TimeoutError");
     assert.equal(await visitor.connect("v6", one.ipv6, PORT, 0.5), "TimeoutError");
     assert.match(await visitor.connect("tunnel", one.ipv4, TUNNEL_PORT), /^\d+$/);
@@ -142,7 +183,7 @@ Deno.test("a guard that is gone from a device is noticed and is put back", () =>
       assert.deepEqual(what(), []);
     }
 
-    assert.match(deviceGuard.inspect({ ...pod, strictEgress: true })[0]?.what ?? "", /settings/);
+    assert.match(deviceGuard.inspect({ ...pod, egress: "strict" })[0]?.what ?? "", /settings/);
     assert.match(deviceGuard.inspect({ ...pod, id: 1n })[0]?.what ?? "", /settings/);
     // Another pod's number on this one's device.
     deviceGuard.attach(podIn(other, PERMISSIVE, 1n));

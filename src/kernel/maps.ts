@@ -20,7 +20,7 @@ export const LAYOUT = {
   egress_rule: { size: 36, every_port: 0, count: 2, ports: 4 },
   refusal_key: { size: 16, cgroup: 0, reason: 8 },
   refusals: { size: 48, count: 0, netns_cookie: 8, at: 16, destination: 24, process: 44 },
-  guarded_device: { size: 16, pod: 0, strict_egress: 8, strict_inbound: 12 },
+  guarded_device: { size: 16, pod: 0, egress: 8, inbound: 12 },
   guard_key: { size: 32, pod: 0, peer: 8, protocol: 24, device: 28 },
   guard_count: {
     size: 88,
@@ -282,18 +282,24 @@ export function encodePod(pod: {
   return bytes;
 }
 
+/** `enum strictness`, bpf/maps.h. */
+const STRICTNESS = { permissive: 0, strict: 1, "dry-run": 2 } as const;
+
+/** Whether plain connections are refused, or those that would be are counted. */
+export type Strictness = keyof typeof STRICTNESS;
+
 /** `struct guarded_device`. */
 export function encodeGuardedDevice(
-  { id, strictEgress, strictInbound }: {
+  { id, egress, inbound }: {
     readonly id: bigint;
-    readonly strictEgress: boolean;
-    readonly strictInbound: boolean;
+    readonly egress: Strictness;
+    readonly inbound: Strictness;
   },
 ): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(LAYOUT.guarded_device.size);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(LAYOUT.guarded_device.pod, id, true);
-  view.setUint32(LAYOUT.guarded_device.strict_egress, Number(strictEgress), true);
-  view.setUint32(LAYOUT.guarded_device.strict_inbound, Number(strictInbound), true);
+  view.setUint32(LAYOUT.guarded_device.egress, STRICTNESS[egress], true);
+  view.setUint32(LAYOUT.guarded_device.inbound, STRICTNESS[inbound], true);
   return bytes;
 }

@@ -5,7 +5,7 @@ import type { Endpoint } from "../native/socket_address.ts";
 import { bootTime, wallClock } from "./boot_time.ts";
 import { decodeEndpoint, decodeId, LAYOUT } from "./maps.ts";
 
-/** Why the kernel refused a connect(), by its number (bpf/maps.h, enum refusal_reason). */
+/** Why the kernel refused a connection, or would have, by its number (bpf/maps.h, enum refusal_reason). */
 export const REFUSAL_REASONS = {
   1: "undecided",
   2: "namespace",
@@ -13,6 +13,8 @@ export const REFUSAL_REASONS = {
   4: "egress",
   5: "range",
   6: "inbound",
+  7: "egress_dry_run",
+  8: "inbound_dry_run",
 } as const;
 
 export type RefusalReason = (typeof REFUSAL_REASONS)[keyof typeof REFUSAL_REASONS];

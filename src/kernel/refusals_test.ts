@@ -37,8 +37,11 @@ function essence({ cgroup, reason, count, last }: KernelRefusal) {
 
 Deno.test("the reasons are those of bpf/maps.h", () => {
   const header = readFileSync(new URL("../../bpf/maps.h", import.meta.url), "utf8");
-  const found = [...header.matchAll(/\bREFUSED_(\w+) = (\d+)/g)]
-    .map(([, name = "", number]) => [number, name.toLowerCase()]);
+  const found = [...header.matchAll(/\b(REFUSED|DRY_RUN)_(\w+) = (\d+)/g)]
+    .map(([, kind, name = "", number]) => [
+      number,
+      `${name.toLowerCase()}${kind === "DRY_RUN" ? "_dry_run" : ""}`,
+    ]);
   assert.deepEqual(Object.entries(REFUSAL_REASONS), found);
 });
 

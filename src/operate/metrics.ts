@@ -71,7 +71,8 @@ export class Metrics {
 
   readonly #dryRun = this.#counter(
     "dry_run_total",
-    "Streams that a policy would have refused, if it were no dry run.",
+    "Connections that would have been refused, if it were no dry run, by annotation.",
+    ["annotation"],
   );
 
   readonly #repairs = this.#counter(
@@ -126,7 +127,12 @@ export class Metrics {
     for (const [reason, count] of Object.entries(traffic.refused)) {
       this.#refused.inc({ reason }, count);
     }
-    this.#dryRun.inc(traffic.wouldRefuse);
+    this.#dryRun.inc({ annotation: "allow" }, traffic.wouldRefuse);
+    for (const { wouldRefuseInKernel = {} } of status.enrolments) {
+      const { inbound_dry_run: inbound = 0, egress_dry_run: egress = 0 } = wouldRefuseInKernel;
+      this.#dryRun.inc({ annotation: "inbound" }, inbound);
+      this.#dryRun.inc({ annotation: "egress" }, egress);
+    }
     for (const [kind, count] of Object.entries(status.repairs)) this.#repairs.inc({ kind }, count);
     return await this.#registry.metrics();
   }

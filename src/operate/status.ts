@@ -14,6 +14,8 @@ import type { Peer } from "../cluster/registry.ts";
 import type { Enrolments } from "../control/pods/enrolments.ts";
 import type { Enrolment } from "../control/pods/enrolment.ts";
 import type { ConnectionLimit } from "./connection_limit.ts";
+import { strictnessOf } from "../control/rules/settings.ts";
+import type { Strictness } from "../kernel/maps.ts";
 import { policyText } from "../policy.ts";
 import type { PodReport } from "../relay/messages.ts";
 import type { RelayReport } from "../relay/workers.ts";
@@ -85,8 +87,8 @@ export interface EnrolmentStatus {
   readonly reason?: string;
   readonly identity?: string;
   readonly addresses: readonly string[];
-  readonly inbound?: "strict" | "permissive";
-  readonly egress?: "strict" | "permissive";
+  readonly inbound?: Strictness;
+  readonly egress?: Strictness;
   /** Who may connect, when not every identity of the trust domain may. */
   readonly allow?: string;
   readonly certificate?: {
@@ -102,6 +104,8 @@ export interface EnrolmentStatus {
   readonly olderConnections?: { readonly count: number; readonly isComplete: boolean };
   /** Connections that the kernel has refused to the pod since its programs were attached, by reason. */
   readonly refusedInKernel?: RefusalCounts;
+  /** Those that it would have refused, if inbound or egress were strict in place of a dry run. */
+  readonly wouldRefuseInKernel?: RefusalCounts;
   readonly traffic?: Omit<PodReport, "uid">;
 }
 
@@ -137,7 +141,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     enrolments: [
       ...enrolments.map((enrolment) => ({
         ...statusOf(enrolment, reports),
-        refusedInKernel: refusalsOf(sources.refusals, enrolment.cgroupId),
+        ...refusalsOf(sources.refusals, enrolment.cgroupId),
       })),
       ...(desired?.refused ?? []).map(({ uid, namespace, name, reason }) => ({
         pod: `${namespace}/${name}`,
@@ -208,8 +212,7 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
     ...(reason === undefined ? {} : { reason }),
     identity: wanted.identity,
     addresses: enrolment.addresses,
-    inbound: settings.strictInbound ? "strict" : "permissive",
-    egress: settings.strictEgress ? "strict" : "permissive",
+    ...strictnessOf(settings),
     ...(settings.policy === undefined ? {} : { allow: policyText(settings.policy) }),
     ...(certificate === undefined ? {} : {
       certificate: {

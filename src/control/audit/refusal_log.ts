@@ -24,7 +24,8 @@ export class RefusalLog {
       // What is not decided on yet is about to be, and says so itself.
       const news = count - (this.#counts.get(key) ?? 0);
       if (pod === undefined || news <= 0) continue;
-      log.warn("{count} connections of {pod} were refused in the kernel: {why}", {
+      const what = isDryRun(reason) ? "would have been refused" : "were refused in the kernel";
+      log.warn(`{count} connections of {pod} ${what}: {why}`, {
         count: news,
         pod,
         why: REASONS[reason],
@@ -36,13 +37,23 @@ export class RefusalLog {
   }
 }
 
-/** What one pod was refused. */
+/** What one pod was refused, and what it would have been. */
 export function refusalsOf(
   refusals: readonly KernelRefusal[],
   cgroup: bigint | undefined,
-): RefusalCounts {
+): { readonly refusedInKernel: RefusalCounts; readonly wouldRefuseInKernel: RefusalCounts } {
   const own = refusals.filter((each) => each.cgroup === cgroup);
-  return Object.fromEntries(own.map(({ reason, count }) => [reason, count]));
+  const counts = (dryRun: boolean): RefusalCounts =>
+    Object.fromEntries(
+      own.filter(({ reason }) => isDryRun(reason) === dryRun)
+        .map(({ reason, count }) => [reason, count]),
+    );
+  return { refusedInKernel: counts(false), wouldRefuseInKernel: counts(true) };
+}
+
+/** Whether nothing was refused: only counted. */
+export function isDryRun(reason: RefusalReason): boolean {
+  return reason === "egress_dry_run" || reason === "inbound_dry_run";
 }
 
 const REASONS: Record<RefusalReason, string> = {
@@ -52,4 +63,6 @@ const REASONS: Record<RefusalReason, string> = {
   egress: "egress is strict, and it would have gone in clear",
   range: "it is not known whether there is a peer, see the problems in status",
   inbound: "inbound is strict, and it had met no tunnel",
+  egress_dry_run: "egress is a dry run, and it went in clear",
+  inbound_dry_run: "inbound is a dry run, and it had met no tunnel",
 };

@@ -23,7 +23,7 @@ import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { mustEnd } from "../rules/older_connections.ts";
-import { type PodSettings, sameSettings } from "../rules/settings.ts";
+import { type PodSettings, sameSettings, strictnessOf } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
 import { NotThereYet, type PodKernel, type PodServing, type Restrictions } from "./pod_kernel.ts";
@@ -60,7 +60,7 @@ export interface Finding {
 
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
-const UNRESTRICTED = { strictInbound: false, strictEgress: false, isGuarded: false };
+const UNRESTRICTED = { inbound: "permissive", egress: "permissive", isGuarded: false } as const;
 
 /** How often a handshake proves that an active pod can be reached. */
 const PROOF_MILLISECONDS = 30_000;
@@ -544,8 +544,8 @@ export class Enrolment {
   }
 
   #restrictions(): Restrictions {
-    const { strictInbound, strictEgress } = this.#settings;
-    return { strictInbound, strictEgress, isGuarded: this.#last.isGuarded };
+    const { inbound, egress } = strictnessOf(this.#settings);
+    return { inbound, egress, isGuarded: this.#last.isGuarded };
   }
 
   async #stopServing(drainMilliseconds = 0): Promise<void> {

@@ -108,7 +108,7 @@ class Node {
       serve: () => new Promise((resolve) => resolve(this.do("serve"))),
       follow: () => {},
       adjust: () => this.do("adjust"),
-      restrict: ({ strictInbound }) => strictInbound && this.do("strict inbound"),
+      restrict: ({ inbound }) => inbound === "strict" && this.do("strict inbound"),
       isInUse: () => {
         if (this.inUse instanceof Error) throw this.inUse;
         return this.inUse;

@@ -1,5 +1,6 @@
 /** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
 import type { Fault } from "../../kernel/fault.ts";
+import type { Strictness } from "../../kernel/maps.ts";
 import type { ProofResult, RelaySettings } from "../../relay/messages.ts";
 import type { OlderConnection } from "../rules/older_connections.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
@@ -8,8 +9,8 @@ import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
 
 /** What is to be refused or looked at in a pod's namespace, beyond what its programs do. */
 export interface Restrictions {
-  readonly strictInbound: boolean;
-  readonly strictEgress: boolean;
+  readonly inbound: Strictness;
+  readonly egress: Strictness;
   /** Its devices are looked at in any case. */
   readonly isGuarded: boolean;
 }

@@ -132,7 +132,11 @@ export class Serving implements PodServing {
   restrict(restrictions: Restrictions): void {
     const { descriptor } = this.found.namespace;
     const { deviceGuard } = this.#redirector;
-    this.#redirector.setStrictInbound(this.wanted.uid, descriptor, restrictions.strictInbound);
+    this.#redirector.setStrictInbound(
+      this.wanted.uid,
+      descriptor,
+      restrictions.inbound === "strict",
+    );
     if (isGuarded(restrictions)) deviceGuard.attach(this.#guarded(restrictions));
     else if (deviceGuard.has(this.#cgroupId)) deviceGuard.detach(this.#guarded(restrictions));
   }
@@ -140,9 +144,9 @@ export class Serving implements PodServing {
   inspectRestrictions(restrictions: Restrictions): Fault[] {
     const { uid } = this.wanted;
     const { descriptor } = this.found.namespace;
-    const { strictInbound } = restrictions;
+    const isStrict = restrictions.inbound === "strict";
     return [
-      ...this.#redirector.inspectStrictInbound(uid, descriptor, strictInbound),
+      ...this.#redirector.inspectStrictInbound(uid, descriptor, isStrict),
       ...isGuarded(restrictions)
         ? this.#redirector.deviceGuard.inspect(this.#guarded(restrictions))
         : [],
@@ -237,10 +241,10 @@ export class Serving implements PodServing {
     this.found.namespace[Symbol.dispose]();
   }
 
-  #guarded({ strictEgress, strictInbound }: Restrictions): GuardedPod {
+  #guarded({ egress, inbound }: Restrictions): GuardedPod {
     const { namespace, held } = this.found;
     const addresses = held.map((address) => parseAddress(address));
-    return { id: this.#cgroupId, namespace, addresses, strictEgress, strictInbound };
+    return { id: this.#cgroupId, namespace, addresses, egress, inbound };
   }
 
   /** Notes of connections that nobody has accepted: without listeners nobody will. */
@@ -259,8 +263,8 @@ function entryOf(text: readonly string[], outboundPort: number): Uint8Array<Arra
 }
 
 /** A strict pod's devices are looked at, too: packets need no connect(), and DNAT leads past the listeners. */
-function isGuarded({ strictInbound, strictEgress, isGuarded }: Restrictions): boolean {
-  return strictInbound || strictEgress || isGuarded;
+function isGuarded({ inbound, egress, isGuarded }: Restrictions): boolean {
+  return inbound !== "permissive" || egress !== "permissive" || isGuarded;
 }
 
 function relayCredentials(

@@ -7,6 +7,7 @@ import {
   INBOUND_ANNOTATION,
 } from "../../constants.ts";
 import { errorText } from "../../error_text.ts";
+import type { Strictness } from "../../kernel/maps.ts";
 import { quoted } from "../../names.ts";
 import { nobody, parsePolicy, type Policy } from "../../policy.ts";
 
@@ -17,6 +18,8 @@ export interface PodSettings {
   readonly isInboundImplied: boolean;
   /** Connections from the pod that would go in clear to somewhere inside the cluster are refused. */
   readonly strictEgress: boolean;
+  /** Nothing is refused, but counted and logged is what would be. */
+  readonly dryRun: { readonly inbound: boolean; readonly egress: boolean };
   /** Who may connect; undefined: every identity of the trust domain. */
   readonly policy: Policy | undefined;
   /** How long connections that are older than the enrolment may go on in clear; undefined: for ever. */
@@ -51,15 +54,15 @@ export function settingsOf(
   const isStrict = (key: string): boolean => {
     const value = annotations[key];
     if (floor !== undefined) {
-      if (own[key] === "permissive") {
+      if (own[key] === "permissive" || own[key] === DRY_RUN) {
         problems.push(`annotation ${key}: no pod of this namespace is less than strict`);
       }
       return true;
     }
-    if (value === undefined || value === "permissive") return false;
+    if (value === undefined || value === "permissive" || value === DRY_RUN) return false;
     if (value !== "strict") {
       problems.push(
-        `annotation ${key} must be "strict" or "permissive", not ${
+        `annotation ${key} must be "strict", "dry-run" or "permissive", not ${
           quoted(value, 40)
         }: taken as strict`,
       );
@@ -94,10 +97,10 @@ export function settingsOf(
   const policy = policyOf(annotations[ALLOW_ANNOTATION]);
   const inbound = annotations[INBOUND_ANNOTATION];
   const isBinding = policy !== undefined && !policy.dryRun;
-  if (isBinding && inbound === "permissive" && !isStrictInbound) {
+  if (isBinding && inbound !== undefined && !isStrictInbound) {
     problems.push(
       `annotation ${ALLOW_ANNOTATION} does not bind who is not encrypted, since ` +
-        `${INBOUND_ANNOTATION} is "permissive": plain connections are taken from everybody`,
+        `${INBOUND_ANNOTATION} is "${inbound}": plain connections are taken from everybody`,
     );
   }
   return {
@@ -105,14 +108,32 @@ export function settingsOf(
     strictInbound: isStrictInbound || (isBinding && inbound === undefined),
     isInboundImplied: isBinding && inbound === undefined && !isStrictInbound,
     strictEgress: isStrictEgress,
+    dryRun: {
+      inbound: inbound === DRY_RUN && !isStrictInbound,
+      egress: annotations[EGRESS_ANNOTATION] === DRY_RUN && !isStrictEgress,
+    },
     policy,
     graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),
     problems,
   };
 }
 
+const DRY_RUN = "dry-run";
+
 /** In seconds. */
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+/** What the settings mean for each direction. */
+export function strictnessOf(
+  { strictInbound, strictEgress, dryRun }: Pick<
+    PodSettings,
+    "strictInbound" | "strictEgress" | "dryRun"
+  >,
+): { readonly inbound: Strictness; readonly egress: Strictness } {
+  const of = (isStrict: boolean, isDryRun: boolean): Strictness =>
+    isStrict ? "strict" : isDryRun ? "dry-run" : "permissive";
+  return { inbound: of(strictInbound, dryRun.inbound), egress: of(strictEgress, dryRun.egress) };
+}
 
 export function sameSettings(a: PodSettings, b: PodSettings): boolean {
   return JSON.stringify(a) === JSON.stringify(b);

@@ -1,11 +1,12 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import { settingsOf } from "./settings.ts";
+import { settingsOf, strictnessOf } from "./settings.ts";
 
 Deno.test("a pod without annotations is permissive, and every identity may connect", () => {
   deepStrictEqual(settingsOf({}), {
     strictInbound: false,
     isInboundImplied: false,
     strictEgress: false,
+    dryRun: { inbound: false, egress: false },
     policy: undefined,
     graceSeconds: undefined,
     problems: [],
@@ -26,7 +27,7 @@ Deno.test("what is not understood means the strictest, and says so", () => {
   });
   strictEqual(strictInbound, true);
   deepStrictEqual(policy, { rules: [], dryRun: false });
-  match(problems[0] ?? "", /inbound must be "strict" or "permissive", not "Strict"/);
+  match(problems[0] ?? "", /inbound must be "strict", "dry-run" or "permissive", not "Strict"/);
   match(problems[1] ?? "", /allow: "everyone" is no namespace.*nobody may connect/);
 });
 
@@ -72,6 +73,25 @@ Deno.test("a namespace says for its pods what they do not say themselves, the ag
     false,
   ]);
   deepStrictEqual(said({}, { "kube-gateway.io/allow": "shop/web" }), [true, false, true]);
+});
+
+Deno.test("a dry run refuses nothing, is the pod's or its namespace's, and no way below the floor", () => {
+  const dry = { "kube-gateway.io/inbound": "dry-run", "kube-gateway.io/egress": "dry-run" };
+  const strictness = (...args: Parameters<typeof settingsOf>) => strictnessOf(settingsOf(...args));
+  deepStrictEqual(strictness(dry), { inbound: "dry-run", egress: "dry-run" });
+  deepStrictEqual(strictness({}, dry), { inbound: "dry-run", egress: "dry-run" });
+  deepStrictEqual(strictness({ "kube-gateway.io/inbound": "strict" }, dry), {
+    inbound: "strict",
+    egress: "dry-run",
+  });
+  deepStrictEqual(settingsOf(dry).problems, []);
+  const floor = settingsOf(dry, { "kube-gateway.io/floor": "strict" });
+  deepStrictEqual(strictnessOf(floor), { inbound: "strict", egress: "strict" });
+  strictEqual(floor.problems.length, 2);
+  match(
+    settingsOf({ ...dry, "kube-gateway.io/allow": "shop/web" }).problems.join(),
+    /does not bind who is not encrypted, since .*inbound is "dry-run"/,
+  );
 });
 
 Deno.test("no pod is less than its namespace's floor, and one that tries is told", () => {
