@@ -70,7 +70,7 @@ export class BpfMap {
   /** All entries. One that is removed or added meanwhile is listed or not. */
   *entries(): Generator<{ key: Uint8Array<ArrayBuffer>; value: Uint8Array<ArrayBuffer> }> {
     const { keySize, valueSize } = this;
-    for (const { keys, values, count } of this.batches()) {
+    for (const { keys, values, count } of this.batches(FEW)) {
       for (let index = 0; index < count; index++) {
         yield {
           key: keys.slice(index * keySize, (index + 1) * keySize),
@@ -84,8 +84,7 @@ export class BpfMap {
    * The same in buffers that hold one entry after the other until the next batch is read: a system call and no
    * allocation for thousands (hash maps: Linux 5.6, LPM tries: 5.13).
    */
-  *batches(): Generator<Batch> {
-    let room = BATCH;
+  *batches(room = MANY): Generator<Batch> {
     let keys = new Uint8Array(room * this.keySize);
     let values = new Uint8Array(room * this.valueSize);
     let from: Uint8Array<ArrayBuffer> | null = null;
@@ -125,4 +124,6 @@ export class BpfMap {
 const BPF_ANY = 0n;
 const BPF_NOEXIST = 1n;
 
-const BATCH = 4_096;
+/** How many entries are read at once: of a large map, and of one that has few as a rule. */
+const MANY = 4_096;
+const FEW = 128;
