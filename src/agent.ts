@@ -193,7 +193,7 @@ function openNode(
       enrolments: control.enrolments,
       peers: index,
       silence: cluster.silence,
-      problems: cluster.problems(),
+      problems: [...cluster.problems(), ...control.problems()],
       trustProblem: source.issuer.trustProblem?.(),
       routing: control.routing,
       audit: control.audit,

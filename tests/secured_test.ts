@@ -30,6 +30,22 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
   for (const pod of [web, api]) await waitSecured(lab, pod, "True");
   const { server } = lab.api;
 
+  const slicesOf = async (node: string) =>
+    (await server.list<{ metadata: { name: string } }>(
+      `discovery.k8s.io/${SLICES}`,
+      "kube-gateway",
+    ))
+      .map(({ metadata: { name } }) => name).filter((name) => name.includes(node));
+  const deleteSlices = async () => {
+    for (const name of await slicesOf("node-b")) {
+      await server.delete({
+        resource: `discovery.k8s.io/${SLICES}`,
+        namespace: "kube-gateway",
+        name,
+      });
+    }
+  };
+
   /** A step that fails leaves a lab of which the next ones can say nothing. */
   const attempt = async (name: string, happens: () => Promise<void>) => {
     if (!await t.step(name, happens)) throw new Error(`it ends with the step "${name}"`);
@@ -57,6 +73,42 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     await canary.refused();
     signer = await lab.startSigner();
   });
+
+  await step("its agent is dead, and its part of the registry deleted", async (canary) => {
+    await lab.agent("node-b").kill();
+    await canary.refused();
+    await deleteSlices();
+    await until(
+      async () => {
+        const { problems } = await lab.agent("node-a").status();
+        return problems.some(({ message }) => /node-b's agent has not said/.test(message));
+      },
+      10_000,
+      () => "no problem says so",
+    );
+    await delay(6_000); // longer than a living agent would need
+    await canary.refused();
+    await startAgent("node-b");
+  });
+
+  await step(
+    "its agent is dead, and its Node is deleted and made anew: its slices are collected",
+    async (canary) => {
+      await lab.agent("node-b").kill();
+      const of = { resource: "nodes", name: "node-b" };
+      const { metadata: _, ...node } = await server.get<{ metadata: object }>(of);
+      await server.delete(of);
+      await until(
+        async () => (await slicesOf("node-b")).length === 0,
+        10_000,
+        () => "not collected",
+      );
+      await server.create({ ...node, metadata: { name: "node-b" } });
+      await delay(6_000);
+      await canary.refused();
+      await startAgent("node-b");
+    },
+  );
 
   await step(
     "a process of the pod takes the tunnel's port while there is no agent",

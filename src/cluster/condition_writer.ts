@@ -15,6 +15,8 @@ export interface WriterDelays {
   readonly longest: number;
   /** When nothing had to be said again for so long, what was before counts no more. */
   readonly calm: number;
+  /** Between two messages of the same status and reason. */
+  readonly rephrase: number;
 }
 
 /** What has been done about one pod, by its UID. */
@@ -106,7 +108,7 @@ export class ConditionWriter {
   #sleep(): void {
     if (this.#stop.signal.aborted) return;
     const open = this.#wanted.filter((verdict) => !isShown(verdict));
-    const due = open.map(({ pod }) => this.#dueAt(this.#of(pod.uid)));
+    const due = open.map((verdict) => this.#dueAt(verdict, this.#of(verdict.pod.uid)));
     if (due.length === 0) return;
     const wait = Math.max(0, Math.min(...due) - performance.now());
     this.#next = setTimeout(() => this.#go(), wait);
@@ -117,7 +119,7 @@ export class ConditionWriter {
     const due = this.#wanted.filter((verdict) => {
       const told = this.#of(verdict.pod.uid);
       if (told.isBusy || isShown(verdict)) return false;
-      return told.said?.text !== textOf(verdict) || now >= this.#dueAt(told);
+      return now >= this.#dueAt(verdict, told);
     });
     // What is not secured any more first: somebody may rely on it. A pod that changes all the time keeps no other waiting.
     const wasSaid = ({ pod }: Verdict) =>
@@ -134,9 +136,12 @@ export class ConditionWriter {
     });
   }
 
-  #dueAt({ said, times }: Told): number {
-    const { again, longest } = this.#delays;
-    return (said?.at ?? -Infinity) + Math.min(again * 2 ** times, longest);
+  /** At once what is new; the same in other words later, since a message may say something else every second. */
+  #dueAt(verdict: Verdict, { said, times }: Told): number {
+    const { again, longest, rephrase } = this.#delays;
+    if (said === undefined) return -Infinity;
+    if (said.text === textOf(verdict)) return said.at + Math.min(again * 2 ** times, longest);
+    return isShownInOtherWords(verdict) ? said.at + rephrase : -Infinity;
   }
 
   #of(uid: string): Told {
@@ -266,6 +271,10 @@ function isShown({ pod: { secured }, status, reason, message }: Verdict): boolea
     secured.message === message.slice(0, MAX_MESSAGE);
 }
 
+function isShownInOtherWords({ pod: { secured }, status, reason }: Verdict): boolean {
+  return secured?.status === status && secured.reason === reason;
+}
+
 function textOf({ status, reason, message }: Verdict): string {
   return `${status} ${reason} ${message}`;
 }
@@ -281,4 +290,4 @@ const MAX_MESSAGE = 1024;
 /** core/validation/events.go, NoteLengthLimit: bytes. */
 const MAX_NOTE_BYTES = 1024;
 
-const DELAYS: WriterDelays = { again: 2_000, longest: 60_000, calm: 120_000 };
+const DELAYS: WriterDelays = { again: 2_000, longest: 60_000, calm: 120_000, rephrase: 15_000 };

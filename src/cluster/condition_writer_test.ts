@@ -85,6 +85,21 @@ Deno.test("what is not secured any more is said first, and conditions before Eve
   await writer.close();
 });
 
+Deno.test("the same in other words is said after a while, something else at once", async () => {
+  const { api, writer } = open(10, 10_000);
+  const pod = api.addPod("web");
+  const say = (verdict: Verdict) => writer.tell([verdict]);
+  await say(waiting(pod()));
+  for (let second = 0; second < 100; second++) {
+    void say({ ...waiting(pod()), message: `it is second ${second}` });
+  }
+  await settled();
+  assert.equal(api.conditions.length, 1);
+  await say(enrolled(pod()));
+  assert.deepEqual(api.conditions.at(-1), "web True Enrolled");
+  await writer.close();
+});
+
 Deno.test("pods that change all the time keep none waiting that has not been told for long", async () => {
   const { api, writer } = open(10_000);
   const restless = Array.from({ length: 40 }, (_, index) => api.addPod(`restless-${index}`));
@@ -221,9 +236,9 @@ class TestApi {
   }
 }
 
-function open(again = 10): { api: TestApi; writer: ConditionWriter } {
+function open(again = 10, rephrase = 0): { api: TestApi; writer: ConditionWriter } {
   const api = new TestApi();
-  const delays = { again, longest: 16 * again, calm: 5_000 };
+  const delays = { again, longest: 16 * again, calm: 5_000, rephrase };
   return { api, writer: new ConditionWriter(api, "n1", delays) };
 }
 

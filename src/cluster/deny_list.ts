@@ -41,8 +41,9 @@ export function readDenyList(
   path: readonly (string | number)[] = [],
 ): DenyList | undefined {
   if (!v.is(NamedSchema, value)) return undefined; // others' ConfigMaps are none of ours to judge
-  const { data } = parseObject(ConfigMapSchema, value, path);
-  const problems: string[] = [];
+  const { data, binaryData } = parseObject(ConfigMapSchema, value, path);
+  const problems = Object.keys(binaryData ?? {})
+    .map((key) => `${quoted(key, 80)} is binaryData, which is not read: write it as data`);
   const listed = (key: string, read: (text: string) => string | undefined): Set<string> => {
     const texts = (data?.[key] ?? "").split(/[\s,]+/).filter((text) => text !== "");
     if (texts.length > MOST) {
@@ -99,6 +100,7 @@ const NamedSchema = v.object({
 
 const ConfigMapSchema = v.object({
   data: v.nullish(v.record(v.string(), v.string())),
+  binaryData: v.nullish(v.record(v.string(), v.unknown())),
 });
 
 /** A list, that people write by hand. */

@@ -51,6 +51,11 @@ Deno.test("a text that would match nobody is told, not taken", () => {
   }
 });
 
+Deno.test("what is not read is told", () => {
+  const list = readDenyList({ ...configMap(null), binaryData: { serials: "MWY=" } });
+  deepStrictEqual(list?.problems, ['"serials" is binaryData, which is not read: write it as data']);
+});
+
 Deno.test("a pod's UID counts in capitals, too", () => {
   const { pods } = read({ pods: "0B1C5A1E-0F7E-4B1D-9A68-2F6A0E0A0001 Static-Pod" });
   deepStrictEqual([...pods], ["0b1c5a1e-0f7e-4b1d-9a68-2f6a0e0a0001", "Static-Pod"]);

@@ -85,9 +85,13 @@ export class RegistryPublisher {
     return this.#want({ slices: slicesOf(this.#nodeName, entries), isLast: false });
   }
 
-  /** Deletes this node's registry: its agent goes for good. Resolves as {@link publish} does. */
-  withdraw(): Promise<void> {
-    return this.#want({ slices: [], isLast: true });
+  /**
+   * Empties and then deletes this node's registry: its agent goes for good. A slice that vanishes with pods in it says
+   * nothing to others (`vanished_parts.ts`). Resolves as {@link publish} does.
+   */
+  async withdraw(): Promise<void> {
+    await this.publish([]);
+    await this.#want({ slices: [], isLast: true });
   }
 
   #want(wanted: WantedPart): Promise<void> {

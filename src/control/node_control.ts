@@ -1,5 +1,5 @@
 import { errorText } from "../error_text.ts";
-import type { Cluster, ClusterObjects } from "../cluster/cluster.ts";
+import type { Cluster, ClusterObjects, ClusterProblem } from "../cluster/cluster.ts";
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
 import type { GuardCount } from "../kernel/guard_counts.ts";
@@ -68,7 +68,7 @@ export class NodeControl {
   /** When that was done last, by the monotonic clock. */
   #told = -Infinity;
   readonly #refusalLog = new RefusalLog();
-  readonly #vanished = new VanishedParts(VANISHED_MILLISECONDS);
+  readonly #vanished = new VanishedParts();
   #forgetting: ReturnType<typeof setTimeout> | undefined;
   #tellingUsers: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
@@ -106,6 +106,11 @@ export class NodeControl {
   changed(objects: ClusterObjects): void {
     this.objects = objects;
     if (this.#begun && !this.#isEnding) this.#reconcile(objects);
+  }
+
+  /** What of the registry is kept although it has gone. */
+  problems(): readonly ClusterProblem[] {
+    return this.#vanished.problems();
   }
 
   begin(): void {
@@ -187,7 +192,15 @@ export class NodeControl {
   /** What has gone from the registry whole is forgotten a while later. */
   #route(objects: ClusterObjects): void {
     const now = performance.now();
-    this.routing.apply({ ...objects, registry: this.#vanished.apply(objects.registry, now) });
+    const { nodes } = objects;
+    const keep = (node: string) =>
+      nodes.has(node)
+        ? VANISHED_MILLISECONDS
+        : nodes.size > 0
+        ? VANISHED_NODE_MILLISECONDS
+        : VANISHED_FILE_MILLISECONDS;
+    const registry = this.#vanished.apply(objects.registry, now, keep);
+    this.routing.apply({ ...objects, registry });
     clearTimeout(this.#forgetting);
     const { next } = this.#vanished;
     if (next === undefined || this.#isEnding) return;
@@ -374,8 +387,13 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
   }
 }
 
-/** Long enough for an agent to write its part again; less than a pod that leaves goes on answering its peers. */
-const VANISHED_MILLISECONDS = 4_000;
+/**
+ * How long what the registry has lost is kept: long enough for an agent to be started again, and to write its part. With a
+ * Node that is gone its pods go, whose addresses others may get. In a directory, nobody empties a file before it is removed.
+ */
+const VANISHED_MILLISECONDS = 600_000;
+const VANISHED_NODE_MILLISECONDS = 60_000;
+const VANISHED_FILE_MILLISECONDS = 4_000;
 
 /** What is done together is told together; what comes soon after it, in a burst of changes, is told a little later. */
 const TELL_MILLISECONDS = 30;

@@ -96,7 +96,7 @@ export class FollowedBundle {
       if (roots.length === 0) throw new TypeError("it holds no certificate");
     } catch (error) {
       this.damage = `ConfigMap ${TRUST_BUNDLE} is damaged (${errorText(error)}): ` +
-        "the last good one stays in use";
+        (this.#pem === "" ? "there is no good one yet" : "the last good one stays in use");
       log.error("{problem}", { problem: this.damage });
       return;
     }

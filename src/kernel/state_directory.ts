@@ -38,8 +38,7 @@ export class StateDirectory implements Disposable {
    */
   take(): Holder | undefined {
     for (let tries = 0; tries < 100; tries++) {
-      const holder = this.#mount();
-      if (holder !== undefined) return holder;
+      this.#mount();
       this.#made ??= mkdirSync(this.path, { recursive: true, mode: 0o700 });
       const lock = lockDirectory(this.path, requireOwn);
       if ("pid" in lock) return lock;
@@ -74,24 +73,35 @@ export class StateDirectory implements Disposable {
   }
 
   /** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf. */
-  #mount(): Holder | undefined {
+  #mount(): void {
     const existing = nearest(this.path);
-    if (isBpfFileSystem(existing)) return undefined;
+    if (isBpfFileSystem(existing)) return;
     // sysfs lets nobody make directories, but has this one to mount a bpffs on.
     const target = existing === "/sys/fs/bpf" ? existing : this.path;
     this.#made ??= mkdirSync(target, { recursive: true, mode: 0o700 });
-    const lock = lockDirectory(target);
-    if ("pid" in lock) return lock; // mounts one right now
-    using _lock = lock;
-    if (!lock.isStillThere()) return undefined; // somebody has
+    using lock = lockForMounting(target);
+    // Somebody else has.
+    if (lock?.isStillThere() === false || isBpfFileSystem(nearest(this.path))) return;
     mountBpfFileSystem(target);
     this.#mounted = target;
     log.warn("{directory} was not on a bpffs: mounted one on {target}", {
       directory: this.path,
       target,
     });
-    return undefined;
   }
+}
+
+/**
+ * Whoever mounts a bpffs there right now needs milliseconds for that. Every user of the node can lock a directory that he
+ * may read, and keep it locked: then it is mounted without, which {@link StateDirectory.take} survives.
+ */
+function lockForMounting(target: string): Lock | undefined {
+  for (let tries = 0; tries < 50; tries++) {
+    const lock = lockDirectory(target);
+    if (!("pid" in lock)) return lock;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+  }
+  return undefined;
 }
 
 interface Lock extends Disposable {

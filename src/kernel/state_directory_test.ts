@@ -1,6 +1,12 @@
 import { deepStrictEqual, match, strictEqual, throws } from "node:assert/strict";
 import { chmodSync, chownSync, existsSync, mkdirSync, statSync } from "node:fs";
-import { isBpfFileSystem, mountBpfFileSystem, unmount } from "../native/file_system.ts";
+import {
+  isBpfFileSystem,
+  mountBpfFileSystem,
+  openDirectory,
+  tryLock,
+  unmount,
+} from "../native/file_system.ts";
 import { lockHolder, StateDirectory } from "./state_directory.ts";
 
 Deno.test("one has charge of a state directory, and the next one when that is disposed of", () =>
@@ -63,6 +69,26 @@ Deno.test("what was made for it goes with it: a bpffs that is root's alone, and 
       strictEqual(isBpfFileSystem(path), true);
     }
     deepStrictEqual([...Deno.readDirSync(base)], []);
+  } finally {
+    await Deno.remove(base, { recursive: true });
+  }
+});
+
+Deno.test("a user who keeps the place of the bpffs locked keeps no agent from starting", async () => {
+  const base = await Deno.makeTempDir();
+  try {
+    const path = `${base}/state`;
+    await Deno.mkdir(path, { mode: 0o700 });
+    const directory = openDirectory(path);
+    strictEqual(tryLock(directory.descriptor, path), true);
+    {
+      using state = new StateDirectory(path);
+      strictEqual(state.take(), undefined);
+      strictEqual(isBpfFileSystem(path), true);
+      using other = new StateDirectory(path);
+      deepStrictEqual(other.take(), { pid: Deno.pid }, "its agent's lock is on the bpffs");
+    }
+    directory[Symbol.dispose]();
   } finally {
     await Deno.remove(base, { recursive: true });
   }

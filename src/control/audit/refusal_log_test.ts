@@ -12,9 +12,14 @@ Deno.test("a pod's refusals are those of its own cgroup, by reason", () => {
   const refusals: KernelRefusal[] = [
     { cgroup: 7n, reason: "namespace", count: 3, last },
     { cgroup: 7n, reason: "egress", count: 1, last },
+    { cgroup: 7n, reason: "inbound_dry_run", count: 2, last },
     { cgroup: 8n, reason: "egress", count: 9, last },
   ];
-  deepStrictEqual(refusalsOf(refusals, 7n), { namespace: 3, egress: 1 });
-  deepStrictEqual(refusalsOf(refusals, 9n), {});
-  deepStrictEqual(refusalsOf(refusals, undefined), {});
+  deepStrictEqual(refusalsOf(refusals, 7n), {
+    refusedInKernel: { namespace: 3, egress: 1 },
+    wouldRefuseInKernel: { inbound_dry_run: 2 },
+  });
+  const none = { refusedInKernel: {}, wouldRefuseInKernel: {} };
+  deepStrictEqual(refusalsOf(refusals, 9n), none);
+  deepStrictEqual(refusalsOf(refusals, undefined), none);
 });

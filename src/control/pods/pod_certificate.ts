@@ -3,6 +3,7 @@ import { errorText } from "../../error_text.ts";
 import { newKeyAndRequest } from "../../identity/csr.ts";
 import { type Issuer, IssuingError, type PodIdentity } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
+import { chainFlaw } from "../../native/verify_chain.ts";
 
 const log = logger("enrolment");
 
@@ -14,6 +15,9 @@ const RETRY_MILLISECONDS = { first: 1_000, most: 300_000 };
 
 /** A pod without a certificate is held: the signer is asked at least this often. */
 const MOST_PATIENT_MILLISECONDS = 60_000;
+
+/** The same for one whose certificate nobody takes. */
+const FLAWED_RETRY_MILLISECONDS = 10_000;
 
 /** What the workers need, and the certificate's dates. */
 export interface PodCredentials {
@@ -44,6 +48,8 @@ export class PodCertificate {
   #again = { at: -Infinity, after: RETRY_MILLISECONDS.first };
   /** What is in use, and how to tell who uses it. */
   #current: PodCredentials | undefined;
+  /** Whether the roots that it is shown with vouch for it: peers have the same. */
+  #isTrusted = true;
   #show: ((credentials: PodCredentials) => void) | undefined;
   /** When it is to be renewed, in milliseconds since 1970. */
   #renewAt = Infinity;
@@ -69,7 +75,9 @@ export class PodCertificate {
 
   /** Why nobody would take the certificate now; undefined when everybody does. */
   get flaw(): string | undefined {
-    return this.#current === undefined ? undefined : flawOf(this.#current.certificate, Date.now());
+    if (this.#current === undefined) return undefined;
+    if (!this.#isTrusted) return "its certificate's CA has left the trust bundle";
+    return flawOf(this.#current.certificate, Date.now());
   }
 
   /**
@@ -78,6 +86,7 @@ export class PodCertificate {
    */
   get renewalProblem(): string | undefined {
     if (this.#failure === undefined || this.#current === undefined) return undefined;
+    if (!this.#isDue) return undefined; // the clock was wrong when it was tried
     const { notBefore, notAfter } = this.#current.certificate;
     const [from, to] = [notBefore.getTime(), notAfter.getTime()];
     if (this.#failure.isAway && to - Date.now() > (to - from) / 4) return undefined;
@@ -104,8 +113,14 @@ export class PodCertificate {
       };
     });
     const timeout = new AbortController();
+    const late = () => {
+      const problem = this.#issuer.trustProblem?.();
+      return `its certificate has not been issued yet${
+        problem === undefined ? "" : `: ${problem}`
+      }`;
+    };
     try {
-      const credentials = await Promise.race([issuing, tooLong(timeout.signal)]);
+      const credentials = await Promise.race([issuing, tooLong(late, timeout.signal)]);
       this.#first = undefined;
       return this.#use(credentials);
     } finally {
@@ -133,16 +148,20 @@ export class PodCertificate {
   trust(roots: Uint8Array[]): void {
     if (this.#current === undefined) return;
     this.#current = { ...this.#current, roots };
+    this.#isTrusted = isTrusted(this.#current);
     this.#show?.(this.#current);
   }
 
   /** Begins to renew it, if it is time by the wall clock. */
   look(): void {
-    const isDue = Date.now() >= this.#renewAt || this.flaw !== undefined;
-    if (!isDue || this.#show === undefined || this.#renewing) return;
+    if (!this.#isDue || this.#show === undefined || this.#renewing) return;
     if (performance.now() < this.#retry.at) return;
     this.#renewing = true;
     void this.#renew().finally(() => this.#renewing = false);
+  }
+
+  get #isDue(): boolean {
+    return Date.now() >= this.#renewAt || this.flaw !== undefined;
   }
 
   async #obtain(): Promise<PodCredentials> {
@@ -170,7 +189,8 @@ export class PodCertificate {
         isAway: error instanceof IssuingError && error.reason === "unavailable",
       };
       const left = (this.status?.notAfter.getTime() ?? 0) - Date.now();
-      const most = Math.max(RETRY_MILLISECONDS.first, Math.min(left / 10, RETRY_MILLISECONDS.most));
+      const longest = this.flaw === undefined ? RETRY_MILLISECONDS.most : FLAWED_RETRY_MILLISECONDS;
+      const most = Math.max(RETRY_MILLISECONDS.first, Math.min(left / 10, longest));
       const { after } = this.#retry;
       this.#retry = { at: performance.now() + jittered(after), after: Math.min(2 * after, most) };
     }
@@ -178,6 +198,7 @@ export class PodCertificate {
 
   #use(credentials: PodCredentials): PodCredentials {
     this.#current = credentials;
+    this.#isTrusted = isTrusted(credentials);
     this.#failure = undefined;
     this.#renewAt = renewalOf(credentials.certificate, Date.now());
     this.#retry = { at: -Infinity, after: RETRY_MILLISECONDS.first };
@@ -205,10 +226,15 @@ function renewalOf({ notAfter }: CertificateStatus, now: number): number {
   return now + jittered((notAfter.getTime() - now) / 2);
 }
 
-function tooLong(signal: AbortSignal): Promise<never> {
+/** Whether a certificate leads to one of the roots; what else may be wrong with it, others find out. */
+function isTrusted({ chain, roots }: PodCredentials): boolean {
+  return chain.length === 0 || roots.length === 0 ||
+    !(chainFlaw(chain, roots)?.isRootMissing ?? false);
+}
+
+function tooLong(message: () => string, signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
-    const late = () => reject(new Error("its certificate has not been issued yet"));
-    const timer = setTimeout(late, HOLD_MILLISECONDS);
+    const timer = setTimeout(() => reject(new Error(message())), HOLD_MILLISECONDS);
     signal.addEventListener("abort", () => clearTimeout(timer));
   });
 }

@@ -1,5 +1,8 @@
-import { match, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import { type Issuer, IssuingError } from "../../identity/issuer.ts";
+import { newCa } from "../../identity/new_ca.ts";
+import { decodePem } from "../../identity/pem.ts";
+import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { flawOf, PodCertificate } from "./pod_certificate.ts";
 
 const HOUR = 3_600_000;
@@ -18,6 +21,8 @@ class Clocked implements Disposable {
   issued = 0;
   asked = 0;
   failure: Error | undefined;
+  chain: Uint8Array[] = [];
+  roots: Uint8Array[] = [];
   readonly shown: string[] = [];
   readonly certificate: PodCertificate;
 
@@ -29,9 +34,14 @@ class Clocked implements Disposable {
         if (this.failure !== undefined) return Promise.reject(this.failure);
         const notBefore = new Date(this.time - 60_000);
         const notAfter = new Date(this.time + 24 * HOUR);
-        return Promise.resolve({ chain: [], serial: `${++this.issued}`, notBefore, notAfter });
+        return Promise.resolve({
+          chain: this.chain,
+          serial: `${++this.issued}`,
+          notBefore,
+          notAfter,
+        });
       },
-      trustBundle: () => Promise.resolve([]),
+      trustBundle: () => Promise.resolve(this.roots),
     };
     this.certificate = new PodCertificate(issuer, POD);
     this.certificate.keepFresh(({ certificate }) => this.shown.push(certificate.serial));
@@ -125,3 +135,41 @@ Deno.test("a renewal that is refused is told at once, one that nobody answers wh
   match(denied.certificate.renewalProblem ?? "", /permitted subtree violation/);
   strictEqual(denied.certificate.flaw, undefined, "it is good until it ends");
 });
+
+Deno.test("a renewal that has failed under a wrong clock is no problem once the clock is right", async () => {
+  using clocked = new Clocked();
+  await clocked.certificate.first();
+  clocked.time -= 2 * HOUR;
+  clocked.failure = new IssuingError("bad_certificate", "not yet valid");
+  await clocked.fails();
+  match(clocked.certificate.renewalProblem ?? "", /not yet valid/);
+  clocked.time += 2 * HOUR;
+  deepStrictEqual([clocked.certificate.renewalProblem, clocked.certificate.flaw], [
+    undefined,
+    undefined,
+  ]);
+});
+
+Deno.test("one whose CA has left the trust bundle is taken by nobody, and renewed at once", async () => {
+  using clocked = new Clocked();
+  const [old, next] = [await shopCredentials(["10.0.0.1"], "web"), await otherCa()];
+  clocked.chain = [...old.chain];
+  clocked.roots = [...old.roots];
+  await clocked.certificate.first();
+  clocked.certificate.trust([...old.roots, next]);
+  strictEqual(clocked.certificate.flaw, undefined);
+  strictEqual(await clocked.look(), 0);
+  clocked.certificate.trust([next]);
+  match(clocked.certificate.flaw ?? "", /CA has left the trust bundle/);
+  clocked.roots = [next];
+  strictEqual(await clocked.look(), 1, "asked again at once");
+  match(clocked.certificate.flaw ?? "", /CA has left/, "what it got is no better");
+  clocked.certificate.trust([...old.roots, next]);
+  strictEqual(clocked.certificate.flaw, undefined, "the old one is back");
+});
+
+/** A root that has signed nothing, DER. */
+async function otherCa(): Promise<Uint8Array> {
+  const { certificate } = await newCa("cluster.local");
+  return decodePem(certificate, "CERTIFICATE", 1)[0] ?? new Uint8Array();
+}

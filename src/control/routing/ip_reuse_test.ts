@@ -25,7 +25,7 @@ Deno.test("an address moves from one identity to another 500 times, in every ord
     const index = new PeerIndex("n1");
     const peers = new Peers(redirector, { peersChanged: () => {}, peersLeaving: () => {} }, index);
     const known = new KnownPeers(redirector.peers, redirector.identities);
-    const vanished = new VanishedParts(4_000);
+    const vanished = new VanishedParts();
     let now = 0;
     const show = (...shown: Peer[]) => {
       const registry = [...new Set(shown.map(({ node }) => node))].map((node) => ({
@@ -34,7 +34,7 @@ Deno.test("an address moves from one identity to another 500 times, in every ord
         peers: shown.filter((peer) => peer.node === node),
         refused: [],
       }));
-      const objects = { ...NOTHING, registry: vanished.apply(registry, now) };
+      const objects = { ...NOTHING, registry: vanished.apply(registry, now, () => 4_000) };
       peers.apply(index.update(objects));
     };
     let before = owner(0);

@@ -1,40 +1,60 @@
+import type { ClusterProblem } from "../../cluster/cluster.ts";
 import type { RegistryPart } from "../../cluster/registry.ts";
 
 /**
  * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods out of its part, and
- * leaves that empty; a part that goes with pods in it was perhaps deleted with its Node object, or by somebody: its agent
- * will write it again, and its pods must not be reached in clear until then.
+ * leaves that empty, also when it goes for good; a part that goes with pods in it was deleted with its Node object, or by
+ * somebody: its agent, which may be dead or frozen now, will write it again, and its pods must not be reached in clear
+ * until then.
  */
 export class VanishedParts {
   #last: ReadonlyMap<string, RegistryPart> = new Map();
-  readonly #kept = new Map<string, { readonly part: RegistryPart; readonly until: number }>();
-
-  /** @param keepMilliseconds must be less than a pod that leaves goes on answering its peers. */
-  constructor(readonly keepMilliseconds: number) {}
+  readonly #kept = new Map<string, { readonly part: RegistryPart; readonly since: number }>();
+  /** When the next part is to be forgotten; undefined: none is kept. */
+  next: number | undefined;
 
   /**
-   * The parts that there are, and those that were there until a while ago.
+   * The parts that there are, and those that were there until a while ago. Who has got another's address since
+   * is who the registry says now.
    *
    * @param now by the monotonic clock, in milliseconds.
+   * @param keep for how many milliseconds a node's part is kept.
    */
-  apply(parts: readonly RegistryPart[], now: number): readonly RegistryPart[] {
+  apply(
+    parts: readonly RegistryPart[],
+    now: number,
+    keep: (node: string) => number,
+  ): readonly RegistryPart[] {
     const present = new Map(parts.map((part) => [part.slice, part]));
     for (const [slice, part] of this.#last) {
       if (present.has(slice) || part.peers.length === 0) continue;
-      this.#kept.set(slice, { part, until: now + this.keepMilliseconds });
+      this.#kept.set(slice, { part, since: now });
     }
-    for (const [slice, { until }] of this.#kept) {
+    this.next = undefined;
+    for (const [slice, { part, since }] of this.#kept) {
+      const until = since + keep(part.node);
       if (present.has(slice) || until <= now) this.#kept.delete(slice);
+      else this.next = Math.min(this.next ?? Infinity, until);
     }
     this.#last = present;
-    return this.#kept.size === 0
-      ? parts
-      : [...parts, ...[...this.#kept.values()].map(({ part }) => part)];
+    return this.#kept.size === 0 ? parts : [...parts, ...this.#notElsewhere(parts)];
   }
 
-  /** When the next part is to be forgotten; undefined: none is kept. */
-  get next(): number | undefined {
-    const times = [...this.#kept.values()].map(({ until }) => until);
-    return times.length === 0 ? undefined : Math.min(...times);
+  /** For people: whose parts are kept. */
+  problems(): ClusterProblem[] {
+    return [...this.#kept.values()].map(({ part: { slice, node, peers } }) => ({
+      file: slice,
+      message:
+        `it has gone with ${peers.length} addresses in it, of which ${node}'s agent has not said that nobody is ` +
+        "there: they are taken for peers' until that agent writes it again; does it run?",
+    }));
+  }
+
+  #notElsewhere(parts: readonly RegistryPart[]): RegistryPart[] {
+    const named = new Set(parts.flatMap(({ peers }) => peers.map(({ address }) => address)));
+    return [...this.#kept.values()].map(({ part }) => ({
+      ...part,
+      peers: part.peers.filter(({ address }) => !named.has(address)),
+    }));
   }
 }

@@ -1,4 +1,4 @@
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import { VanishedParts } from "./vanished_parts.ts";
 
@@ -7,7 +7,7 @@ const part = (slice: string, ...uids: string[]): RegistryPart => ({
   node: "n1",
   peers: uids.map((uid): Peer => ({
     uid,
-    address: "10.0.0.1",
+    address: slice === "b" ? "10.0.0.2" : "10.0.0.1",
     identity: "spiffe://cluster.local/ns/default/sa/web",
     node: "n1",
     pod: `default/${uid}`,
@@ -16,28 +16,52 @@ const part = (slice: string, ...uids: string[]): RegistryPart => ({
   refused: [],
 });
 
+const keep = () => 4_000;
+
 Deno.test("a part that goes whole is kept for a while, and no longer", () => {
-  const vanished = new VanishedParts(4_000);
+  const vanished = new VanishedParts();
   const [a, b] = [part("a", "web"), part("b", "api")];
-  deepStrictEqual(vanished.apply([a, b], 0), [a, b]);
-  deepStrictEqual(vanished.apply([b], 1_000), [b, a]);
+  deepStrictEqual(vanished.apply([a, b], 0, keep), [a, b]);
+  deepStrictEqual(vanished.apply([b], 1_000, keep), [b, a]);
   strictEqual(vanished.next, 5_000);
-  deepStrictEqual(vanished.apply([b], 4_999), [b, a], "however often it is asked");
-  deepStrictEqual(vanished.apply([b], 5_000), [b]);
+  deepStrictEqual(vanished.apply([b], 4_999, keep), [b, a], "however often it is asked");
+  deepStrictEqual(vanished.apply([b], 5_000, keep), [b]);
   strictEqual(vanished.next, undefined);
 });
 
 Deno.test("a part that is written again is what it says then", () => {
-  const vanished = new VanishedParts(4_000);
-  vanished.apply([part("a", "web")], 0);
-  vanished.apply([], 1_000);
+  const vanished = new VanishedParts();
+  vanished.apply([part("a", "web")], 0, keep);
+  vanished.apply([], 1_000, keep);
   const again = part("a", "other");
-  deepStrictEqual(vanished.apply([again], 2_000), [again]);
+  deepStrictEqual(vanished.apply([again], 2_000, keep), [again]);
   strictEqual(vanished.next, undefined);
 });
 
 Deno.test("a part that was emptied before is not kept", () => {
-  const vanished = new VanishedParts(4_000);
-  vanished.apply([part("a")], 0);
-  deepStrictEqual(vanished.apply([], 1_000), []);
+  const vanished = new VanishedParts();
+  vanished.apply([part("a")], 0, keep);
+  deepStrictEqual(vanished.apply([], 1_000, keep), []);
+});
+
+Deno.test("how long depends on the node, as it is by then", () => {
+  const vanished = new VanishedParts();
+  const a = part("a", "web");
+  let milliseconds = 600_000;
+  const keepFor = (node: string) => node === "n1" ? milliseconds : 0;
+  vanished.apply([a], 0, keepFor);
+  deepStrictEqual(vanished.apply([], 1_000, keepFor), [a]);
+  strictEqual(vanished.next, 601_000);
+  match(vanished.problems()[0]?.message ?? "", /gone with 1 addresses in it, of which n1's agent/);
+  milliseconds = 60_000; // its Node has gone, too
+  deepStrictEqual(vanished.apply([], 60_999, keepFor), [a]);
+  deepStrictEqual(vanished.apply([], 61_000, keepFor), []);
+  deepStrictEqual([vanished.next, vanished.problems()], [undefined, []]);
+});
+
+Deno.test("who has the address since, the registry says now", () => {
+  const vanished = new VanishedParts();
+  vanished.apply([part("a", "web")], 0, keep);
+  const taken = part("c", "api");
+  deepStrictEqual(vanished.apply([taken], 1_000, keep), [taken, { ...part("a"), peers: [] }]);
 });

@@ -29,7 +29,7 @@ export function verdictsOf(
       ? ofEnrolment(pod, enrolment, isPublished(pod.uid), notes)
       : desired.enrolments.has(pod.uid) || pod.secured === undefined
       ? undefined
-      : notEnrolled(pod, NOT_ANNOTATED);
+      : notEnrolled(pod, isOver(pod) ? OVER : NOT_ANNOTATED);
     return verdict === undefined || isSaid(verdict) ? [] : [verdict];
   });
 }
@@ -60,7 +60,8 @@ function ofEnrolment(
   const { wanted, isWanted, state, reason, flaws, renewalProblem, proved, isNew } = enrolment;
   const { addresses, settings } = enrolment;
   if (!isWanted) {
-    return pod.secured === undefined ? undefined : notEnrolled(pod, NOT_ANNOTATED);
+    if (pod.secured === undefined) return undefined;
+    return notEnrolled(pod, isOver(pod) ? OVER : NOT_ANNOTATED);
   }
   if (flaws.length > 0) return verdictOf(pod, "False", "Repairing", flaws.join("; "));
   if (renewalProblem !== undefined) {
@@ -95,4 +96,9 @@ function isSaid({ pod: { secured }, status, reason, message }: Verdict): boolean
   return secured?.status === status && secured.reason === reason && secured.message === message;
 }
 
+function isOver({ phase }: Pod): boolean {
+  return phase === "Succeeded" || phase === "Failed";
+}
+
+const OVER = "its status says that it has ended";
 const NOT_ANNOTATED = 'the annotation kube-gateway.io is not "true"';
