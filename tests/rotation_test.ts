@@ -1,4 +1,4 @@
-/** The promise: a new CA takes over from the old one while pods talk, and no connection fails. */
+/** The promise: a new CA takes over from the old one while pods talk, and no connection fails; a lost one costs seconds. */
 import assert from "node:assert/strict";
 import { newCa } from "../src/identity/new_ca.ts";
 import { decodePem } from "../src/identity/pem.ts";
@@ -6,6 +6,7 @@ import { TRUST_BUNDLE_KEY } from "../src/identity/signing_names.ts";
 import { REPOSITORY, RUN } from "./lab/agent.ts";
 import { until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
+import { waitSecured } from "./lab/secured.ts";
 import { BUNDLE, CA } from "./lab/signing.ts";
 
 const PORT = 9000;
@@ -49,4 +50,31 @@ Deno.test("a CA is replaced under traffic", async () => {
   await until(() => talk.events.length > before + 20, 10_000, () => "no more traffic");
   await talk.stop("SIGTERM");
   assert.deepEqual(talk.events.filter(({ event }) => event === "failed"), []);
+});
+
+Deno.test("CA and trust bundle are lost while no signer runs: pods take the next one's certificates", async () => {
+  await using lab = await Lab.open({ cluster: "api" });
+  const [web, api] = await lab.addPods([
+    { name: "web", node: "node-a", annotation: "true" },
+    { name: "api", node: "node-b", annotation: "true" },
+  ]);
+  assert(web && api?.ipv4);
+  const signer = await lab.startSigner();
+  await Promise.all(lab.nodes.map(({ name }) => lab.startAgent(name)));
+  for (const pod of [web, api]) await waitSecured(lab, pod, "True");
+  await api.serve("echo", PORT);
+  const { ipv4 } = api;
+  const talks = async () => (await web.connect("echo", ipv4, PORT)).code === 0;
+  assert.equal(await talks(), true);
+  const serial = async () => (await lab.agent("node-b").enrolment(api)).certificate?.serial;
+  const before = await serial();
+  await signer.stop();
+  for (const lost of [CA, BUNDLE]) await lab.api.server.delete(lost);
+  await lab.startSigner();
+  await until(
+    async () => await serial() !== before && await talks(),
+    30_000,
+    () => lab.agent("node-b").logTail(),
+  );
+  for (const pod of [web, api]) await waitSecured(lab, pod, "True");
 });
