@@ -174,6 +174,8 @@ const OUR_NAMES: Record<string, string | undefined> = {
   MESSAGE_ID: "offsetof(struct inet_diag_msg, id)",
   MAX_SECONDS: undefined,
   BATCH: undefined,
+  MANY: undefined,
+  FEW: undefined,
   INCOMING_SIZE: undefined,
   SMALL_INCOMING_SIZE: undefined,
   OUTGOING_SIZE: undefined,
