@@ -20,24 +20,19 @@ Deno.test("while the server is away one request goes out per interval, and at it
   ok(took >= 190 && took < 500, `${took} ms`);
 });
 
-const released = { sanitizeOps: false }; // memory is released a while later, too
-Deno.test(
-  "who has given up waiting leaves nothing behind, however long the server is away",
-  released,
-  async () => {
-    const pace = new Pace(60_000);
-    await rejects(pace.run(fail, never), /away/);
-    const signals: WeakRef<AbortSignal>[] = [];
-    const giveUp = async () => {
-      const impatient = new AbortController();
-      signals.push(new WeakRef(impatient.signal));
-      const waiting = pace.run(fail, impatient.signal);
-      impatient.abort(new Error("tired"));
-      await rejects(waiting, /tired/);
-    };
-    for (let count = 0; count < 100; count++) await giveUp();
-    releaseMemorySoon();
-    const left = () => signals.filter((signal) => signal.deref() !== undefined).length;
-    await until(() => left() <= 1, 5_000, () => `${left()} of 100 signals are still held`);
-  },
-);
+Deno.test("who has given up waiting leaves nothing behind, however long the server is away", async () => {
+  const pace = new Pace(60_000);
+  await rejects(pace.run(fail, never), /away/);
+  const signals: WeakRef<AbortSignal>[] = [];
+  const giveUp = async () => {
+    const impatient = new AbortController();
+    signals.push(new WeakRef(impatient.signal));
+    const waiting = pace.run(fail, impatient.signal);
+    impatient.abort(new Error("tired"));
+    await rejects(waiting, /tired/);
+  };
+  for (let count = 0; count < 100; count++) await giveUp();
+  releaseMemorySoon();
+  const left = () => signals.filter((signal) => signal.deref() !== undefined).length;
+  await until(() => left() <= 1, 5_000, () => `${left()} of 100 signals are still held`);
+});
