@@ -1,7 +1,9 @@
 import { ok, rejects, strictEqual } from "node:assert/strict";
 import { jittered, pause } from "./waiting.ts";
 
-Deno.test("a pause ends by its time, by a waker or by the signal, and leaves nothing behind", async () => {
+Deno.test("a pause ends by its time, by a waker or by the signal, and leaves nothing behind", {
+  sanitizeOps: true,
+}, async () => {
   const { signal } = new AbortController();
   const wakers = new Set<() => void>();
   await pause(1, signal, wakers);
@@ -13,7 +15,7 @@ Deno.test("a pause ends by its time, by a waker or by the signal, and leaves not
   const stopped = rejects(pause(60_000, stop.signal, wakers), /enough/);
   stop.abort(new Error("enough"));
   await stopped;
-  strictEqual(wakers.size, 0); // the sanitizers see that no timer is left
+  strictEqual(wakers.size, 0); // the sanitizer sees that no timer is left
   await rejects(pause(0, stop.signal), /enough/);
 });
 

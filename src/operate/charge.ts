@@ -4,6 +4,8 @@ import { askStatus } from "./admin.ts";
 
 const log = logger("agent");
 
+type Charge = Pick<StateDirectory, "path" | "take">;
+
 /** How often an agent that stands by looks whether it is its turn. */
 const LOOK_MILLISECONDS = 50;
 
@@ -11,7 +13,7 @@ const LOOK_MILLISECONDS = 50;
  * Takes charge of a node's state. Throws an Error when another process has it, or answers on the admin socket: two agents
  * with the same paths would take each other's pods away.
  */
-export async function takeCharge(state: StateDirectory, adminSocket: string): Promise<void> {
+export async function takeCharge(state: Charge, adminSocket: string): Promise<void> {
   const holder = state.take();
   if (holder !== undefined) {
     throw new Error(
@@ -34,7 +36,7 @@ export async function takeCharge(state: StateDirectory, adminSocket: string): Pr
  * agent of a version that did not lock its state directory is known by its admin socket.
  */
 export async function standBy(
-  state: StateDirectory,
+  state: Charge,
   adminSocket: string,
   stop: Promise<void>,
 ): Promise<boolean> {

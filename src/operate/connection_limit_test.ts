@@ -1,5 +1,5 @@
-import { deepStrictEqual } from "node:assert/strict";
-import { fittingConnections } from "./connection_limit.ts";
+import { deepStrictEqual, match, ok } from "node:assert/strict";
+import { fittingConnections, limitConnections } from "./connection_limit.ts";
 
 Deno.test("no more connections than there are descriptors for, and some are kept for the rest", () => {
   const cases = [
@@ -18,4 +18,15 @@ Deno.test("no more connections than there are descriptors for, and some are kept
     fittingConnections(wanted, workers, allowed)
   );
   deepStrictEqual(found, cases.map(([, , , expected]) => expected));
+});
+
+Deno.test("who wants more than the kernel allows gets what it does, and is told what would be needed", () => {
+  deepStrictEqual(limitConnections(1, 1), { connections: 1, problem: undefined });
+  const { connections, problem } = limitConnections(10_000_000_000, 2);
+  ok(connections >= 1 && connections < 10_000_000_000);
+  // Two descriptors each, and those for the rest.
+  match(
+    problem ?? "",
+    /^\d+ connections at most, not 10000000000: \d+ .* 20000016384 would be needed/,
+  );
 });

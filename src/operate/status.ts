@@ -117,7 +117,7 @@ export interface StatusSources {
   readonly objects: ClusterObjects | undefined;
   readonly desired: Desired | undefined;
   readonly enrolments: Pick<Enrolments, "list" | "problems">;
-  readonly peers: PeerIndex;
+  readonly peers: Pick<PeerIndex, "size" | "conflicts" | "contradictions" | typeof Symbol.iterator>;
   /** Milliseconds. */
   readonly silence: number;
   readonly problems: readonly ClusterProblem[];

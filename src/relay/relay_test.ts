@@ -1,78 +1,103 @@
 /** The commands of a worker, and a pod's way out. No root is needed. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { decodePeer, encodeEndpoint, encodePeer, encodeSocketKey } from "../kernel/maps.ts";
+import { allowDescriptors } from "../native/descriptor_limit.ts";
 import { Socket } from "../native/socket.ts";
 import { parsePolicy } from "../policy.ts";
 import { shopCredentials } from "../standalone/authority_for_tests.ts";
 import {
   addressOf,
+  Application,
   bytes,
   endpoint,
   identityOf,
   RelayBench,
   type Script,
+  type ScriptedServer,
 } from "../standalone/relay_for_tests.ts";
-import type { PodDescription, WorkerEvent } from "./messages.ts";
+import type { WorkerContext } from "./loop/worker_context.ts";
+import type { Denied, PodDescription, WorkerEvent } from "./messages.ts";
 import { Relay } from "./relay.ts";
+import type { RelayPod } from "./stream/pod.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 
 interface Scene {
   readonly bench: RelayBench;
   readonly relay: Relay;
+  readonly context: WorkerContext;
   readonly description: PodDescription;
+  /** Whose streams they are. */
+  readonly client: RelayPod;
   events<T extends WorkerEvent["type"]>(type: T): (WorkerEvent & { type: T })[];
   enrol(): Promise<void>;
+  /** One more pod, with an application. */
+  enrolAnother(relay: number): Promise<PodDescription>;
   /** A stream from a client to the pod's application. */
-  stream(): Promise<Script>;
+  stream(to?: PodDescription): Promise<Script>;
+  /** A connection through the pod's outbound listener. */
+  connect(server: ScriptedServer): Application;
+  /** A tunnel of the pod's that waits for its next stream. */
+  idle(server: ScriptedServer): Promise<void>;
 }
 
 function scene(name: string, play: (scene: Scene) => Promise<void>): void {
   Deno.test(name, async () => {
     using bench = new RelayBench();
-    const context = bench.worker();
+    const context = bench.worker({ maxConnections: 4_000 }, 2);
     const relay = new Relay(context, () => ({ run: (action) => action() }));
-    const address = bench.newAddress();
-    const listening = (port: number) => {
-      const socket = Socket.forAddress(bytes(address)).reuseAddress();
-      socket.bind(endpoint(address, port));
-      socket.listen();
-      return socket.descriptor;
-    };
-    const description: PodDescription = {
-      relay: 7,
-      uid: "uid",
-      name: "shop/web",
-      identity: identityOf("web"),
-      addresses: [address],
-      settings: { policy: undefined, strictEgress: false },
-      cookie: 99n,
-      namespace: -1,
-      outbound: [listening(18_000)],
-      inbound: [listening(TUNNEL_PORT)],
-      outboundPort: 18_000,
-    };
-    bench.application(endpoint(address, 8080));
+    const description = describe(bench, 7);
+    const address = description.addresses[0] ?? "";
     const events = <T extends WorkerEvent["type"]>(type: T) =>
       bench.events.filter((event): event is WorkerEvent & { type: T } => event.type === type);
-    const credentials = await shopCredentials([address], "web");
-    const enrol = async () => {
-      relay.tryToObey({ type: "enrol", pod: description, credentials });
-      await bench.until(() => events("enrolled").length + events("failed").length > 0);
+    const enrolPod = async (pod: PodDescription) => {
+      const credentials = await shopCredentials(pod.addresses, "web");
+      const before = events("enrolled").length + events("failed").length;
+      relay.tryToObey({ type: "enrol", pod, credentials });
+      await bench.until(() => events("enrolled").length + events("failed").length > before);
+    };
+    const enrol = () => enrolPod(description);
+    const enrolAnother = async (name: number) => {
+      const pod = describe(bench, name);
+      await enrolPod(pod);
+      return pod;
     };
     const client = await bench.pod(bench.worker(), "client");
     bench.setPeer(addressOf(client), "client");
-    const stream = async () => {
-      const script = bench.dial(client, address);
+    const stream = async ({ addresses: [to = ""] } = description) => {
+      const script = bench.dial(client, to);
       await bench.until(() => script.last === "secured");
       script.tunnel.sendOpen({
         port: 8080,
         client: endpoint(addressOf(client), 1),
-        dialled: endpoint(address, 8080),
+        dialled: endpoint(to, 8080),
       });
       await bench.until(() => script.last === "accept");
       return script;
     };
-    await play({ bench, relay, description, events, enrol, stream });
-    relay.tryToObey({ type: "withdraw", relay: 7, drainMilliseconds: 0 });
+    const connect = (server: ScriptedServer) => {
+      const application = new Application(Socket.forAddress(LOOPBACK));
+      application.socket.bind({ address: LOOPBACK, port: 0 });
+      const source = application.socket.localEndpoint();
+      const flow = encodeEndpoint(server.at(8080));
+      bench.maps.flows.set(encodeSocketKey(description.cookie, source), flow);
+      application.socket.connect(endpoint(address, 18_000));
+      return application;
+    };
+    const idle = async (server: ScriptedServer) => {
+      const application = connect(server);
+      await bench.until(() => server.tunnel.last.startsWith("open"));
+      server.tunnel.send("ACCEPT");
+      server.tunnel.send("END");
+      application.finish();
+      await bench.until(() => server.tunnel.last === "end");
+      await bench.until(() => (application.read(), application.end === "fin"));
+      application.socket[Symbol.dispose]();
+    };
+    const made = { bench, relay, context, description, client };
+    await play({ ...made, events, enrol, enrolAnother, stream, connect, idle });
+    for (const { relay: name } of events("enrolled")) {
+      relay.tryToObey({ type: "withdraw", relay: name, drainMilliseconds: 0 });
+    }
     context.loop.turn(0);
   });
 }
@@ -216,3 +241,145 @@ scene("a command that throws costs its own effect only", async (s) => {
   match(bench.log, /the command renew failed/);
   await s.stream();
 });
+
+scene(
+  "peers: who has left is cut when two reviews have found it, however often others change",
+  async (s) => {
+    const { bench, relay, client } = s;
+    await s.enrol();
+    const streams = [await s.stream(), await s.stream(await s.enrolAnother(8))];
+    await withPeer(s, async (server) => {
+      await s.idle(server);
+      relay.tryToObey({ type: "peers" });
+      bench.turn();
+      ok(!server.tunnel.isLost, "nobody has left yet");
+      bench.maps.peers.delete(bytes(server.address));
+      bench.maps.peers.delete(bytes(addressOf(client)));
+      for (let count = 0; count < 4; count++) {
+        relay.tryToObey({ type: "peers" });
+        await bench.until(() => server.tunnel.isLost, () => "no idle tunnel is kept to it");
+        if (count < 3) bench.later(5_000);
+      }
+      bench.later(5_000);
+      deepStrictEqual(streams.map(({ isLost }) => isLost), [false, false], "seen once");
+      bench.later(19_999);
+      deepStrictEqual(streams.map(({ isLost }) => isLost), [false, false]);
+      bench.later(1);
+      await bench.until(() => streams.every(({ isLost }) => isLost));
+    });
+    deepStrictEqual(bench.refused, ["peer_revoked", "peer_revoked"]);
+  },
+);
+
+scene("peers: who waits for one that was not ready is connected at once when it is", async (s) => {
+  const { bench, relay } = s;
+  await s.enrol();
+  await withPeer(s, async (server) => {
+    bench.setPeer(server.address, "web", { ready: false });
+    const application = s.connect(server);
+    await bench.until(() => s.context.postponed.size === 1);
+    const key = bytes(server.address);
+    const peer = decodePeer(bench.maps.peers.get(key) ?? new Uint8Array());
+    bench.maps.peers.set(key, encodePeer({ ...peer, ready: true }));
+    bench.turn();
+    strictEqual(server.tunnels.length, 0, "it has not been told");
+    relay.tryToObey({ type: "peers" });
+    await bench.until(() => server.tunnel.last === "open 8080");
+    application.reset();
+  });
+});
+
+scene("leaving: what is on its way to a peer that goes still gets there", async (s) => {
+  const { bench, relay } = s;
+  await s.enrol();
+  await withPeer(s, async (server) => {
+    const { address } = server;
+    relay.tryToObey({ type: "leaving", peers: [{ address, identity: identityOf("web") }] });
+    bench.maps.peers.delete(bytes(address));
+    relay.tryToObey({ type: "peers" });
+    const application = s.connect(server);
+    await bench.until(() => server.tunnel.last === "open 8080");
+    application.reset();
+  });
+});
+
+scene("deny: streams of whom it names end at once, and no tunnel waits any more", async (s) => {
+  const { bench, relay } = s;
+  await s.enrol();
+  const script = await s.stream();
+  await withPeer(s, async (server) => {
+    await s.idle(server);
+    relay.tryToObey({ type: "deny", denied: deny({ identities: ["somebody else"] }) });
+    await bench.until(() => server.tunnel.isLost);
+    ok(!script.isLost);
+    relay.tryToObey({ type: "deny", denied: deny({ identities: [identityOf("client")] }) });
+    await bench.until(() => script.isLost);
+  });
+});
+
+scene("a worker that is busy passes a new connection on, with the listener's number", async (s) => {
+  const { bench, relay, context, description, events } = s;
+  await s.enrol();
+  context.load.add(64 << 20);
+  await withPeer(s, async (server) => {
+    const application = s.connect(server);
+    await bench.until(() => events("passed").length === 1);
+    const [{ to, connection } = {}] = events("passed");
+    deepStrictEqual([to, connection?.relay, connection?.listener], [1, description.relay, 0]);
+    strictEqual(server.tunnels.length, 0);
+    if (connection !== undefined) relay.tryToObey({ type: "take", connection });
+    await bench.until(() => server.tunnel.last === "open 8080");
+    application.reset();
+  });
+});
+
+scene("connections: the first thousand are listed, all are counted", async (s) => {
+  const { bench, relay, context, events } = s;
+  allowDescriptors(8_192);
+  await s.enrol();
+  await withPeer(s, async (server) => {
+    const applications = Array.from({ length: 1_002 }, () => s.connect(server));
+    await bench.until(() => context.shares.open === 1_002);
+    await s.stream(await s.enrolAnother(8));
+    relay.tryToObey({ type: "connections", id: 1 });
+    const [answer] = events("connections");
+    deepStrictEqual([answer?.count, answer?.connections.length], [1_003, 1_000]);
+    for (const { socket } of applications) socket[Symbol.dispose]();
+  });
+});
+
+/** A peer of the pod's that does what the test says. */
+async function withPeer({ bench }: Scene, use: (server: ScriptedServer) => Promise<void>) {
+  await use(await bench.script(bench.worker()));
+}
+
+function deny({ identities = [] }: { identities?: string[] }): Denied {
+  return { serials: new Set(), identities: new Set(identities), addresses: new Set() };
+}
+
+/** A pod with its listeners and its application, to be enrolled. */
+function describe(bench: RelayBench, relay: number): PodDescription {
+  const address = bench.newAddress();
+  const listening = (port: number) => {
+    const socket = Socket.forAddress(bytes(address)).reuseAddress();
+    socket.bind(endpoint(address, port));
+    socket.listen();
+    return socket.descriptor;
+  };
+  bench.application(endpoint(address, 8080));
+  return {
+    relay,
+    uid: relay === 7 ? "uid" : `uid-${relay}`,
+    name: "shop/web",
+    identity: identityOf("web"),
+    addresses: [address],
+    settings: { policy: undefined, strictEgress: false },
+    cookie: BigInt(92 + relay),
+    namespace: -1,
+    outbound: [listening(18_000)],
+    inbound: [listening(TUNNEL_PORT)],
+    outboundPort: 18_000,
+  };
+}
+
+const LOOPBACK = bytes("127.0.0.1");

@@ -45,7 +45,9 @@ Deno.test("while the API server errs or is silent nothing is decided, and it is 
       const { cluster, handler, leadFor } = await scene();
       leadFor(200);
       cluster.before = (method, path) => `${method} ${path}` === failing ? answer() : undefined;
+      const began = performance.now();
       strictEqual(await handler.handle("r"), "again", failing);
+      ok(performance.now() - began < 4_000, "nothing is waited for when its leadership is over");
       const isApproved = failing.endsWith("/status");
       deepStrictEqual(conditions(cluster), isApproved ? ["Approved PodOnRequestersNode"] : []);
       strictEqual(cluster.objects.get(REQUEST)?.status?.certificate, undefined);
@@ -103,11 +105,18 @@ Deno.test("a pod without addresses in its status is waited for, and denied when 
 });
 
 Deno.test("a node of which nothing is known is no reason to believe what is claimed", async () => {
-  const { cluster, handler, addressBook } = await scene();
+  const { cluster, handler, addressBook } = await scene({ patienceMilliseconds: 0 });
   cluster.seed(POD, podObject({ status: { podIPs: [] } }));
   addressBook.nodes(new Map());
   strictEqual(await handler.handle("r"), "again");
+  strictEqual(await handler.handle("r"), "again", "nor to deny it, however long it takes");
   deepStrictEqual(conditions(cluster), []);
+});
+
+Deno.test("before all pods and nodes are known nothing is decided", async () => {
+  const { cluster, handler } = await scene({ addressBook: new AddressBook() });
+  strictEqual(await handler.handle("r"), "again");
+  deepStrictEqual([conditions(cluster), cluster.asked], [[], []]);
 });
 
 Deno.test("a request that proves no key is denied, one approved by hand fails", async () => {
@@ -191,6 +200,7 @@ async function scene(
     patienceMilliseconds?: number;
     propagationMilliseconds?: number;
     ca?: ClusterCa;
+    addressBook?: AddressBook;
   } = {},
 ) {
   const cluster = new MemoryCluster();

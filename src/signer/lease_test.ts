@@ -3,7 +3,7 @@ import { delay } from "../../tests/lab/delay.ts";
 import { eventually, LEASE, SigningCluster } from "../../tests/lab/signing.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { openKubernetesApi } from "../kubernetes/open.ts";
-import { MemoryCluster } from "./cluster_for_tests.ts";
+import { MemoryCluster, never } from "./cluster_for_tests.ts";
 import { Candidacy } from "./lease.ts";
 
 interface Lease {
@@ -11,6 +11,7 @@ interface Lease {
 }
 
 const WHERE = { namespace: LEASE.namespace, name: LEASE.name };
+const PATH = `/apis/coordination.k8s.io/v1/namespaces/${WHERE.namespace}/leases/${WHERE.name}`;
 const TIMES = { duration: 1_000, renewDeadline: 500, retry: 50 };
 
 Deno.test("of many candidates for a free lease exactly one leads, and goes on leading", async () => {
@@ -106,10 +107,9 @@ Deno.test("a renewal counts from when it began, however late it is answered", as
 
 Deno.test("of two that write at once one leads: a conflict is a defeat", async () => {
   const cluster = new MemoryCluster();
-  const path = `/apis/coordination.k8s.io/v1/namespaces/${WHERE.namespace}/leases/${WHERE.name}`;
   cluster.before = (method) => {
-    if (method !== "POST" || cluster.objects.has(path)) return;
-    cluster.seed(path, { spec: { holderIdentity: "faster", leaseDurationSeconds: 3_600 } });
+    if (method !== "POST" || cluster.objects.has(PATH)) return;
+    cluster.seed(PATH, { spec: { holderIdentity: "faster", leaseDurationSeconds: 3_600 } });
   };
   let led = 0;
   const onLead = () => led++;
@@ -117,7 +117,60 @@ Deno.test("of two that write at once one leads: a conflict is a defeat", async (
   await eventually("it has lost", () => cluster.asked.length > 4);
   strictEqual(candidate.remaining() + led, 0);
   await candidate.close();
-  strictEqual(cluster.objects.get(path)?.spec.holderIdentity, "faster", "not given back");
+  strictEqual(cluster.objects.get(PATH)?.spec.holderIdentity, "faster", "not given back");
+});
+
+Deno.test("a leader whose renewal meets another's write leads no more at once", async () => {
+  const cluster = new MemoryCluster();
+  const times = { duration: 60_000, renewDeadline: 50_000, retry: 20 };
+  const candidate = new Candidacy({ api: cluster, ...WHERE, identity: "me", times });
+  await eventually("it leads", () => candidate.remaining() > 0);
+  let left: number | undefined;
+  cluster.before = (method) => {
+    if (method !== "PUT") return;
+    cluster.seed(PATH, { spec: { holderIdentity: "other", leaseDurationSeconds: 3_600 } });
+    cluster.before = () => void (left ??= candidate.remaining());
+  };
+  await eventually("it has lost and looks again", () => left !== undefined, 5_000);
+  strictEqual(left, 0, "not when it looks again");
+  await candidate.close();
+});
+
+Deno.test("a holder is believed for as long as its lease says, not for as long as we would say", async () => {
+  const cluster = new MemoryCluster();
+  cluster.seed(PATH, { spec: { holderIdentity: "other", leaseDurationSeconds: 3_600 } });
+  const times = { duration: 20, renewDeadline: 15, retry: 10 };
+  const candidate = new Candidacy({ api: cluster, ...WHERE, identity: "me", times });
+  await eventually("it has looked for longer", () => cluster.asked.length > 8);
+  strictEqual(candidate.remaining(), 0);
+  strictEqual(cluster.asked.some((line) => line.startsWith("PUT")), false);
+  await candidate.close();
+});
+
+Deno.test("a request that is never answered is given up before the lease could be lost by it", async () => {
+  const cluster = new MemoryCluster();
+  cluster.before = () => {
+    cluster.before = () => {};
+    return never();
+  };
+  const candidate = new Candidacy({ api: cluster, ...WHERE, identity: "me", times: TIMES });
+  await eventually("it leads", () => candidate.remaining() > 0, 4_000);
+  await candidate.close();
+});
+
+Deno.test("who closes leads no more from then on, and gives back only what is still his", async () => {
+  const cluster = new MemoryCluster();
+  const mine = new Candidacy({ api: cluster, ...WHERE, identity: "me", times: TIMES });
+  await eventually("it leads", () => mine.remaining() > 0);
+  const { acquireTime, renewTime } = cluster.objects.get(PATH)?.spec;
+  const renewed = () => cluster.objects.get(PATH)?.spec;
+  await eventually("it is renewed", () => renewed().renewTime !== renewTime);
+  strictEqual(renewed().acquireTime, acquireTime, "held since then");
+  cluster.seed(PATH, { spec: { holderIdentity: "other", leaseDurationSeconds: 3_600 } });
+  const closing = mine.close();
+  strictEqual(mine.remaining(), 0);
+  await closing;
+  strictEqual(cluster.objects.get(PATH)?.spec.holderIdentity, "other");
 });
 
 async function run(

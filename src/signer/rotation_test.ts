@@ -122,6 +122,58 @@ Deno.test("a bundle that is damaged is nobody's to overwrite, and the last good 
   }
 });
 
+Deno.test("a CA that has expired, or is the third that nobody knows yet, leaves the one before it", async () => {
+  const { rotation, first, second } = await scene({ propagationMilliseconds: 0 });
+  await rotation.authority(1_000);
+  const ended = { notAfter: { value: new Date(Date.now() - 1_000) } };
+  rotation.offer({ ...second, certificate: Object.create(second.certificate, ended) });
+  strictEqual(await rotation.authority(1_000), first);
+
+  const young = await scene();
+  await young.rotation.authority(1_000);
+  for (let count = 0; count < 3; count++) young.rotation.offer(await newCa());
+  strictEqual(await young.rotation.authority(1_000), young.first);
+});
+
+Deno.test("the Secret's CA that is offered again changes nothing, and costs no request", async () => {
+  const { cluster, rotation, first } = await scene();
+  await rotation.authority(1_000);
+  const before = cluster.asked.length;
+  rotation.offer(first);
+  strictEqual(await rotation.authority(1_000), first);
+  strictEqual(cluster.asked.length, before);
+});
+
+Deno.test("after a review that has failed the bundle is read before a CA is given out", async () => {
+  const { cluster, rotation, first } = await scene();
+  await rotation.authority(1_000);
+  cluster.remove(BUNDLE);
+  cluster.before = () => Promise.reject(new ApiError(500, "", "away"));
+  await rejects(rotation.review(1_000), /away/);
+  cluster.before = () => {};
+  strictEqual(await rotation.authority(1_000), first);
+  deepStrictEqual(roots(cluster), [idOf(first)], "its root is there again");
+});
+
+Deno.test("who waits for his turn waits no longer than he can", async () => {
+  const { cluster, rotation } = await scene();
+  cluster.before = never;
+  const slow = rejects(rotation.authority(100), /no answer/);
+  await rejects(rotation.authority(20), /the trust bundle was busy for 0.02 s/);
+  await slow;
+});
+
+Deno.test("the bundle that is used while the ConfigMap is damaged is the last one, not the first", async () => {
+  const { cluster, rotation, second } = await scene({ propagationMilliseconds: 0 });
+  await rotation.authority(1_000);
+  rotation.offer(second);
+  await rotation.review(1_000);
+  const data = { "ca-bundle.pem": "-----BEGIN CERTIFICATE-----\n" };
+  cluster.seed(BUNDLE, { ...cluster.objects.get(BUNDLE), data });
+  await rotation.review(1_000);
+  strictEqual(await rotation.authority(1_000), second);
+});
+
 Deno.test("without a CA there is none to give, and it says so", async () => {
   const cluster = new MemoryCluster();
   const rotation = new Rotation(new BundleStore(cluster, "gw"), {

@@ -112,6 +112,8 @@ class Signer implements AsyncDisposable {
   #awaited: ReadonlySet<string> = new Set();
   readonly #addressBook = new AddressBook();
   #denied = NOBODY_DENIED;
+  /** The CA's Secret as the watch has seen it last. */
+  #secret: unknown;
   readonly #candidacy: Candidacy;
   readonly #handler: RequestHandler;
   readonly #queue: WorkQueue;
@@ -226,14 +228,18 @@ class Signer implements AsyncDisposable {
 
   /** The Secret has changed. One that cannot be used leaves the CA that is. */
   async #replaceCa(secret: unknown): Promise<void> {
+    this.#secret = secret;
     if (secret === undefined) {
       log.error("the CA's Secret is gone: signing goes on with its CA");
       return;
     }
     try {
-      this.#rotation.offer(await readCa(secret, this.#options.trustDomain));
+      const ca = await readCa(secret, this.#options.trustDomain);
+      if (this.#secret !== secret) return; // reading takes a while: another is there by now
+      this.#rotation.offer(ca);
       this.#health.caProblem = undefined;
     } catch (error) {
+      if (this.#secret !== secret) return;
       this.#health.caProblem = errorText(error);
       log.error("the CA's Secret is not used: {error}", { error: errorText(error) });
       return;

@@ -1,6 +1,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { until } from "../../tests/lab/delay.ts";
-import { NAMESPACE, podObject, requestBody } from "../../tests/lab/signing.ts";
+import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
+import { DENY_LIST } from "../cluster/deny_list.ts";
 import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { MemoryCluster, never } from "./cluster_for_tests.ts";
@@ -10,6 +11,7 @@ import { delay } from "../waiting.ts";
 const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
 const POD = "/api/v1/namespaces/shop/pods/web-0";
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/kube-gateway-ca`;
+const BUNDLE_PATH = `/api/v1/namespaces/${NAMESPACE}/configmaps/kube-gateway-trust-bundle`;
 const LEASE_PATH = `/apis/coordination.k8s.io/v1/namespaces/${NAMESPACE}/leases/${LEASE}`;
 
 Deno.test("who stands by knows the requests that wait, and works on them when it leads", async () => {
@@ -77,6 +79,25 @@ Deno.test("a Secret that cannot be used, or goes, leaves the CA that signs", asy
   await holds("the old one is fine", () => signer.health.problem === undefined);
 });
 
+Deno.test("of two Secrets that follow each other fast the last one counts, however long each takes to read", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  await file(cluster, "r0");
+  await holds("it signs", () => isSigned(cluster, "r0"));
+  const secret = cluster.objects.get(SECRET);
+  ok(secret);
+  for (let round = 1; round <= 5; round++) {
+    cluster.seed(SECRET, secret);
+    cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
+    await holds("the problem is told", () => signer.health.problem !== undefined);
+    await file(cluster, `r${round}`);
+    await holds("it signs all the same", () => isSigned(cluster, `r${round}`));
+    ok(signer.health.problem !== undefined, "the one that was fine is not the last");
+    cluster.seed(SECRET, secret);
+    await holds("the last one is fine", () => signer.health.problem === undefined);
+  }
+});
+
 Deno.test("a request that goes while it is tried is tried no more", async () => {
   const cluster = newCluster();
   cluster.before = (_method, path) => {
@@ -131,6 +152,66 @@ Deno.test("at its end it gives the Lease back", async () => {
   await signer[Symbol.asyncDispose]();
   deepStrictEqual(cluster.objects.get(LEASE_PATH)?.spec.holderIdentity, "");
 });
+
+Deno.test("whoever the deny list names from now on gets no certificate, until it names him no more", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  await holds("it leads", () => signer.health.leading);
+  const list = `/api/v1/namespaces/${NAMESPACE}/configmaps/${DENY_LIST}`;
+  const deny = async (name: string, data: Record<string, string>) => {
+    cluster.seed(list, { metadata: { name: DENY_LIST, namespace: NAMESPACE }, data });
+    await file(cluster, name); // both are told by watches, in whatever order
+    await holds(`${name} is decided`, () => reasons(cluster, name).length > 0);
+    return reasons(cluster, name);
+  };
+  let tries = 0;
+  while ((await deny(`denied-${++tries}`, { pods: POD_UID })).join() !== "OnDenyList") {
+    ok(tries < 20, "it has heard of the list by now");
+  }
+  while ((await deny(`allowed-${++tries}`, {})).join() !== "PodOnRequestersNode") {
+    ok(tries < 40, "it has heard of the list by now");
+  }
+});
+
+Deno.test("a bundle that is damaged is a problem until it is mended", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  await file(cluster, "r");
+  await holds("it signs", () => isSigned(cluster, "r"));
+  const bundle = cluster.objects.get(BUNDLE_PATH);
+  ok(bundle);
+  const data = { "ca-bundle.pem": "-----BEGIN CERTIFICATE-----\n" };
+  cluster.seed(BUNDLE_PATH, { ...bundle, data });
+  await holds("it says so", () => signer.health.problem?.includes("is damaged") === true);
+  cluster.seed(BUNDLE_PATH, { ...bundle, metadata: cluster.objects.get(BUNDLE_PATH)?.metadata });
+  await holds("it is fine", () => signer.health.problem === undefined);
+});
+
+Deno.test("the Lease is given back when nothing is worked on any more", async () => {
+  const cluster = newCluster();
+  const working = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  let holder: unknown;
+  cluster.before = async (method, path) => {
+    if (method !== "PUT" || !path.endsWith("/approval")) return;
+    working.resolve();
+    await answered.promise;
+    holder = cluster.objects.get(LEASE_PATH)?.spec.holderIdentity;
+  };
+  const signer = run(cluster);
+  await file(cluster, "r");
+  await working.promise;
+  const ended = signer[Symbol.asyncDispose]();
+  await delay(50); // long enough to give it back too early
+  answered.resolve();
+  await ended;
+  deepStrictEqual([holder, cluster.objects.get(LEASE_PATH)?.spec.holderIdentity], ["me", ""]);
+});
+
+function reasons(cluster: MemoryCluster, name: string): string[] {
+  const conditions = cluster.objects.get(`${REQUESTS_PATH}/${name}`)?.status?.conditions ?? [];
+  return conditions.map(({ reason }: { reason: string }) => reason);
+}
 
 function newCluster(): MemoryCluster {
   const cluster = new MemoryCluster();

@@ -96,8 +96,8 @@ export class RelayBench implements Disposable {
   readonly #closing: Disposable[] = [];
   #generation = 0;
 
-  /** A relay worker without its thread. */
-  worker(settings: Partial<Omit<WorkerDescription, "maps">> = {}): WorkerContext {
+  /** A relay worker without its thread: the first of so many. */
+  worker(settings: Partial<Omit<WorkerDescription, "maps">> = {}, workers = 1): WorkerContext {
     const loop = new EventLoop(new Bell(), () => Promise.resolve(), () => this.now);
     const context = new WorkerContext(
       {
@@ -110,7 +110,7 @@ export class RelayBench implements Disposable {
       this.maps,
       loop,
       new TlsEngine(new AlpnProtocol(ALPN)),
-      new Load(Load.memoryFor(1), 0, () => this.now),
+      new Load(Load.memoryFor(workers), 0, () => this.now),
       (event) => this.events.push(event),
       () => this.wall(),
     );

@@ -58,7 +58,7 @@ export class Audit {
 
   /** Audits now; one that is under way is waited for first. `full`: also what is too much for every time. */
   async run(full: boolean): Promise<AuditReport> {
-    await this.#running;
+    while (this.#running !== undefined) await this.#running; // others may wait for the same one
     this.#running = this.#run(full);
     try {
       return await this.#running;

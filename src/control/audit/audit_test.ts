@@ -76,6 +76,61 @@ Deno.test("it looks again by itself, sooner when something was found", async () 
   const begun = performance.now();
   await audit.run(false);
   await second.promise;
-  audit.stop();
   strictEqual(performance.now() - begun < 4_000, true);
+  audit.stop();
+  await audit.run(false); // after the one that is under way
 });
+
+Deno.test("one audit at a time, however many ask for one, and each gets one of its own", async () => {
+  let [now, most, looks] = [0, 0, 0];
+  const audit = new Audit(() => [{
+    name: "a",
+    inspect: async () => {
+      most = Math.max(most, ++now);
+      looks++;
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      now--;
+      return [];
+    },
+  }]);
+  await Promise.all([audit.run(false), audit.run(true), audit.run(true), audit.run(false)]);
+  deepStrictEqual([most, looks], [1, 4]);
+  audit.stop();
+});
+
+Deno.test("every part is looked at once, sixteen at the same time at most, and what it counts is counted", async () => {
+  let [now, most] = [0, 0];
+  const looked: number[] = [];
+  const audit = new Audit(() =>
+    Array.from({ length: 40 }, (_, index) => ({
+      name: `${index}`,
+      inspect: async () => {
+        most = Math.max(most, ++now);
+        looked.push(index);
+        await Promise.resolve();
+        now--;
+        return index === 39 ? [{ kind: "peer", what: "missing", count: 3 }] : [];
+      },
+    }))
+  );
+  const { parts, findings } = await audit.run(false);
+  deepStrictEqual([parts, findings.length, most], [40, 1, 16]);
+  deepStrictEqual(looked, Array.from({ length: 40 }, (_, index) => index));
+  strictEqual(audit.repairs.get("peer"), 3);
+  audit.stop();
+});
+
+Deno.test(
+  "one that is stopped while it is under way is the last",
+  { sanitizeOps: true },
+  async () => {
+    const audit = new Audit(() => []);
+    audit.start();
+    await audit.run(false);
+    const last = audit.run(false);
+    audit.stop();
+    await last;
+    audit.start();
+    strictEqual(audit.last?.parts, 0);
+  },
+);

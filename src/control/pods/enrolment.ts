@@ -600,6 +600,7 @@ export class Enrolment {
       return this.#become("waiting", "wanted again");
     }
     this.#since = this.services.now(); // what was plain meanwhile is older than this
+    this.#older.next = 0; // and is to be looked for
     this.#attach(cgroup); // throws: tried again by the next step
     this.#serving.restrict(this.#restrictions());
     this.#become("active", undefined);

@@ -1,140 +1,13 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { IssuingError } from "../../identity/issuer.ts";
-import type { Fault } from "../../kernel/fault.ts";
 import type { GuardCount } from "../../kernel/guard_counts.ts";
-import type { WantedEnrolment } from "../rules/desired.ts";
-import { settingsOf } from "../rules/settings.ts";
-import { Enrolment } from "./enrolment.ts";
 import type { ProofResult } from "../../relay/messages.ts";
-import type { OlderConnection } from "../rules/older_connections.ts";
-import { NotThereYet, type PodServing } from "./pod_kernel.ts";
+import { settingsOf } from "../rules/settings.ts";
+import { CGROUP, Node, WANTED } from "./node_for_tests.ts";
+import { NotThereYet } from "./pod_kernel.ts";
 
-const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
-const CGROUP = `/kubepods/pod${UID}`;
-const WANTED: WantedEnrolment = {
-  uid: UID,
-  namespace: "shop",
-  name: "web",
-  serviceAccount: "web",
-  identity: "spiffe://td/ns/shop/sa/web",
-  addresses: ["10.0.0.1"],
-  settings: settingsOf({}),
-  isGuarded: false,
-};
 const EGRESS_STRICT = settingsOf({ "kube-gateway.io/egress": "strict" });
 const INBOUND_STRICT = settingsOf({ "kube-gateway.io/inbound": "strict" });
-
-/** A node whose kernel, signer, registry and clock do as the test says. `done` is what the enrolment did, in order. */
-class Node {
-  readonly done: string[] = [];
-  time = 0;
-  cgroup: string | undefined = CGROUP;
-  cgroupId = 1n;
-  inUse: boolean | Error = true;
-  held = ["10.0.0.1"];
-  listenerFaults: string[] = [];
-  thoroughLooks: boolean[] = [];
-  proof: ProofResult = { ok: true, notAfter: 0, milliseconds: 1 };
-  older: (OlderConnection & { readonly name: string })[] = [];
-  faults: Fault[] = [];
-  inboundFaults: Fault[] = [];
-  letThrough = true;
-  registered = false;
-  secured = false;
-  /** What fails the next time, and every time until it is taken away. */
-  readonly failing = new Map<string, Error>();
-  certificate: () => Promise<void> = () => Promise.resolve();
-  readonly enrolment: Enrolment;
-
-  constructor(wanted = WANTED) {
-    this.enrolment = new Enrolment(wanted, {
-      kernel: {
-        cgroupId: () => this.cgroupId,
-        attach: (_uid, _cgroup, strict) => this.do(strict ? "attach strict" : "attach"),
-        release: () => this.do("release"),
-        detach: () => this.do("detach"),
-        inspect: () => this.faults.splice(0),
-        open: (wanted) => {
-          this.do("open");
-          return this.#serving(wanted);
-        },
-      },
-      issuer: {
-        issue: async () => {
-          this.do("certificate");
-          await this.certificate();
-          const [notBefore, notAfter] = [new Date(Date.now() - 1e6), new Date(Date.now() + 1e6)];
-          return { chain: [], serial: "1", notBefore, notAfter };
-        },
-        trustBundle: () => Promise.resolve([]),
-      },
-      seen: () => ({ registered: this.registered, secured: this.secured }),
-      changed: () => void this.done.push("changed"),
-      now: () => this.time,
-    });
-  }
-
-  /** Takes a step, and says what was done. What the step has failed with is thrown. */
-  async step(): Promise<string[]> {
-    this.done.length = 0;
-    await this.enrolment.step(() => this.cgroup);
-    return this.take();
-  }
-
-  get state(): string {
-    return this.enrolment.state;
-  }
-
-  take(): string[] {
-    return this.done.splice(0).filter((each) => each !== "changed" && each !== "prove");
-  }
-
-  do(what: string): void {
-    this.done.push(what);
-    const error = this.failing.get(what);
-    if (error !== undefined) throw error;
-  }
-
-  #serving(wanted: WantedEnrolment): PodServing {
-    const addresses = wanted.addresses.length > 0 ? wanted.addresses : this.held;
-    return {
-      wanted,
-      found: { addresses, held: this.held },
-      letThrough: () => {
-        this.do("let through");
-        this.letThrough = true;
-      },
-      isLetThrough: () => this.letThrough,
-      serve: () => new Promise((resolve) => resolve(this.do("serve"))),
-      follow: () => {},
-      adjust: () => this.do("adjust"),
-      restrict: ({ inbound }) => inbound === "strict" && this.do("strict inbound"),
-      isInUse: () => {
-        if (this.inUse instanceof Error) throw this.inUse;
-        return this.inUse;
-      },
-      inspectRestrictions: () => this.inboundFaults.splice(0),
-      countAnew: () => {},
-      inspectListeners: (thorough) => {
-        this.thoroughLooks.push(thorough);
-        return this.listenerFaults.splice(0);
-      },
-      prove: () => {
-        this.done.push("prove");
-        return Promise.resolve(this.proof);
-      },
-      olderConnections: () => ({
-        list: this.older,
-        isComplete: true,
-        end: (indexes) => {
-          this.do(`end ${indexes.join()}`);
-          return true;
-        },
-      }),
-      close: (drain) => Promise.resolve(this.do(drain > 0 ? "drain" : "close")),
-    };
-  }
-}
 
 async function enrolled(wanted = WANTED): Promise<Node> {
   const node = new Node(wanted);
@@ -511,4 +384,131 @@ Deno.test("the agent's end takes everything away at once", async () => {
   await node.enrolment.leaveNow();
   deepStrictEqual(node.take(), ["detach", "close"]);
   strictEqual(node.state, "gone");
+});
+
+Deno.test("wanted again while it leaves, it is restricted as before, and what was plain meanwhile is older", async () => {
+  const settings = { ...INBOUND_STRICT, graceSeconds: 30 };
+  const node = await enrolled({ ...WANTED, settings });
+  strictEqual(node.restrictions?.inbound, "strict");
+  await node.enrolment.inspect();
+  node.registered = true;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), ["release"]);
+  strictEqual(node.restrictions?.inbound, "permissive", "plain clients are let in again");
+  node.time = 25_000;
+  node.older = [{ isInbound: false, port: 80, peerIdentity: undefined, name: "a - b" }];
+  node.enrolment.want({ ...WANTED, settings });
+  deepStrictEqual(await node.step(), ["attach", "strict inbound"]);
+  strictEqual(node.restrictions?.inbound, "strict");
+  node.time = 54_999;
+  await node.enrolment.inspect();
+  deepStrictEqual(node.take(), [], "30 s from when it was active again");
+  strictEqual(node.enrolment.older.count, 1, "it is looked for, although there was none before");
+  node.time = 55_000;
+  await node.enrolment.inspect();
+  deepStrictEqual(node.take(), ["end 0"]);
+});
+
+Deno.test("another sandbox gives older connections no more time, and counts nothing anew", async () => {
+  const node = new Node({ ...WANTED, settings: { ...WANTED.settings, graceSeconds: 30 } });
+  node.time = 1;
+  await node.step();
+  node.time = 20_000;
+  node.inUse = false;
+  await node.step();
+  node.inUse = true;
+  await node.step();
+  strictEqual(node.state, "active");
+  node.older = [{ isInbound: false, port: 80, peerIdentity: undefined, name: "a - b" }];
+  node.time = 30_001;
+  node.take();
+  await node.enrolment.inspect();
+  deepStrictEqual(node.take(), ["end 0"]);
+  strictEqual(node.counted, 1);
+});
+
+Deno.test("when its annotations change, older connections are judged anew at once", async () => {
+  const node = await enrolled();
+  await node.enrolment.inspect();
+  node.older = [{ isInbound: true, port: 80, peerIdentity: undefined, name: "a - b" }];
+  node.enrolment.want({ ...WANTED, settings: INBOUND_STRICT });
+  node.take();
+  await node.enrolment.inspect();
+  deepStrictEqual(node.take(), ["end 0"]);
+});
+
+Deno.test("a policy is in force although the programs cannot be made strict", async () => {
+  const node = await enrolled();
+  node.failing.set("attach strict", new Error("ENOMEM"));
+  const annotations = { "kube-gateway.io/egress": "strict", "kube-gateway.io/allow": "shop/db" };
+  node.enrolment.want({ ...WANTED, settings: settingsOf(annotations) });
+  deepStrictEqual(node.take(), ["attach strict", "adjust"]);
+  const { strictEgress, policy } = node.enrolment.settings;
+  deepStrictEqual([strictEgress, policy !== undefined], [false, true]);
+});
+
+Deno.test("a signer that has refused is not asked again at every step", async () => {
+  const node = new Node();
+  node.failing.set("certificate", new IssuingError("denied", "not this pod"));
+  strictEqual((await node.step()).includes("certificate"), true);
+  deepStrictEqual(await node.step(), []);
+  strictEqual(node.enrolment.reason, "not this pod");
+});
+
+Deno.test("a certificate that is not to be used any more is given up, also while it is on its way", async () => {
+  const node = await enrolled();
+  const ended = () => node.ends.map(({ aborted }) => aborted);
+  node.enrolment.want({ ...WANTED, addresses: ["10.0.0.2"] });
+  await node.step();
+  await node.step();
+  deepStrictEqual([node.state, ended()], ["active", [true, false]]);
+  node.enrolment.want(undefined);
+  await node.step();
+  node.time += 6_000;
+  await node.step();
+  deepStrictEqual([node.state, ended()], ["gone", [true, true]]);
+});
+
+Deno.test("the workers are shown other roots while it is served, and not after that", async () => {
+  const node = await enrolled();
+  node.enrolment.trust([new Uint8Array(1)]);
+  deepStrictEqual(node.shown, [1]);
+  node.inUse = false;
+  await node.step();
+  node.enrolment.trust([new Uint8Array(1), new Uint8Array(2)]);
+  deepStrictEqual(node.shown, [1]);
+});
+
+Deno.test("users are told when the first handshake has succeeded", async () => {
+  const node = new Node();
+  const { promise, resolve } = Promise.withResolvers<ProofResult>();
+  node.proof = promise;
+  await node.step();
+  strictEqual(node.enrolment.proved, undefined);
+  const told = () => node.done.filter((each) => each === "changed").length;
+  strictEqual(told(), 0);
+  resolve({ ok: true, notAfter: 0, milliseconds: 1 });
+  await node.enrolment.inspect();
+  strictEqual(typeof node.enrolment.proved, "number");
+  strictEqual(told() > 0, true);
+});
+
+Deno.test("what a handshake says of listeners that are closed by now says nothing of the new ones", async () => {
+  const node = await enrolled();
+  await node.enrolment.inspect();
+  node.time += 30_000;
+  const { promise, resolve } = Promise.withResolvers<ProofResult>();
+  const fine = node.proof;
+  node.proof = promise;
+  const inspecting = node.enrolment.inspect();
+  node.inUse = false;
+  await node.step();
+  strictEqual(node.enrolment.proved, undefined, "nothing is served");
+  [node.inUse, node.proof] = [true, fine];
+  await node.step();
+  await node.enrolment.inspect();
+  resolve({ ok: false, reason: "no handshake within 5 s" });
+  await inspecting;
+  deepStrictEqual([node.state, node.enrolment.flaws], ["active", []]);
+  strictEqual(typeof node.enrolment.proved, "number");
 });

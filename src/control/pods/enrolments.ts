@@ -1,9 +1,8 @@
 import { errorText } from "../../error_text.ts";
-import type { Hold } from "../../kernel/hold.ts";
 import { logger } from "../../log.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { Enrolment, type EnrolmentServices, type Finding } from "./enrolment.ts";
-import { Holds } from "./holds.ts";
+import { type Holding, Holds } from "./holds.ts";
 import { PodCgroups } from "./pod_cgroups.ts";
 
 const log = logger("enrolments");
@@ -33,8 +32,14 @@ export class Enrolments {
   /** Pods are held, see {@link want}. */
   #holding = false;
 
-  constructor(cgroupRoot: string, hold: Hold, readonly services: EnrolmentServices) {
-    this.#cgroups = new PodCgroups(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup));
+  /** @param owner whose kubelet's cgroups are; another one only in tests. */
+  constructor(
+    cgroupRoot: string,
+    hold: Holding,
+    readonly services: EnrolmentServices,
+    owner = 0,
+  ) {
+    this.#cgroups = new PodCgroups(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup), owner);
     this.#holds = new Holds(cgroupRoot, hold);
   }
 

@@ -5,6 +5,9 @@ import { logger } from "../../log.ts";
 
 const log = logger("holds");
 
+/** What is asked of the programs above all pods. */
+export type Holding = Pick<Hold, "below" | "forgetAllBut" | "inspect" | "letGo">;
+
 /**
  * Which of the node's pods are held: those of which nothing has been decided. Such a pod may turn out to be
  * annotated, and must not have sent a byte in clear by then; peers are refused to it meanwhile, everything else
@@ -18,7 +21,7 @@ export class Holds {
   /** Why new pods are not held, if they are not: an annotated one may send in clear until it is enrolled. */
   problem: string | undefined;
 
-  constructor(readonly cgroupRoot: string, readonly hold: Hold) {}
+  constructor(readonly cgroupRoot: string, readonly hold: Holding) {}
 
   /** Holds below these cgroups, which are all that kubelet keeps pods in. */
   begin(tops: readonly string[]): void {

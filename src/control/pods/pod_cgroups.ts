@@ -16,12 +16,19 @@ export class PodCgroups {
   /** By UID: the cgroups that claim a pod that another one has already. */
   readonly #rivals = new Map<string, readonly string[]>();
 
-  /** @param born is called for each pod's cgroup when it is made, before anything runs in it. */
-  constructor(readonly root: string, born: (uid: string, cgroup: string) => void) {
+  /**
+   * @param born is called for each pod's cgroup when it is made, before anything runs in it.
+   * @param owner whose kubelet's cgroups are; another one only in tests.
+   */
+  constructor(
+    readonly root: string,
+    born: (uid: string, cgroup: string) => void,
+    readonly owner = 0,
+  ) {
     this.#watch = new Watch((cgroup) => {
       if (this.#kubepods.tops.some((top) => cgroup.startsWith(`${top}/`))) this.#lookAtParents();
       const uid = podUidOf(cgroup);
-      if (uid === undefined || !isPodCgroup(cgroup, this.#kubepods)) return;
+      if (uid === undefined || !isPodCgroup(cgroup, this.#kubepods, owner)) return;
       if (this.#keeps(uid, cgroup)) born(uid, cgroup);
     });
   }
@@ -52,11 +59,11 @@ export class PodCgroups {
   /** Looks for all that there are now, by UID. */
   look(): ReadonlyMap<string, string> {
     this.#looked = performance.now();
-    this.#kubepods = findKubepods(this.root);
+    this.#kubepods = findKubepods(this.root, this.owner);
     this.#watch.follow(this.#kubepods.parents);
     this.#rivals.clear();
     const found = new Map<string, string>();
-    for (const [uid, cgroups] of findPodCgroups(this.#kubepods)) {
+    for (const [uid, cgroups] of findPodCgroups(this.#kubepods, this.owner)) {
       // The one that is known stays: a second one that comes later must not take its place.
       const known = this.#found.get(uid);
       const cgroup = known !== undefined && cgroups.includes(known) ? known : cgroups[0];
@@ -102,7 +109,7 @@ export class PodCgroups {
 
   /** The cgroup of a QoS class may have been made. */
   #lookAtParents(): void {
-    const { parents } = findKubepods(this.root);
+    const { parents } = findKubepods(this.root, this.owner);
     if (parents.join() === this.#kubepods.parents.join()) return;
     this.look();
   }

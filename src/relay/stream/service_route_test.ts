@@ -62,6 +62,10 @@ scene("strict egress: none in clear", ({ bench, route }) => {
   bench.maps.frontends.entries.clear();
   bench.setService(SERVICE, [B], { set: 2 });
   deepStrictEqual(all(route()), []);
+  const gone = route();
+  bench.maps.frontends.entries.clear();
+  bench.maps.backends.entries.clear();
+  deepStrictEqual(all(gone), [], "nor through kube-proxy when the Service is gone");
 }, true);
 
 scene(
@@ -152,6 +156,28 @@ scene(
     }
   },
 );
+
+scene("not ready: nobody is awaited when the attempts are used up", ({ bench, route }) => {
+  bench.setPeer("10.0.0.1", "web", { ready: false });
+  bench.setService(SERVICE, [A]);
+  const one = route();
+  deepStrictEqual([one.next(), one.isAwaited], [undefined, true]);
+  const others = Array.from({ length: 6 }, (_, index) => endpoint(`10.0.1.${index}`, 1));
+  bench.setService(SERVICE, [A, ...others], { set: 2 });
+  strictEqual(all(one).length, 5);
+  strictEqual(one.isAwaited, false);
+});
+
+scene("not ready: the next round is about the endpoints that there are now", ({ bench, route }) => {
+  bench.setPeer("10.0.0.1", "web", { ready: false });
+  bench.setService(SERVICE, [A]);
+  const one = route();
+  strictEqual(one.next(), undefined);
+  bench.setPeer("10.0.0.1");
+  bench.setService(SERVICE, [B], { set: 2 }); // A's set is not cleared away yet
+  one.again();
+  strictEqual(text(one.next()?.endpoint ?? SERVICE), text(B));
+});
 
 scene("not ready: once a peer, never in clear", ({ bench, route }) => {
   bench.setPeer("10.0.0.1", "web", { ready: false });
