@@ -1,6 +1,6 @@
 /**
  * The promise: annotating running pods, 30 at once, encrypts them at once, certificates included. The aim is a
- * p95 of 300 ms; the limit here is one that a busy machine keeps, too.
+ * p95 of 300 ms; the limit here is one that a machine keeps that has ten times as much to do, or to wait for.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -10,7 +10,7 @@ import { Lab } from "./lab/lab.ts";
 const PODS = 30;
 const ROUNDS = 5;
 const PORT = 9000;
-const LIMIT_MILLISECONDS = 5_000;
+const LIMIT_MILLISECONDS = 15_000;
 
 Deno.test("from the annotation to the first encrypted connection, 30 running pods at once", async () => {
   await using lab = await Lab.open({ cluster: "api" });
@@ -47,7 +47,7 @@ Deno.test("from the annotation to the first encrypted connection, 30 running pod
     }));
     await until(
       () => speakers.every(({ ipv4 = "" }) => encrypted.has(ipv4)),
-      10_000,
+      2 * LIMIT_MILLISECONDS,
       () => `only ${[...encrypted.keys()]} are encrypted: ${lab.agent("node-a").logTail()}`,
     );
     for (const { ipv4 = "" } of speakers) {
