@@ -109,6 +109,43 @@ scene(
   },
 );
 
+scene(
+  "an application that reads slowly gets everything and FIN, although it goes on itself",
+  async (s) => {
+    const { bench, application } = s;
+    bench.hasSmallBuffers = true;
+    const script = await s.stream();
+    const payload = "x".repeat(16_000);
+    // One read of the relay's, with END right behind the bytes; the application's socket takes them bit by bit.
+    for (let count = 0; count < 3; count++) script.sendData(payload);
+    script.send("END");
+    await bench.until(() => application.accept()?.end === "fin");
+    strictEqual(application.accept()?.received.length, 3 * payload.length);
+    application.accept()?.send("goodbye");
+    await bench.until(() => script.last === "data goodbye");
+  },
+);
+
+scene("a worker that is busier than another keeps no tunnel for a next stream", async (s) => {
+  const { bench, client, application } = s;
+  const busy = await bench.pod(bench.worker({}, 2), "web");
+  bench.serve(busy);
+  const server = bench.application(endpoint(addressOf(busy), 8080));
+  const script = bench.dial(client, addressOf(busy));
+  await bench.until(() => script.last === "secured");
+  script.tunnel.sendOpen({
+    port: 8080,
+    client: endpoint(addressOf(client), CLIENT_PORT),
+    dialled: endpoint(addressOf(busy), 8080),
+  });
+  await bench.until(() => script.last === "accept" && server.accept() !== undefined);
+  busy.worker.load.add(64 << 20);
+  script.send("END");
+  server.accept()?.finish();
+  await bench.until(() => script.isLost && busy.counters.tunnelsOpen === 0);
+  deepStrictEqual([bench.refused, application.connections.length], [[], 0]);
+});
+
 scene("the client's RESET, and a tunnel that breaks, reset the application", async (s) => {
   const { bench, application, pod } = s;
   const script = await s.stream();

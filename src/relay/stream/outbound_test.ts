@@ -355,6 +355,42 @@ scene("reused: a tunnel that turns out to be dead costs nobody the connection", 
   deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [[], 1]);
 });
 
+scene("reused: with one that turns out to be dead the others that wait go, too", async (s) => {
+  const { bench, server, pod } = s;
+  const apps = [s.connect(), s.connect()];
+  await bench.until(() => server.tunnels.filter(({ last }) => last === "open 8080").length === 2);
+  for (const [index, app] of apps.entries()) {
+    server.tunnels[index]?.send("ACCEPT");
+    server.tunnels[index]?.send("END");
+    app.finish();
+  }
+  await bench.until(() => pod.connections.size === 0);
+  strictEqual(pod.counters.tunnelsOpen, 2);
+  s.connect();
+  const asked = () =>
+    server.tunnels.find(({ seen }) => seen.filter((one) => one === "open 8080").length === 2);
+  await bench.until(() => asked() !== undefined);
+  asked()?.tunnel.close();
+  await s.opened(3);
+  await bench.until(() => server.tunnels.slice(0, 2).every(({ tunnel }) => tunnel.closed));
+  strictEqual(pod.counters.tunnelsOpen, 1);
+});
+
+scene(
+  "review: an expired certificate ends a stream when the peer's agent has no other",
+  async (s) => {
+    const { bench, pod, server } = s;
+    const app = await s.stream();
+    bench.wallOffset = 3_601_000;
+    strictEqual(pod.review(), false, "its agent can serve it, so it has a better one");
+    bench.setPeer(server.address, "web", { ready: false });
+    pod.review();
+    pod.review();
+    await bench.until(() => app.end === "reset");
+    match(bench.log, /has expired, and the peer's agent has no other/);
+  },
+);
+
 scene("reused: the last stream's RESET is not this one's", async (s) => {
   const { bench, server } = s;
   await finish(s, await s.stream());

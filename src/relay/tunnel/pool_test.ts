@@ -5,12 +5,13 @@ import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import {
   addressOf,
   bytes,
+  type ListeningApplication,
   RelayBench,
   type ScriptedServer,
 } from "../../standalone/relay_for_tests.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
 import type { RelayPod } from "../stream/pod.ts";
-import type { Failure } from "./dial.ts";
+import { Dial, type Failure } from "./dial.ts";
 import type { TunnelUser } from "./pool.ts";
 import type { Tunnel } from "./tunnel.ts";
 
@@ -41,7 +42,7 @@ interface Scene {
 function scene(name: string, play: (scene: Scene) => Promise<void>): void {
   Deno.test(name, async () => {
     using bench = new RelayBench();
-    const pod = await bench.pod(bench.worker(), "client");
+    const pod = await bench.pod(bench.worker({}, 2), "client");
     const server = await bench.script(bench.worker());
     const peer = () => {
       const found = pod.worker.peers.find(bytes(server.address));
@@ -134,6 +135,7 @@ for (
     ["the wall clock has passed a certificate's end", ({ bench }: Scene) => {
       bench.wallOffset = 3_601_000;
     }],
+    ["this worker is busier than another", ({ pod }: Scene) => pod.worker.load.add(64 << 20)],
     ["the peer is another pod", ({ bench, server }: Scene) => {
       bench.setPeer(server.address, "web", { generation: 2 });
     }],
@@ -270,6 +272,78 @@ scene("one of several handshakes that fails is made up for by the others", async
   s.server.tunnel.tunnel.close();
   await s.bench.until(() => users.every(({ tunnel, failure }) => tunnel ?? failure));
   deepStrictEqual(users.map(({ failure }) => failure), [undefined, undefined, undefined]);
+});
+
+scene("of two idle tunnels the one that was used last is taken", async (s) => {
+  const { pod } = s;
+  const [one, other] = [(await s.served()).tunnel, (await s.served()).tunnel];
+  for (const tunnel of [one, other]) pod.pool.park(s.peer(), tunnel);
+  deepStrictEqual([s.request().tunnel === other, s.request().tunnel === one], [true, true]);
+});
+
+scene(
+  "a handshake that fails fails nobody while another is under way, and slows the next burst",
+  async (s) => {
+    const { bench, pod } = s;
+    let application: ListeningApplication | undefined;
+    const first = new (class extends User {
+      override tunnelReady(tunnel: Tunnel, reused: boolean): void {
+        super.tunnelReady(tunnel, reused);
+        s.server.listener?.[Symbol.dispose]();
+        const there = { address: bytes(s.server.address), port: TUNNEL_PORT };
+        application = bench.application(there); // takes connections and says nothing
+      }
+    })();
+    pod.pool.request(s.peer(), first);
+    const users = [s.request(), s.request()];
+    const connections = () => {
+      application?.accept();
+      return application?.connections ?? [];
+    };
+    const failures = () => users.map(({ failure }) => failure?.notReady);
+    await bench.until(() => connections().length === 2);
+    connections()[0]?.reset();
+    await bench.until(() => pod.counters.tunnelsOpen === 1 + 1);
+    deepStrictEqual(failures(), [undefined, undefined], "the other may succeed");
+    connections()[1]?.reset();
+    await bench.until(() => failures().join() === "true,true");
+    const next = Array.from({ length: 3 }, () => s.request());
+    strictEqual(pod.counters.tunnelsOpen, 1 + 1, "one handshake at first");
+    for (const user of next) pod.pool.withdraw(s.peer(), user);
+  },
+);
+
+scene(
+  "a dial that is done is over: neither its deadline nor an abort touches the tunnel",
+  async (s) => {
+    const { bench, pod } = s;
+    const told: string[] = [];
+    let tunnel: Tunnel | undefined;
+    const dial = new Dial(pod, s.peer(), {
+      done: (made) => {
+        tunnel = made;
+        made.owner = s.server.tunnel; // nobody's
+        told.push("done");
+      },
+      failed: ({ code }) => told.push(code),
+    });
+    dial.start();
+    await bench.until(() => told.length > 0);
+    bench.later(10_000);
+    dial.abort();
+    deepStrictEqual([told, tunnel?.closed, pod.counters.tunnelsOpen], [["done"], false, 1]);
+    tunnel?.close();
+  },
+);
+
+scene("close: a handshake that is under way is ended", async (s) => {
+  const user = s.request();
+  strictEqual(s.pod.counters.tunnelsOpen, 1);
+  s.pod.pool.close();
+  strictEqual(s.pod.counters.tunnelsOpen, 0);
+  s.bench.later(20_000);
+  deepStrictEqual([user.tunnel, user.failure], [undefined, undefined]);
+  await Promise.resolve();
 });
 
 scene("close: nobody is called any more, and nothing is open", async (s) => {
