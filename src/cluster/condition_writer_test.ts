@@ -143,6 +143,100 @@ Deno.test("a pod that was made again under its name is told of anew, and never w
   await writer.close();
 });
 
+Deno.test("a pod is told one thing at a time, and sixteen pods at once", async () => {
+  const { api, writer } = open(10_000);
+  const pods = Array.from({ length: 40 }, (_, index) => api.addPod(`pod-${index}`));
+  const release = api.hang("pod-0");
+  writer.tell([enrolled(pods[0]?.() as Pod)]);
+  await tick();
+  const told = writer.tell([
+    waiting(pods[0]?.() as Pod),
+    ...pods.slice(1).map((pod) => enrolled(pod())),
+  ]);
+  await until(() => api.events.length === 39);
+  assert.equal(api.most.of("pod-0"), 1);
+  assert.equal(api.most.all, 16);
+  release();
+  await told;
+  assert.equal(api.most.of("pod-0"), 1);
+  await writer.close();
+});
+
+Deno.test("an Event says what is new since the pod's object was first seen, and an old condition is none", async () => {
+  const { api, writer } = open(10_000);
+  const pod = api.addPod("web");
+  await writer.tell([enrolled(pod())]);
+  const next = new ConditionWriter(api, "n1", DELAYS); // another agent
+  await next.tell([{ ...enrolled(pod()), message: "all is well, still" }]);
+  await settled();
+  assert.deepEqual(api.events, ["web Enrolled"]);
+  await writer.close();
+  await next.close();
+});
+
+Deno.test("since when a pod is what it is stays, while only the words change", async () => {
+  const { api, writer } = open(10_000);
+  const pod = api.addPod("web");
+  await writer.tell([enrolled(pod())]);
+  await new Promise((resolve) => setTimeout(resolve, 1_001 - Date.now() % 1_000)); // the next second
+  const { since } = pod().secured ?? {};
+  await writer.tell([{ ...enrolled(pod()), message: "all is well, still" }]);
+  assert.deepEqual([pod().secured?.message, pod().secured?.since], ["all is well, still", since]);
+  await writer.tell([waiting(pod())]);
+  assert.notEqual(pod().secured?.since, since);
+  await writer.close();
+});
+
+Deno.test("a message that is too long for a condition is written once", async () => {
+  const { api, writer } = open(20);
+  const pod = api.addPod("web");
+  const verdict = () => ({ ...enrolled(pod()), message: "x".repeat(2_000) });
+  await writer.tell([verdict()]);
+  await writer.tell([verdict()]);
+  await settled();
+  assert.deepEqual(api.conditions, ["web True Enrolled"]);
+  await writer.close();
+});
+
+Deno.test("how often it is said again has bounds: never more rarely than the longest, and anew after a calm", async () => {
+  for (const delays of [{ longest: 2, calm: 600_000 }, { longest: 60_000, calm: 0 }]) {
+    const api = new TestApi();
+    const writer = new ConditionWriter(api, "n1", { again: 1, rephrase: 0, ...delays });
+    const pod = api.addPod("web");
+    for (let undone = 0; undone < 16; undone++) { // without a bound it would take a minute
+      await until(async () => {
+        await writer.tell([enrolled(pod())]);
+        return pod().secured !== undefined;
+      });
+      api.forget("web");
+    }
+    await writer.close();
+  }
+});
+
+Deno.test("that something was said lately is remembered, also when it is not to be said for a moment", async () => {
+  const { api, writer } = open(10_000);
+  const pod = api.addPod("web");
+  await writer.tell([enrolled(pod())]);
+  api.forget("web");
+  await writer.tell([]);
+  writer.tell([enrolled(pod())]);
+  await settled();
+  assert.equal(api.conditions.length, 1, "not before it is time");
+  await writer.close();
+});
+
+Deno.test("an Event that is refused is not told again", async () => {
+  const { api, writer } = open(10_000);
+  const pod = api.addPod("web");
+  api.eventFailure = new ApiError(403, "Forbidden", "no right to Events");
+  await writer.tell([enrolled(pod())]);
+  await until(() => api.events.length > 0);
+  for (let count = 0; count < 3; count++) await writer.tell([enrolled(pod())]);
+  assert.deepEqual(api.events, ["web Enrolled"]);
+  await writer.close();
+});
+
 Deno.test("its end waits for nobody", async () => {
   const { api, writer } = open();
   const pod = api.addPod("web");
@@ -176,6 +270,8 @@ class TestApi {
   readonly #hanging = new Map<string, Promise<void>>();
   /** HTTP statuses, 0 for no answer: what the next writes of conditions end with. */
   readonly failures: number[] = [];
+  /** What each Event ends with. */
+  eventFailure: Error | undefined;
   readonly conditions: string[] = [];
   readonly events: string[] = [];
   readonly lines: string[] = [];
@@ -205,12 +301,26 @@ class TestApi {
     };
   }
 
-  async request(method: string, path: string, { body, signal }: RequestOptions): Promise<unknown> {
+  /** How many requests there were at once, at most. */
+  readonly most = new Most();
+
+  async request(method: string, path: string, options: RequestOptions): Promise<unknown> {
+    const pod = method === "POST" ? "events" : path.split("/").at(-2) ?? "";
+    this.most.begin(pod);
+    try {
+      return await this.#serve(method, path, options);
+    } finally {
+      this.most.end(pod);
+    }
+  }
+
+  async #serve(method: string, path: string, { body, signal }: RequestOptions): Promise<unknown> {
     await tick();
     if (method === "POST") {
       const { regarding, reason } = body as { regarding: { name: string }; reason: string };
       this.events.push(`${regarding.name} ${reason}`);
       this.lines.push(`event ${regarding.name}`);
+      if (this.eventFailure !== undefined) throw this.eventFailure;
       return {};
     }
     const name = path.split("/").at(-2) ?? "";
@@ -235,6 +345,29 @@ class TestApi {
     return {};
   }
 }
+
+class Most {
+  readonly #now = new Map<string, number>();
+  readonly #most = new Map<string, number>();
+  all = 0;
+
+  begin(pod: string): void {
+    const now = (this.#now.get(pod) ?? 0) + 1;
+    this.#now.set(pod, now);
+    this.#most.set(pod, Math.max(now, this.of(pod)));
+    this.all = Math.max(this.all, [...this.#now.values()].reduce((sum, each) => sum + each, 0));
+  }
+
+  end(pod: string): void {
+    this.#now.set(pod, (this.#now.get(pod) ?? 0) - 1);
+  }
+
+  of(pod: string): number {
+    return this.#most.get(pod) ?? 0;
+  }
+}
+
+const DELAYS = { again: 10_000, longest: 160_000, calm: 5_000, rephrase: 0 };
 
 function open(again = 10, rephrase = 0): { api: TestApi; writer: ConditionWriter } {
   const api = new TestApi();

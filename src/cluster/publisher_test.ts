@@ -227,6 +227,151 @@ Deno.test("an entry that moves to another slice is never in none", async () => {
   await publisher.close();
 });
 
+Deno.test("after a write that has failed the server is asked what it has, since somebody else may have written", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  let failures = 1;
+  api.before = (method) => {
+    if (method !== "PATCH" || failures-- <= 0) return;
+    api.slices.clear(); // meanwhile
+    throw new ApiError(500, "", "once");
+  };
+  await publisher.publish(entries(2));
+  assert.equal(api.slices.get(NAME)?.endpoints.length, 2);
+  assert.deepEqual(api.writes, [`POST ${NAME}`, `POST ${NAME}`]);
+  await publisher.close();
+});
+
+Deno.test("what others undo while it writes is put right although no watch tells of it again", async () => {
+  const { api, publisher } = open({ recheck: 60_000 });
+  await publisher.publish(entries(1));
+  let isFirst = true;
+  api.after = () => {
+    if (!isFirst) return;
+    isFirst = false;
+    api.slices.clear();
+    publisher.observed(new Map());
+  };
+  await publisher.publish(entries(2));
+  await until(() => api.slices.get(NAME)?.endpoints.length === 2);
+  await publisher.close();
+});
+
+Deno.test("a look at everything believes the watch, not what was written last", async () => {
+  const { api, publisher } = open({ swift: 60_000, settle: 60_000, longestSettle: 60_000 });
+  await publisher.publish(entries(1));
+  publisher.observed(new Map(api.slices));
+  api.slices.clear();
+  publisher.observed(new Map()); // to be put right in a minute
+  await until(() => api.slices.size === 1);
+  await publisher.close();
+});
+
+Deno.test("what others put back to what it was before counts as theirs once the watch has caught up", async () => {
+  const { api, publisher } = open({ settle: 60_000, longestSettle: 60_000, recheck: 60_000 });
+  await publisher.publish(entries(1));
+  const former = new Map(api.slices);
+  await publisher.publish(entries(2));
+  publisher.observed(new Map(api.slices));
+  for (const [name, slice] of former) api.slices.set(name, slice);
+  publisher.observed(former);
+  await until(() => api.slices.get(NAME)?.endpoints.length === 2);
+  await publisher.close();
+});
+
+Deno.test("however long it fails, it is tried again before long", async () => {
+  const { api, publisher } = open({ retry: 1, longestRetry: 2 });
+  api.answer = () => Promise.reject(new ApiError(403, "Forbidden", "no rights here"));
+  publisher.publish(entries(1));
+  await until(() => api.requests > 40); // two each; without a bound it would take minutes
+  await publisher.close();
+});
+
+Deno.test("a Node that comes soon is found soon: the slices get their owner long before all is looked at", async () => {
+  const { api, publisher } = open({ recheck: 60_000 });
+  api.nodeUid = undefined;
+  await publisher.publish(entries(1));
+  api.nodeUid = "uid-2";
+  await until(() => api.owners().join() === "uid-2");
+  await publisher.close();
+});
+
+Deno.test("a Node that cannot be read for a moment takes no owner away; who does not answer is waited for", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  api.nodeUid = 500;
+  await publisher.publish(entries(2));
+  assert.deepEqual(api.owners(), ["uid-1"]);
+  await publisher.close();
+
+  const silent = open();
+  silent.api.nodeUid = 0;
+  silent.publisher.publish(entries(1));
+  await until(() => /no answer/.test(messages(silent.publisher)));
+  assert.deepEqual(silent.api.writes, [], "nobody would take the slices either");
+  await silent.publisher.close();
+});
+
+Deno.test("an entry leaves no slice before the slice is written that it goes to", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(101).slice(1));
+  assert.equal(api.slices.size, 1);
+  let isRefused = true;
+  api.before = (method) => {
+    if (isRefused && method === "POST") throw new ApiError(422, "Invalid", "no more slices");
+  };
+  publisher.publish(entries(101)); // the first one pushes the last one into another slice
+  await until(() => /no more slices/.test(messages(publisher)));
+  const there = () =>
+    [...api.slices.values()].some(({ endpoints }) =>
+      endpoints.some(({ targetRef }) => targetRef.uid === "uid-0100")
+    );
+  assert(there(), "it is where it was");
+  isRefused = false;
+  await until(() => api.slices.size === 2);
+  assert(there());
+  await publisher.close();
+});
+
+Deno.test("a namespace that is not there is an error that is told, not another's object", async () => {
+  const { api, publisher } = open();
+  api.before = (method) => {
+    if (method === "POST") throw new ApiError(404, "NotFound", "no namespace kube-gateway");
+  };
+  publisher.publish(entries(1));
+  await until(() => /no namespace kube-gateway/.test(messages(publisher)));
+  await publisher.close();
+});
+
+Deno.test("a conflict with one of our own slices is no foreign object: it is written again under its name", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  let conflicts = 1;
+  api.before = (method) => {
+    if (method === "PATCH" && conflicts-- > 0) throw new ApiError(409, "Conflict", "changed");
+  };
+  await publisher.publish(entries(2));
+  assert.deepEqual([...api.slices.keys()], [NAME]);
+  assert.equal(messages(publisher), "");
+  await publisher.close();
+});
+
+Deno.test("leaving empties and deletes what is there, and what somebody has deleted before is no error", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  api.nodeUid = 500;
+  const methods: string[] = [];
+  api.before = (method, name) => {
+    methods.push(method);
+    if (method === "DELETE") api.slices.delete(name);
+  };
+  await publisher.withdraw();
+  assert.deepEqual([api.slices.size, methods], [0, ["PATCH", "DELETE"]]);
+  await publisher.withdraw();
+  assert.equal(methods.length, 2, "nothing is left, and it is known");
+  await publisher.close();
+});
+
 Deno.test("another node's entry is the caller's mistake", () => {
   const { publisher } = open();
   assert.throws(() => publisher.publish([{ ...entry(0), node: "n2" }]), TypeError);
@@ -283,6 +428,7 @@ class TestApi {
 
   #node(): unknown {
     if (this.nodeUid === undefined) throw new ApiError(404, "NotFound", "no such node");
+    if (this.nodeUid === 0) throw new NoAnswer("no answer");
     if (typeof this.nodeUid === "number") throw new ApiError(this.nodeUid, "", "not allowed");
     return { metadata: { uid: this.nodeUid } };
   }
