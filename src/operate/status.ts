@@ -14,7 +14,6 @@ import type { Peer } from "../cluster/registry.ts";
 import type { Enrolments } from "../control/pods/enrolments.ts";
 import type { Enrolment } from "../control/pods/enrolment.ts";
 import type { ConnectionLimit } from "./connection_limit.ts";
-import { strictnessOf } from "../control/rules/settings.ts";
 import type { Strictness } from "../kernel/maps.ts";
 import { policyText } from "../policy.ts";
 import type { PodReport } from "../relay/messages.ts";
@@ -212,7 +211,8 @@ function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>)
     ...(reason === undefined ? {} : { reason }),
     identity: wanted.identity,
     addresses: enrolment.addresses,
-    ...strictnessOf(settings),
+    inbound: settings.inbound,
+    egress: settings.egress,
     ...(settings.policy === undefined ? {} : { allow: policyText(settings.policy) }),
     ...(certificate === undefined ? {} : {
       certificate: {

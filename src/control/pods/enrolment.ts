@@ -23,7 +23,7 @@ import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { mustEnd } from "../rules/older_connections.ts";
-import { type PodSettings, sameSettings, strictnessOf } from "../rules/settings.ts";
+import { type PodSettings, sameSettings } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
 import { NotThereYet, type PodKernel, type PodServing, type Restrictions } from "./pod_kernel.ts";
@@ -313,7 +313,7 @@ export class Enrolment {
   }
 
   #attach(cgroup: string): void {
-    const { strictEgress: strict } = this.#settings;
+    const strict = this.#settings.egress === "strict";
     const id = this.services.kernel.cgroupId(cgroup); // a cgroup that was made anew has the path of the old one
     if (this.#attached?.id === id && this.#attached.strict === strict) return;
     this.services.kernel.attach(this.#last.uid, cgroup, strict);
@@ -403,7 +403,7 @@ export class Enrolment {
     findings: Finding[],
     isThorough: boolean,
   ): Generator<() => void> {
-    const { strictEgress } = this.#settings;
+    const strictEgress = this.#settings.egress === "strict";
     const cgroup = this.#cgroup;
     if (cgroup !== undefined) {
       const faults = this.services.kernel.inspect(
@@ -527,8 +527,8 @@ export class Enrolment {
       this.#serving?.restrict(this.#restrictions());
     } catch (error) {
       // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
-      const { strictEgress, strictInbound } = before;
-      this.#settings = { ...settings, strictEgress, strictInbound };
+      const { egress, inbound } = before;
+      this.#settings = { ...settings, egress, inbound };
       log.error("{pod} cannot be made what its annotations say: {error}", {
         pod: this.name,
         error: errorText(error),
@@ -539,12 +539,12 @@ export class Enrolment {
   }
 
   #relaySettings(): RelaySettings {
-    const { policy, strictEgress } = this.#settings;
-    return { policy, strictEgress };
+    const { policy, egress } = this.#settings;
+    return { policy, strictEgress: egress === "strict" };
   }
 
   #restrictions(): Restrictions {
-    const { inbound, egress } = strictnessOf(this.#settings);
+    const { inbound, egress } = this.#settings;
     return { inbound, egress, isGuarded: this.#last.isGuarded };
   }
 

@@ -142,10 +142,10 @@ Deno.test("the settings are in force at once; those that fail stay as they were"
   deepStrictEqual(node.take(), [], "nothing has changed");
   node.failing.set("attach", new Error("ENOMEM"));
   node.enrolment.want(WANTED);
-  strictEqual(node.enrolment.settings.strictEgress, true);
+  strictEqual(node.enrolment.settings.egress, "strict");
   node.failing.clear();
   node.enrolment.want(WANTED);
-  strictEqual(node.enrolment.settings.strictEgress, false);
+  strictEqual(node.enrolment.settings.egress, "permissive");
 });
 
 Deno.test("it leaves when users can read it, or after 3 s, and its listeners when peers can", async () => {
@@ -443,8 +443,8 @@ Deno.test("a policy is in force although the programs cannot be made strict", as
   const annotations = { "kube-gateway.io/egress": "strict", "kube-gateway.io/allow": "shop/db" };
   node.enrolment.want({ ...WANTED, settings: settingsOf(annotations) });
   deepStrictEqual(node.take(), ["attach strict", "adjust"]);
-  const { strictEgress, policy } = node.enrolment.settings;
-  deepStrictEqual([strictEgress, policy !== undefined], [false, true]);
+  const { egress, policy } = node.enrolment.settings;
+  deepStrictEqual([egress, policy !== undefined], ["permissive", true]);
 });
 
 Deno.test("a signer that has refused is not asked again at every step", async () => {

@@ -21,14 +21,14 @@ export function mustEnd(
   connection: OlderConnection,
   settings: Pick<
     PodSettings,
-    "strictInbound" | "isInboundImplied" | "strictEgress" | "policy" | "graceSeconds"
+    "inbound" | "isInboundImplied" | "egress" | "policy" | "graceSeconds"
   >,
   seconds: number,
 ): boolean {
-  const { strictInbound, isInboundImplied, strictEgress, graceSeconds } = settings;
+  const { inbound, isInboundImplied, egress, graceSeconds } = settings;
   // Whom a policy allows it would let in again at once, encrypted.
-  const isClosed = strictInbound && !isInboundImplied;
-  if (connection.isInbound ? isClosed : strictEgress) return true;
+  const isClosed = inbound === "strict" && !isInboundImplied;
+  if (connection.isInbound ? isClosed : egress === "strict") return true;
   if (connection.isInbound && !isAllowed(connection, settings)) return true;
   return graceSeconds !== undefined && seconds >= graceSeconds;
 }

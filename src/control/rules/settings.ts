@@ -12,14 +12,12 @@ import { quoted } from "../../names.ts";
 import { nobody, parsePolicy, type Policy } from "../../policy.ts";
 
 export interface PodSettings {
-  /** New connections to the pod that are not through its tunnel are refused. */
-  readonly strictInbound: boolean;
+  /** Strict: new connections to the pod that are not through its tunnel are refused. */
+  readonly inbound: Strictness;
   /** Only because a policy is to bind everybody. */
   readonly isInboundImplied: boolean;
-  /** Connections from the pod that would go in clear to somewhere inside the cluster are refused. */
-  readonly strictEgress: boolean;
-  /** Nothing is refused, but counted and logged is what would be. */
-  readonly dryRun: { readonly inbound: boolean; readonly egress: boolean };
+  /** Strict: connections from the pod that would go in clear to somewhere inside the cluster are refused. */
+  readonly egress: Strictness;
   /** Who may connect; undefined: every identity of the trust domain. */
   readonly policy: Policy | undefined;
   /** How long connections that are older than the enrolment may go on in clear; undefined: for ever. */
@@ -51,23 +49,22 @@ export function settingsOf(
       }: taken as strict`,
     );
   }
-  const isStrict = (key: string): boolean => {
+  const strictnessOf = (key: string): Strictness => {
     const value = annotations[key];
     if (floor !== undefined) {
-      if (own[key] === "permissive" || own[key] === DRY_RUN) {
+      if (own[key] === "permissive" || own[key] === "dry-run") {
         problems.push(`annotation ${key}: no pod of this namespace is less than strict`);
       }
-      return true;
+      return "strict";
     }
-    if (value === undefined || value === "permissive" || value === DRY_RUN) return false;
-    if (value !== "strict") {
-      problems.push(
-        `annotation ${key} must be "strict", "dry-run" or "permissive", not ${
-          quoted(value, 40)
-        }: taken as strict`,
-      );
-    }
-    return true;
+    if (value === undefined) return "permissive";
+    if (value === "strict" || value === "dry-run" || value === "permissive") return value;
+    problems.push(
+      `annotation ${key} must be "strict", "dry-run" or "permissive", not ${
+        quoted(value, 40)
+      }: taken as strict`,
+    );
+    return "strict";
   };
   const policyOf = (text: string | undefined): Policy | undefined => {
     if (text === undefined) return undefined;
@@ -92,48 +89,31 @@ export function settingsOf(
     );
     return 0;
   };
-  const isStrictInbound = isStrict(INBOUND_ANNOTATION);
-  const isStrictEgress = isStrict(EGRESS_ANNOTATION);
+  const inbound = strictnessOf(INBOUND_ANNOTATION);
+  const egress = strictnessOf(EGRESS_ANNOTATION);
   const policy = policyOf(annotations[ALLOW_ANNOTATION]);
-  const inbound = annotations[INBOUND_ANNOTATION];
+  const isInboundSaid = annotations[INBOUND_ANNOTATION] !== undefined;
   const isBinding = policy !== undefined && !policy.dryRun;
-  if (isBinding && inbound !== undefined && !isStrictInbound) {
+  if (isBinding && isInboundSaid && inbound !== "strict") {
     problems.push(
       `annotation ${ALLOW_ANNOTATION} does not bind who is not encrypted, since ` +
         `${INBOUND_ANNOTATION} is "${inbound}": plain connections are taken from everybody`,
     );
   }
+  const isInboundImplied = isBinding && !isInboundSaid && inbound !== "strict";
   return {
     // Who may connect is asked of all: plain connections could not answer.
-    strictInbound: isStrictInbound || (isBinding && inbound === undefined),
-    isInboundImplied: isBinding && inbound === undefined && !isStrictInbound,
-    strictEgress: isStrictEgress,
-    dryRun: {
-      inbound: inbound === DRY_RUN && !isStrictInbound,
-      egress: annotations[EGRESS_ANNOTATION] === DRY_RUN && !isStrictEgress,
-    },
+    inbound: isInboundImplied ? "strict" : inbound,
+    isInboundImplied,
+    egress,
     policy,
     graceSeconds: graceOf(annotations[GRACE_ANNOTATION]),
     problems,
   };
 }
 
-const DRY_RUN = "dry-run";
-
 /** In seconds. */
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
-
-/** What the settings mean for each direction. */
-export function strictnessOf(
-  { strictInbound, strictEgress, dryRun }: Pick<
-    PodSettings,
-    "strictInbound" | "strictEgress" | "dryRun"
-  >,
-): { readonly inbound: Strictness; readonly egress: Strictness } {
-  const of = (isStrict: boolean, isDryRun: boolean): Strictness =>
-    isStrict ? "strict" : isDryRun ? "dry-run" : "permissive";
-  return { inbound: of(strictInbound, dryRun.inbound), egress: of(strictEgress, dryRun.egress) };
-}
 
 export function sameSettings(a: PodSettings, b: PodSettings): boolean {
   return JSON.stringify(a) === JSON.stringify(b);

@@ -1,12 +1,11 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import { settingsOf, strictnessOf } from "./settings.ts";
+import { settingsOf } from "./settings.ts";
 
 Deno.test("a pod without annotations is permissive, and every identity may connect", () => {
   deepStrictEqual(settingsOf({}), {
-    strictInbound: false,
+    inbound: "permissive",
     isInboundImplied: false,
-    strictEgress: false,
-    dryRun: { inbound: false, egress: false },
+    egress: "permissive",
     policy: undefined,
     graceSeconds: undefined,
     problems: [],
@@ -15,17 +14,17 @@ Deno.test("a pod without annotations is permissive, and every identity may conne
 });
 
 Deno.test("strict is said for each direction", () => {
-  const { strictInbound, strictEgress } = settingsOf({ "kube-gateway.io/inbound": "strict" });
-  deepStrictEqual([strictInbound, strictEgress], [true, false]);
-  strictEqual(settingsOf({ "kube-gateway.io/egress": "strict" }).strictEgress, true);
+  const { inbound, egress } = settingsOf({ "kube-gateway.io/inbound": "strict" });
+  deepStrictEqual([inbound, egress], ["strict", "permissive"]);
+  strictEqual(settingsOf({ "kube-gateway.io/egress": "strict" }).egress, "strict");
 });
 
 Deno.test("what is not understood means the strictest, and says so", () => {
-  const { strictInbound, policy, problems } = settingsOf({
+  const { inbound, policy, problems } = settingsOf({
     "kube-gateway.io/inbound": "Strict",
     "kube-gateway.io/allow": "everyone",
   });
-  strictEqual(strictInbound, true);
+  strictEqual(inbound, "strict");
   deepStrictEqual(policy, { rules: [], dryRun: false });
   match(problems[0] ?? "", /inbound must be "strict", "dry-run" or "permissive", not "Strict"/);
   match(problems[1] ?? "", /allow: "everyone" is no namespace.*nobody may connect/);
@@ -44,21 +43,21 @@ Deno.test("a policy binds everybody, unless plain connections are let in all the
       ...inbound === undefined ? {} : { "kube-gateway.io/inbound": inbound },
     });
   for (const allow of ["shop/web", "", "everyone?"]) {
-    strictEqual(of(allow).strictInbound, true, allow);
-    strictEqual(of(allow, "strict").strictInbound, true, allow);
+    strictEqual(of(allow).inbound, "strict", allow);
+    strictEqual(of(allow, "strict").inbound, "strict", allow);
     const open = of(allow, "permissive");
-    strictEqual(open.strictInbound, false, allow);
+    strictEqual(open.inbound, "permissive", allow);
     match(open.problems.at(-1) ?? "", /allow does not bind who is not encrypted/);
   }
-  deepStrictEqual(of("dry-run: shop/web").strictInbound, false);
+  deepStrictEqual(of("dry-run: shop/web").inbound, "permissive");
   deepStrictEqual(of("dry-run: shop/web", "permissive").problems, []);
 });
 
 Deno.test("a namespace says for its pods what they do not say themselves, the agent what neither says", () => {
   const [inbound, egress] = ["kube-gateway.io/inbound", "kube-gateway.io/egress"];
   const said = (own: Record<string, string>, namespace = {}, defaults = {}) => {
-    const { strictInbound, strictEgress, policy } = settingsOf(own, namespace, defaults);
-    return [strictInbound, strictEgress, policy !== undefined];
+    const { inbound, egress, policy } = settingsOf(own, namespace, defaults);
+    return [inbound === "strict", egress === "strict", policy !== undefined];
   };
   deepStrictEqual(said({}, { [inbound]: "strict" }), [true, false, false]);
   deepStrictEqual(said({ [inbound]: "permissive" }, { [inbound]: "strict" }), [
@@ -77,7 +76,10 @@ Deno.test("a namespace says for its pods what they do not say themselves, the ag
 
 Deno.test("a dry run refuses nothing, is the pod's or its namespace's, and no way below the floor", () => {
   const dry = { "kube-gateway.io/inbound": "dry-run", "kube-gateway.io/egress": "dry-run" };
-  const strictness = (...args: Parameters<typeof settingsOf>) => strictnessOf(settingsOf(...args));
+  const strictness = (...args: Parameters<typeof settingsOf>) => {
+    const { inbound, egress } = settingsOf(...args);
+    return { inbound, egress };
+  };
   deepStrictEqual(strictness(dry), { inbound: "dry-run", egress: "dry-run" });
   deepStrictEqual(strictness({}, dry), { inbound: "dry-run", egress: "dry-run" });
   deepStrictEqual(strictness({ "kube-gateway.io/inbound": "strict" }, dry), {
@@ -86,7 +88,7 @@ Deno.test("a dry run refuses nothing, is the pod's or its namespace's, and no wa
   });
   deepStrictEqual(settingsOf(dry).problems, []);
   const floor = settingsOf(dry, { "kube-gateway.io/floor": "strict" });
-  deepStrictEqual(strictnessOf(floor), { inbound: "strict", egress: "strict" });
+  deepStrictEqual([floor.inbound, floor.egress], ["strict", "strict"]);
   strictEqual(floor.problems.length, 2);
   match(
     settingsOf({ ...dry, "kube-gateway.io/allow": "shop/web" }).problems.join(),
@@ -98,8 +100,8 @@ Deno.test("no pod is less than its namespace's floor, and one that tries is told
   const floor = { "kube-gateway.io/floor": "strict" };
   const pods: Record<string, string>[] = [{}, { "kube-gateway.io/inbound": "permissive" }];
   for (const own of pods) {
-    const { strictInbound, strictEgress, problems } = settingsOf(own, floor);
-    deepStrictEqual([strictInbound, strictEgress], [true, true]);
+    const { inbound, egress, problems } = settingsOf(own, floor);
+    deepStrictEqual([inbound, egress], ["strict", "strict"]);
     strictEqual(problems.length, Object.keys(own).length);
   }
   match(
@@ -107,11 +109,11 @@ Deno.test("no pod is less than its namespace's floor, and one that tries is told
     /egress: no pod of this namespace is less than strict/,
   );
   const odd = settingsOf({}, { "kube-gateway.io/floor": "Strict" });
-  strictEqual(odd.strictInbound, true);
+  strictEqual(odd.inbound, "strict");
   match(odd.problems.join(), /floor must be "strict", not "Strict": taken as strict/);
   deepStrictEqual(
-    settingsOf({ "kube-gateway.io/floor": "strict" }).strictInbound,
-    false,
+    settingsOf({ "kube-gateway.io/floor": "strict" }).inbound,
+    "permissive",
     "a pod has none",
   );
 });
