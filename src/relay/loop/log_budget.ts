@@ -1,3 +1,6 @@
+/** What a line says beside its sentence. */
+export type LogFields = Readonly<Record<string, string | number>>;
+
 /** How many lines of log there may be: some at once, and so many a millisecond in the long run. */
 export interface LogRate {
   readonly burst: number;
@@ -17,10 +20,10 @@ export class LogBudget {
   }
 
   /**
-   * Whether a line may be written `now`, in milliseconds that only grow: how many were left out since the last one that
-   * might, or undefined when this one is left out, too.
+   * What a line with these fields says that is written `now`, in milliseconds that only grow: also how many were left out
+   * since the last one, if any were. Undefined when this one is left out, too.
    */
-  take(now: number): number | undefined {
+  take(fields: LogFields, now: number): LogFields | undefined {
     const { burst, perMillisecond } = this.#rate;
     this.#lines = Math.min(burst, this.#lines + (now - this.#refilled) * perMillisecond);
     this.#refilled = now;
@@ -31,6 +34,6 @@ export class LogBudget {
     this.#lines--;
     const suppressed = this.#suppressed;
     this.#suppressed = 0;
-    return suppressed;
+    return suppressed === 0 ? fields : { ...fields, suppressed };
   }
 }

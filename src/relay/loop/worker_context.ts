@@ -111,10 +111,8 @@ export class WorkerContext {
     message: string,
     fields: Record<string, string | number>,
   ): void {
-    const suppressed = this.#lines.take(this.now());
-    if (suppressed === undefined) return;
-    if (suppressed > 0) fields = { ...fields, suppressed };
-    this.report({ type: "log", level, message, fields });
+    const said = this.#lines.take(fields, this.now());
+    if (said !== undefined) this.report({ type: "log", level, message, fields: said });
   }
 
   readonly #lines = new LogBudget(LOG_RATE);

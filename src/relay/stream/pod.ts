@@ -205,10 +205,11 @@ export class RelayPod implements TunnelPod, Disposable {
   }
 
   #warn(reason: string, message: string, fields: Record<string, string | number>): void {
-    const suppressed = this.#lines.take(this.worker.now());
-    if (suppressed === undefined) return;
-    if (suppressed > 0) fields = { ...fields, suppressed };
-    this.worker.log("warning", message, { pod: this.description.name, reason, ...fields });
+    const said = this.#lines.take(
+      { pod: this.description.name, reason, ...fields },
+      this.worker.now(),
+    );
+    if (said !== undefined) this.worker.log("warning", message, said);
   }
 
   #enforce(): void {
