@@ -1,5 +1,4 @@
-import { existsSync, lstatSync, realpathSync } from "node:fs";
-import { dirname } from "node:path";
+import { lstatSync } from "node:fs";
 import { StateDirectory } from "../kernel/state_directory.ts";
 import { isBpfFileSystem } from "../native/file_system.ts";
 import { nameOf } from "../operate/charge.ts";
@@ -16,10 +15,6 @@ export function cleanupCommand(options: Options): void {
   if (!isBpfFileSystem(directory)) {
     console.log(`nothing to clean up: ${directory} is on no bpffs`);
     return;
-  }
-  const above = dirname(realpathSync(directory));
-  if (["maps", "pods"].every((name) => existsSync(`${above}/${name}`))) {
-    throw new Error(`${directory} is a part of the state directory ${above}: name that`);
   }
   using state = new StateDirectory(directory);
   const holder = state.take();

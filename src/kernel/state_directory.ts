@@ -1,4 +1,12 @@
-import { existsSync, lstatSync, mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmdirSync,
+  statSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { logger } from "../log.ts";
 import {
@@ -37,6 +45,7 @@ export class StateDirectory implements Disposable {
    * none. Throws an Error that says what to do when the directory is not to be trusted.
    */
   take(): Holder | undefined {
+    requireWhole(this.path);
     for (let tries = 0; tries < 100; tries++) {
       this.#mount();
       this.#made ??= mkdirSync(this.path, { recursive: true, mode: 0o700 });
@@ -129,6 +138,15 @@ function lockDirectory(path: string, check: typeof requireOwn = () => {}): Lock 
     directory[Symbol.dispose]();
     throw error;
   }
+}
+
+/** What lies in another's state directory would be taken, or removed, from under its agent. */
+function requireWhole(path: string): void {
+  const existing = nearest(path);
+  const whole = realpathSync(existing);
+  const above = existing === path ? dirname(whole) : whole;
+  if (!["maps", "pods"].every((name) => existsSync(`${above}/${name}`))) return;
+  throw new Error(`${path} is a part of the state directory ${above}: name that`);
 }
 
 /** Whoever may write there could have pods detached, and maps say what he likes. */

@@ -94,6 +94,18 @@ Deno.test("a user who keeps the place of the bpffs locked keeps no agent from st
   }
 });
 
+Deno.test("a part of a state directory is none", () =>
+  withBpffs((base) => {
+    const path = `${base}/state`;
+    for (const name of ["maps", "pods"]) {
+      mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o700 });
+    }
+    for (const part of ["pods", "maps", "new"]) {
+      using state = new StateDirectory(`${path}/${part}`);
+      throws(() => state.take(), /is a part of the state directory .*\/state: name that/);
+    }
+  }));
+
 Deno.test("what was there before stays, unless it is obsolete", () =>
   withBpffs((bpffs) => {
     const path = `${bpffs}/state`;
