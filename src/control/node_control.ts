@@ -2,7 +2,6 @@ import { errorText } from "../error_text.ts";
 import type { Cluster, ClusterObjects, ClusterProblem } from "../cluster/cluster.ts";
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
-import type { GuardCount } from "../kernel/guard_counts.ts";
 import type { Redirector } from "../kernel/redirector.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
@@ -326,12 +325,11 @@ export class NodeControl {
   /** Everything that the agent says of itself, and how to look whether it is so. */
   #audited(): Audited[] {
     const { redirector } = this.#services;
-    const counts = Map.groupBy(redirector.guardCounts.all(), ({ pod }) => pod);
-    const none: GuardCount[] = [];
+    const counts = Map.groupBy(redirector.guardCounts.all(), ({ pod }): bigint | undefined => pod);
     return [
       ...this.enrolments.list().map((each) => ({
         name: each.name,
-        inspect: (full: boolean) => each.inspect(counts.get(each.cgroupId ?? 0n) ?? none, full),
+        inspect: (full: boolean) => each.inspect(counts.get(each.cgroupId), full),
       })),
       { name: "pods that are held", inspect: () => this.enrolments.inspectHolds() },
       {
