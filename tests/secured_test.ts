@@ -3,7 +3,7 @@
  * pods, what was encrypted never goes in clear, and the condition is True only while that is seen to be so.
  */
 import assert from "node:assert/strict";
-import { TUNNEL_PORT } from "../src/constants.ts";
+import { GATEWAY_NAMESPACE, TUNNEL_PORT } from "../src/constants.ts";
 import { Canary } from "./lab/canary.ts";
 import { delay, until } from "./lab/delay.ts";
 import { attachedPrograms, pathsBelow } from "./lab/kernel.ts";
@@ -30,20 +30,19 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
   for (const pod of [web, api]) await waitSecured(lab, pod, "True");
   const { server } = lab.api;
 
-  const slicesOf = async (node: string) =>
-    (await server.list<{ metadata: { name: string } }>(
-      `discovery.k8s.io/${SLICES}`,
-      "kube-gateway",
-    ))
-      .map(({ metadata: { name } }) => name).filter((name) => name.includes(node));
-  const deleteSlices = async () => {
-    for (const name of await slicesOf("node-b")) {
-      await server.delete({
-        resource: `discovery.k8s.io/${SLICES}`,
-        namespace: "kube-gateway",
-        name,
-      });
-    }
+  /** Of the registry's part of node-b. */
+  const slices = async () =>
+    (await server.list<{ metadata: { name: string } }>(SLICES, GATEWAY_NAMESPACE))
+      .map(({ metadata: { name } }) => name).filter((name) => name.includes("node-b"));
+  /** Deletes node-b's Node, waits for `meanwhile`, and makes it again, with another UID. */
+  const remakeNode = async (meanwhile: () => Promise<unknown>) => {
+    const of = { resource: "nodes", name: "node-b" };
+    const { metadata, ...node } = await server.get<{ metadata: { uid: string } }>(of);
+    await server.delete(of);
+    await meanwhile();
+    await server.create({ ...node, metadata: { name: "node-b" } });
+    const { metadata: { uid } } = await server.get<{ metadata: { uid: string } }>(of);
+    assert.notEqual(uid, metadata.uid);
   };
 
   /** A step that fails leaves a lab of which the next ones can say nothing. */
@@ -77,7 +76,9 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
   await step("its agent is dead, and its part of the registry deleted", async (canary) => {
     await lab.agent("node-b").kill();
     await canary.refused();
-    await deleteSlices();
+    for (const name of await slices()) {
+      await server.delete({ resource: SLICES, namespace: GATEWAY_NAMESPACE, name });
+    }
     await until(
       async () => {
         const { problems } = await lab.agent("node-a").status();
@@ -95,15 +96,9 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     "its agent is dead, and its Node is deleted and made anew: its slices are collected",
     async (canary) => {
       await lab.agent("node-b").kill();
-      const of = { resource: "nodes", name: "node-b" };
-      const { metadata: _, ...node } = await server.get<{ metadata: object }>(of);
-      await server.delete(of);
-      await until(
-        async () => (await slicesOf("node-b")).length === 0,
-        10_000,
-        () => "not collected",
+      await remakeNode(() =>
+        until(async () => (await slices()).length === 0, 10_000, () => "not collected")
       );
-      await server.create({ ...node, metadata: { name: "node-b" } });
       await delay(6_000);
       await canary.refused();
       await startAgent("node-b");
@@ -183,13 +178,7 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
   });
 
   await step("the Node object is deleted, and made again with another UID", async (canary) => {
-    const of = { resource: "nodes", name: "node-b" };
-    const { metadata, ...node } = await server.get<{ metadata: { uid: string } }>(of);
-    await server.delete(of);
-    await canary.answered(20);
-    await server.create({ ...node, metadata: { name: "node-b" } });
-    const { metadata: { uid } } = await server.get<{ metadata: { uid: string } }>(of);
-    assert.notEqual(uid, metadata.uid);
+    await remakeNode(() => canary.answered(20));
     await canary.answered(20);
     await waitRegistered(lab, api, true);
   });

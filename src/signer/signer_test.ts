@@ -63,18 +63,15 @@ Deno.test("it ends while it waits for a CA that is never answered, or has just f
 Deno.test("a Secret that cannot be used, or goes, leaves the CA that signs", async () => {
   const cluster = newCluster();
   await using signer = run(cluster);
-  await file(cluster, "r0");
-  await holds("it signs", () => isSigned(cluster, "r0"));
+  await signs(cluster, "r0", "it signs");
   const secret = cluster.objects.get(SECRET);
   ok(secret);
   cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
   await holds("the problem is told", () => signer.health.problem !== undefined);
   match(signer.health.problem ?? "", /Secret kube-gateway-ca/);
-  await file(cluster, "r1");
-  await holds("it signs all the same", () => isSigned(cluster, "r1"));
+  await signs(cluster, "r1", "it signs all the same");
   cluster.remove(SECRET);
-  await file(cluster, "r2");
-  await holds("without the Secret, too", () => isSigned(cluster, "r2"));
+  await signs(cluster, "r2", "without the Secret, too");
   cluster.seed(SECRET, secret);
   await holds("the old one is fine", () => signer.health.problem === undefined);
 });
@@ -82,16 +79,14 @@ Deno.test("a Secret that cannot be used, or goes, leaves the CA that signs", asy
 Deno.test("of two Secrets that follow each other fast the last one counts, however long each takes to read", async () => {
   const cluster = newCluster();
   await using signer = run(cluster);
-  await file(cluster, "r0");
-  await holds("it signs", () => isSigned(cluster, "r0"));
+  await signs(cluster, "r0", "it signs");
   const secret = cluster.objects.get(SECRET);
   ok(secret);
   for (let round = 1; round <= 5; round++) {
     cluster.seed(SECRET, secret);
     cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
     await holds("the problem is told", () => signer.health.problem !== undefined);
-    await file(cluster, `r${round}`);
-    await holds("it signs all the same", () => isSigned(cluster, `r${round}`));
+    await signs(cluster, `r${round}`, "it signs all the same");
     ok(signer.health.problem !== undefined, "the one that was fine is not the last");
     cluster.seed(SECRET, secret);
     await holds("the last one is fine", () => signer.health.problem === undefined);
@@ -245,6 +240,12 @@ function run(cluster: MemoryCluster): AsyncDisposable & { health: SignerHealth }
       return running;
     },
   };
+}
+
+/** A request that is filed now gets its certificate. */
+async function signs(cluster: MemoryCluster, name: string, what: string): Promise<void> {
+  await file(cluster, name);
+  await holds(what, () => isSigned(cluster, name));
 }
 
 /** Files a legal request, as the API server fills it in. */
