@@ -36,6 +36,14 @@ export interface RelayOptions extends WorkerDescription {
   readonly died: (reason: string) => void;
 }
 
+/** What of a Worker is needed; another one only in tests. */
+export interface WorkerThread {
+  onmessage: ((message: MessageEvent<WorkerEvent>) => void) | null;
+  onerror: ((event: ErrorEvent) => void) | null;
+  postMessage(command: WorkerCommand): void;
+  terminate(): void;
+}
+
 /** What all workers have done. */
 export interface RelayReport {
   /** By UID. */
@@ -49,13 +57,13 @@ export class RelayWorkers implements Disposable {
   #nextReport = 0;
   #nextRelay = 0;
 
-  constructor(options: RelayOptions) {
+  constructor(options: RelayOptions, startThread: () => WorkerThread = newWorker) {
     const load = Load.memoryFor(options.count);
     const passed = ({ to, connection }: WorkerEvent & { type: "passed" }) =>
       this.#threads[to]?.tell({ type: "take", connection });
     this.#threads = Array.from(
       { length: options.count },
-      (_, worker) => new Thread(options, worker, load, passed),
+      (_, worker) => new Thread(options, worker, load, passed, startThread()),
     );
   }
 
@@ -191,7 +199,7 @@ export class RelayWorkers implements Disposable {
 /** One worker, its bell, and who waits for which of its answers. */
 class Thread implements Disposable {
   readonly #bell = new Bell();
-  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  readonly #worker: WorkerThread;
   readonly #waiting = new Set<{
     matches: (event: WorkerEvent) => boolean;
     resolve: (event: WorkerEvent) => void;
@@ -202,7 +210,9 @@ class Thread implements Disposable {
     worker: number,
     load: SharedArrayBuffer,
     passed: (event: WorkerEvent & { type: "passed" }) => void,
+    thread: WorkerThread,
   ) {
+    this.#worker = thread;
     this.#worker.onmessage = (message: MessageEvent<WorkerEvent>) => {
       const event = message.data;
       if (event.type === "passed") return passed(event);
@@ -267,4 +277,8 @@ class Thread implements Disposable {
   #post(command: WorkerCommand): void {
     this.#worker.postMessage(command);
   }
+}
+
+function newWorker(): WorkerThread {
+  return new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
 }
