@@ -183,6 +183,29 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     await waitRegistered(lab, api, true);
   });
 
+  await step("its object loses an address that the pod still has", async () => {
+    const [ipv4, ipv6] = [api.ipv4 ?? "", api.ipv6 ?? ""];
+    const named = (ips: string[]) =>
+      server.patch(
+        { resource: "pods", namespace: api.namespace, name: api.name },
+        { status: { podIP: ips[0], podIPs: ips.map((ip) => ({ ip })) } },
+        "status",
+      );
+    await using lost = new Canary(web, api, PORT, CANARY, 30, [ipv4]);
+    await using kept = new Canary(web, api, PORT, CANARY, 30, [ipv6]);
+    await lost.answered();
+    await named([ipv6]);
+    await waitSecured(lab, api, "False", new RegExp(`still holds ${ipv4}`));
+    await lost.refused();
+    await kept.answered();
+    await lab.agent("node-b").kill();
+    await startAgent("node-b");
+    await waitSecured(lab, api, "False", new RegExp(`still holds ${ipv4}`));
+    await lost.refused();
+    await kept.answered();
+    await named([ipv4, ipv6]);
+  });
+
   const repairs = async (node: string) =>
     (await lab.agent(node).status()).repairs as Record<string, number>;
   /** What others undo in the kernel is put right within 10 s, counted, and the condition is False meanwhile. */

@@ -93,10 +93,8 @@ export class NodeControl {
         identityAt: (address) => services.index.get(address)?.identity,
       }),
       issuer,
-      seen: (uid) => ({
-        registered: this.#registered.has(uid),
-        secured: this.#podOf(uid)?.secured?.status === "True",
-      }),
+      registered: (uid) => this.#registered.get(uid)?.addresses ?? [],
+      isToldSecured: (uid) => this.#podOf(uid)?.secured?.status === "True",
       changed: () => this.#tellSoon(),
       now: () => performance.now(),
     });
@@ -243,12 +241,16 @@ export class NodeControl {
     const unserved = desired.refused.flatMap(({ uid, namespace, name, registered }) =>
       registered === undefined ? [] : [{ uid, namespace, name, node, ready: false, ...registered }]
     );
-    const wanted = [...desired.enrolments.values()].map((wanted) => {
+    const wanted = [...desired.enrolments.values()].flatMap((wanted) => {
       const enrolment = this.enrolments.get(wanted.uid);
       const { uid, namespace, name, identity } = wanted;
       const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
       const ready = enrolment?.state === "active" && enrolment.certificateFlaw === undefined;
-      return { uid, namespace, name, identity, node, addresses, ready };
+      const entry = { uid, namespace, name, identity, node, addresses, ready };
+      const unnamed = enrolment?.unnamed ?? [];
+      return unnamed.length === 0
+        ? [entry]
+        : [entry, { ...entry, addresses: unnamed, ready: false }];
     });
     return [...wanted, ...unserved];
   }

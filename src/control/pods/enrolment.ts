@@ -78,8 +78,10 @@ const REOPENING_MILLISECONDS = 10_000;
 export interface EnrolmentServices {
   readonly kernel: PodKernel;
   readonly issuer: Issuer;
-  /** What others can read of a pod at this moment, as the watches show it. */
-  readonly seen: (uid: string) => { readonly registered: boolean; readonly secured: boolean };
+  /** Where the registry sends peers to a pod at this moment, as the watch shows it. Canonical text. */
+  readonly registered: (uid: string) => readonly string[];
+  /** Whether users are told that a pod is secured, as the watch shows it. */
+  readonly isToldSecured: (uid: string) => boolean;
   /** An enrolment's state or reason has changed: the registry and users may have to be told. */
   readonly changed: () => void;
   /** The monotonic clock, in milliseconds. */
@@ -102,6 +104,7 @@ export class Enrolment {
   /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
   #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
   #serving: PodServing | undefined;
+  #unnamed: readonly string[] = [];
   /** For the identity and the addresses that the pod has now. */
   #certificate: { readonly key: string; readonly of: PodCertificate } | undefined;
   #settings: PodSettings;
@@ -150,7 +153,12 @@ export class Enrolment {
   /** What is wrong with an active one, as last seen: it is not secured. */
   get flaws(): readonly string[] {
     const expired = this.certificateFlaw;
-    return expired === undefined ? this.#flaws : [expired, ...this.#flaws];
+    const unnamed = this.#unnamed.length === 0 ? [] : [
+      `it still holds ${
+        this.#unnamed.join(", ")
+      }, which its object names no more: peers are refused there`,
+    ];
+    return [...expired === undefined ? [] : [expired], ...unnamed, ...this.#flaws];
   }
 
   /** Why no peer would take its certificate now. */
@@ -193,6 +201,14 @@ export class Enrolment {
     return addresses.length > 0 ? addresses : this.#serving?.found.addresses ?? [];
   }
 
+  /**
+   * Addresses that the registry names for it and its object names no more, as long as its namespace holds them: nobody has
+   * a certificate for them, so peers are to be refused there. Were they withdrawn, peers would send in clear.
+   */
+  get unnamed(): readonly string[] {
+    return this.#unnamed;
+  }
+
   /** Whether it is young enough for its missing parts to appear at any moment. */
   get isNew(): boolean {
     return this.services.now() - this.#created < PATIENCE_MILLISECONDS;
@@ -212,6 +228,7 @@ export class Enrolment {
     this.#wish = wanted;
     if (wanted === undefined) return;
     this.#last = wanted;
+    this.#lookAtUnnamed(this.#serving);
     this.#adjust(wanted.settings);
   }
 
@@ -301,6 +318,7 @@ export class Enrolment {
       if (this.isPresent || this.#isNamed(cgroup)) this.#attach(cgroup);
     }
     const serving = this.#serving;
+    this.#lookAtUnnamed(serving);
     serving.restrict(this.#restrictions());
     const certificate = this.#certificateFor(serving.found.addresses);
     await serving.serve(await certificate.first(), this.#relaySettings());
@@ -385,6 +403,7 @@ export class Enrolment {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
       const isThorough = isFull || this.#isToBeProved || this.#flaws.length > 0;
       for (const mend of this.#inspections(serving, findings, isThorough)) mend();
+      if (isThorough) this.#lookAtUnnamed(serving);
       this.#lookAtOlder(serving);
       this.#lookAtPlaintext(plaintext, findings);
     } catch (error) {
@@ -432,6 +451,18 @@ export class Enrolment {
     const wrong = serving.inspectListeners(isThorough);
     findings.push(...wrong.map((what) => ({ kind: "listener", what })));
     if (wrong.length > 0) yield () => this.#giveUp(wrong.join("; "));
+  }
+
+  /** Without a serving nothing is known: what its object names again is all that goes. */
+  #lookAtUnnamed(serving: PodServing | undefined): void {
+    const candidates = serving === undefined
+      ? this.#unnamed
+      : this.services.registered(this.#last.uid);
+    const unnamed = candidates.filter((address) => !this.addresses.includes(address));
+    const held = unnamed.length === 0 ? unnamed : heldOf(unnamed, serving);
+    if (sameMembers(held, this.#unnamed)) return;
+    this.#unnamed = held;
+    this.services.changed();
   }
 
   /** Serves anew: the programs stay, so the pod is held until it is active again. */
@@ -569,20 +600,21 @@ export class Enrolment {
   #goOn(): void {
     const now = this.services.now();
     const { since } = this.#leaving;
-    const { registered, secured } = this.services.seen(this.#last.uid);
-    if (registered) this.#leaving.registered = now;
+    const { uid } = this.#last;
+    const secured = this.services.isToldSecured(uid);
+    if (this.services.registered(uid).length > 0) this.#leaving.registered = now;
     const isServed = this.#serving !== undefined && this.#outdated() === undefined;
     const hasGone = this.#serving !== undefined && !isServed;
     if (this.#attached !== undefined) {
       if (!hasGone && secured && now - since < TELLING_MILLISECONDS) return;
       if (isServed) this.#serving?.restrict(UNRESTRICTED);
-      this.services.kernel.release(this.#last.uid); // throws: tried again by the next step
+      this.services.kernel.release(uid); // throws: tried again by the next step
       this.#attached = undefined;
     }
     const isOver = now - this.#leaving.registered >= LINGER_MILLISECONDS ||
       now - since >= LEAVING_MILLISECONDS;
     if (isServed && !isOver) return;
-    this.services.kernel.detach(this.#last.uid);
+    this.services.kernel.detach(uid);
     this.#certificate?.of.end();
     this.#stopServing(isServed ? DRAIN_MILLISECONDS : 0).catch((error) =>
       log.error("closing what was open for {pod} failed: {error}", {
@@ -605,5 +637,15 @@ export class Enrolment {
     this.#serving.restrict(this.#restrictions());
     this.#become("active", undefined);
     log.info("{pod} stays enrolled", { pod: this.name });
+  }
+}
+
+/** Those of `addresses` that the pod has; all of them while that cannot be told. */
+function heldOf(addresses: readonly string[], serving: PodServing | undefined): readonly string[] {
+  if (serving === undefined) return addresses;
+  try {
+    return serving.isInUse() ? serving.holds(addresses) : [];
+  } catch {
+    return addresses; // a node that is out of descriptors
   }
 }

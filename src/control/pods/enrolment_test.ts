@@ -18,7 +18,7 @@ async function enrolled(wanted = WANTED): Promise<Node> {
 
 async function leaving(): Promise<Node> {
   const node = await enrolled();
-  node.registered = true;
+  node.registered = WANTED.addresses.slice();
   node.enrolment.want(undefined);
   deepStrictEqual(await node.step(), ["release"]);
   strictEqual(node.state, "leaving");
@@ -117,6 +117,57 @@ Deno.test("another sandbox, address or account sends it back to waiting, with it
   }
 });
 
+Deno.test("an address that its object loses is refused as long as its namespace holds it", async () => {
+  const both = { ...WANTED, addresses: ["10.0.0.1", "fd00::1"] };
+  const node = new Node(both);
+  node.held = [...both.addresses];
+  await node.step();
+  node.registered = [...both.addresses];
+  await node.enrolment.inspect([], true);
+  deepStrictEqual([node.enrolment.unnamed, node.enrolment.flaws], [[], []]);
+
+  node.done.length = 0;
+  node.enrolment.want(WANTED);
+  strictEqual(node.done.includes("changed"), true, "the registry is told");
+  deepStrictEqual(node.enrolment.unnamed, ["fd00::1"], "before it is served anew");
+  await node.step();
+  strictEqual(node.state, "waiting");
+  deepStrictEqual(node.enrolment.unnamed, ["fd00::1"], "while it is not served");
+  await node.step();
+  strictEqual(node.state, "active");
+  match(node.enrolment.reason ?? "", /still holds fd00::1/);
+
+  node.held = ["10.0.0.1"];
+  await node.enrolment.inspect([], true);
+  deepStrictEqual([node.enrolment.unnamed, node.enrolment.flaws], [[], []]);
+  node.held = [...both.addresses];
+  await node.enrolment.inspect([], true);
+  deepStrictEqual(node.enrolment.unnamed, ["fd00::1"], "the registry names it still");
+  node.enrolment.want(both);
+  deepStrictEqual(node.enrolment.unnamed, [], "it is named again");
+});
+
+Deno.test("the address of a sandbox that has gone is another pod's", async () => {
+  const node = await enrolled();
+  node.registered = [...WANTED.addresses];
+  node.inUse = false;
+  node.enrolment.want({ ...WANTED, addresses: ["10.0.0.2"] });
+  deepStrictEqual(node.enrolment.unnamed, []);
+  await node.step();
+  node.inUse = true;
+  node.held = ["10.0.0.2"];
+  await node.step();
+  deepStrictEqual([node.state, node.enrolment.unnamed], ["active", []]);
+});
+
+Deno.test("whether an address is still held is not known: it is refused", async () => {
+  const node = await enrolled();
+  node.registered = ["10.0.0.1", "fd00::1"];
+  node.inUse = new Error("EMFILE");
+  node.enrolment.want(WANTED);
+  deepStrictEqual(node.enrolment.unnamed, ["fd00::1"]);
+});
+
 Deno.test("an object that names no address, and a node that cannot tell, say nothing against it", async () => {
   const node = await enrolled();
   node.enrolment.want({ ...WANTED, addresses: [] });
@@ -150,7 +201,8 @@ Deno.test("the settings are in force at once; those that fail stay as they were"
 
 Deno.test("it leaves when users can read it, or after 3 s, and its listeners when peers can", async () => {
   const node = await enrolled();
-  node.registered = node.secured = true;
+  node.registered = WANTED.addresses.slice();
+  node.secured = true;
   node.enrolment.want(undefined);
   deepStrictEqual(await node.step(), [], "its status still says that it is secured");
   node.time += 2_999;
@@ -159,7 +211,7 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
   deepStrictEqual(await node.step(), ["release"]);
   node.time += 10_000;
   deepStrictEqual(await node.step(), [], "the registry still names it");
-  node.registered = false;
+  node.registered = [];
   node.time += 5_999;
   deepStrictEqual(await node.step(), []);
   node.time += 1;
@@ -167,7 +219,8 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
   strictEqual(node.state, "gone");
 
   const unheard = await enrolled();
-  unheard.registered = unheard.secured = true;
+  unheard.registered = WANTED.addresses.slice();
+  unheard.secured = true;
   unheard.enrolment.want(undefined);
   await unheard.step();
   unheard.time += 3_000;
@@ -178,7 +231,8 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
 
 Deno.test("a pod that has gone leaves at once", async () => {
   const node = await enrolled();
-  node.registered = node.secured = true;
+  node.registered = WANTED.addresses.slice();
+  node.secured = true;
   node.inUse = false;
   node.enrolment.want(undefined);
   deepStrictEqual(await node.step(), ["release", "detach", "close"]);
@@ -209,7 +263,7 @@ Deno.test("a detaching that fails is tried again", async () => {
     strictEqual(node.state, "leaving");
   }
   node.failing.clear();
-  node.registered = true;
+  node.registered = WANTED.addresses.slice();
   deepStrictEqual(await node.step(), ["release"]);
 });
 
@@ -391,7 +445,7 @@ Deno.test("wanted again while it leaves, it is restricted as before, and what wa
   const node = await enrolled({ ...WANTED, settings });
   strictEqual(node.restrictions?.inbound, "strict");
   await node.enrolment.inspect();
-  node.registered = true;
+  node.registered = WANTED.addresses.slice();
   node.enrolment.want(undefined);
   deepStrictEqual(await node.step(), ["release"]);
   strictEqual(node.restrictions?.inbound, "permissive", "plain clients are let in again");

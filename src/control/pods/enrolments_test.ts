@@ -91,7 +91,7 @@ Deno.test("while not everything has been read no pod leaves", async () => {
   strictEqual(place.enrolments.get(UID)?.isWanted, true);
   await place.enrolments.reconcile();
   deepStrictEqual(place.states, ["active"]);
-  place.node.registered = true;
+  place.node.registered = [...WANTED.addresses];
   place.want([]);
   await place.enrolments.reconcile();
   deepStrictEqual(place.states, ["leaving"]);

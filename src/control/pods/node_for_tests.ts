@@ -34,7 +34,7 @@ export class Node {
   faults: Fault[] = [];
   inboundFaults: Fault[] = [];
   letThrough = true;
-  registered = false;
+  registered: string[] = [];
   secured = false;
   /** What fails the next time, and every time until it is taken away. */
   readonly failing = new Map<string, Error>();
@@ -73,7 +73,8 @@ export class Node {
         },
         trustBundle: () => Promise.resolve([]),
       },
-      seen: () => ({ registered: this.registered, secured: this.secured }),
+      registered: () => this.registered,
+      isToldSecured: () => this.secured,
       changed: () => void this.done.push("changed"),
       now: () => this.time,
     };
@@ -122,6 +123,7 @@ export class Node {
         if (this.inUse instanceof Error) throw this.inUse;
         return this.inUse;
       },
+      holds: (addresses) => addresses.filter((address) => this.held.includes(address)),
       inspectRestrictions: () => this.inboundFaults.splice(0),
       countAnew: () => void this.counted++,
       inspectListeners: (thorough) => {

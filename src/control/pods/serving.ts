@@ -161,6 +161,10 @@ export class Serving implements PodServing {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
 
+  holds(addresses: readonly string[]): readonly string[] {
+    return heldOf(this.found.namespace, addresses);
+  }
+
   inspectListeners(thorough: boolean): string[] {
     const deaf = socketsOf(this.#listeners).filter((socket) => !socket.isListening).length;
     if (deaf > 0) return [`${deaf} of its sockets do not listen any more`];
