@@ -22,11 +22,13 @@ import type { Issuer } from "../../identity/issuer.ts";
 import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
-import { mustEnd } from "../rules/older_connections.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
 import { podUidOf } from "./kubepods.ts";
+import { OlderConnections } from "./older_connections.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
 import { NotThereYet, type PodKernel, type PodServing, type Restrictions } from "./pod_kernel.ts";
+import { Proofs } from "./proofs.ts";
+import { UnnamedAddresses } from "./unnamed_addresses.ts";
 
 const log = logger("enrolment");
 
@@ -61,12 +63,6 @@ export interface Finding {
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
 const UNRESTRICTED = { inbound: "permissive", egress: "permissive", isGuarded: false } as const;
-
-/** How often a handshake proves that an active pod can be reached. */
-const PROOF_MILLISECONDS = 30_000;
-
-/** How often connections that are older are looked for where there were none. */
-const OLDER_MILLISECONDS = 60_000;
 
 /** Listeners that were given up are closed by then. */
 const SETTLING_MILLISECONDS = 2_000;
@@ -104,7 +100,7 @@ export class Enrolment {
   /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
   #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
   #serving: PodServing | undefined;
-  #unnamed: readonly string[] = [];
+  readonly #unnamed = new UnnamedAddresses();
   /** For the identity and the addresses that the pod has now. */
   #certificate: { readonly key: string; readonly of: PodCertificate } | undefined;
   #settings: PodSettings;
@@ -113,11 +109,8 @@ export class Enrolment {
   /** Since when it has been enrolled without a break, and served as it is now, by the monotonic clock. */
   #since = 0;
   #served = 0;
-  /** The last handshake with the pod's own port; `time` in milliseconds since 1970. */
-  #proof:
-    | { readonly at: number; readonly time: number; readonly failure: string | undefined }
-    | undefined;
-  #older = { count: 0, isComplete: true, next: 0 };
+  readonly #proofs: Proofs;
+  readonly #older: OlderConnections;
   #plaintext: readonly GuardCount[] = [];
   /** What the last look has found wrong with it, see {@link inspect}. */
   #flaws: readonly string[] = [];
@@ -126,6 +119,8 @@ export class Enrolment {
     this.#wish = this.#last = wanted;
     this.#settings = wanted.settings;
     this.#created = services.now();
+    this.#proofs = new Proofs(services.now);
+    this.#older = new OlderConnections(services.now);
   }
 
   /** What is wanted, or was last. */
@@ -153,10 +148,11 @@ export class Enrolment {
   /** What is wrong with an active one, as last seen: it is not secured. */
   get flaws(): readonly string[] {
     const expired = this.certificateFlaw;
-    const unnamed = this.#unnamed.length === 0 ? [] : [
+    const unnamed = this.unnamed.length === 0 ? [] : [
       `it still holds ${
-        this.#unnamed.join(", ")
-      }, which its object names no more: peers are refused there`,
+        this.unnamed.join(", ")
+      }, which its object names no more: peers are refused ` +
+      "there",
     ];
     return [...expired === undefined ? [] : [expired], ...unnamed, ...this.#flaws];
   }
@@ -173,12 +169,12 @@ export class Enrolment {
 
   /** When a handshake with its own port has succeeded last, in milliseconds since 1970; undefined: not yet. */
   get proved(): number | undefined {
-    return this.#proof?.failure === undefined ? this.#proof?.time : undefined;
+    return this.#proofs.succeeded;
   }
 
   /** Connections with peers in clear that are older than the enrolment, as last seen. */
   get older(): { readonly count: number; readonly isComplete: boolean } {
-    return this.#older;
+    return this.#older.seen;
   }
 
   /** What it has sent to peers outside the tunnel since it was enrolled, as last seen. */
@@ -201,12 +197,9 @@ export class Enrolment {
     return addresses.length > 0 ? addresses : this.#serving?.found.addresses ?? [];
   }
 
-  /**
-   * Addresses that the registry names for it and its object names no more, as long as its namespace holds them: nobody has
-   * a certificate for them, so peers are to be refused there. Were they withdrawn, peers would send in clear.
-   */
+  /** Addresses that peers are to be refused at, see {@link UnnamedAddresses}. */
   get unnamed(): readonly string[] {
-    return this.#unnamed;
+    return this.#unnamed.list;
   }
 
   /** Whether it is young enough for its missing parts to appear at any moment. */
@@ -401,10 +394,10 @@ export class Enrolment {
     const findings: Finding[] = [];
     try {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
-      const isThorough = isFull || this.#isToBeProved || this.#flaws.length > 0;
+      const isThorough = isFull || this.#proofs.isDue || this.#flaws.length > 0;
       for (const mend of this.#inspections(serving, findings, isThorough)) mend();
       if (isThorough) this.#lookAtUnnamed(serving);
-      this.#lookAtOlder(serving);
+      this.#older.look(serving, this.#settings, this.name, this.#since);
       this.#lookAtPlaintext(plaintext, findings);
     } catch (error) {
       findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
@@ -453,16 +446,9 @@ export class Enrolment {
     if (wrong.length > 0) yield () => this.#giveUp(wrong.join("; "));
   }
 
-  /** Without a serving nothing is known: what its object names again is all that goes. */
   #lookAtUnnamed(serving: PodServing | undefined): void {
-    const candidates = serving === undefined
-      ? this.#unnamed
-      : this.services.registered(this.#last.uid);
-    const unnamed = candidates.filter((address) => !this.addresses.includes(address));
-    const held = unnamed.length === 0 ? unnamed : heldOf(unnamed, serving);
-    if (sameMembers(held, this.#unnamed)) return;
-    this.#unnamed = held;
-    this.services.changed();
+    const registered = this.services.registered(this.#last.uid);
+    if (this.#unnamed.look(this.addresses, registered, serving)) this.services.changed();
   }
 
   /** Serves anew: the programs stay, so the pod is held until it is active again. */
@@ -477,26 +463,16 @@ export class Enrolment {
     if (failure !== undefined && this.#serving === serving) this.#setFlaws([failure]);
   }
 
-  get #isToBeProved(): boolean {
-    const last = this.#proof;
-    return last?.failure !== undefined || last === undefined ||
-      this.services.now() - last.at >= PROOF_MILLISECONDS;
-  }
-
   /** Why a handshake with the pod's own port has failed, or failed last time and is not due again. */
   async #prove(serving: PodServing): Promise<string | undefined> {
-    const { now } = this.services;
-    const last = this.#proof;
-    if (!this.#isToBeProved) return undefined;
-    const result = await serving.prove();
-    const failure = result.ok
-      ? undefined
-      : `a handshake with its own port failed: ${result.reason}`;
+    if (!this.#proofs.isDue) return undefined;
+    const before = this.#proofs.state;
+    const failure = await this.#proofs.make(serving, () => this.#serving === serving);
     if (this.#serving !== serving) return failure;
-    this.#proof = { at: now(), time: Date.now(), failure };
+    const isSettled = this.services.now() - this.#served >= REOPENING_MILLISECONDS;
     if (failure === undefined) {
-      if (last === undefined) this.services.changed(); // it is secured now
-    } else if (last?.failure !== undefined && now() - this.#served >= REOPENING_MILLISECONDS) {
+      if (before === "none") this.services.changed(); // it is secured now
+    } else if (before === "failed" && isSettled) {
       this.#giveUp(failure);
     }
     return failure;
@@ -516,31 +492,6 @@ export class Enrolment {
     findings.push({ kind: "escaped", what });
   }
 
-  /**
-   * Lists the connections that are older than the enrolment, and ends what must not go on. Listing costs the kernel a walk
-   * through the node's connections, so it is not done each time: none can be added but by a pod that becomes a peer.
-   */
-  #lookAtOlder(serving: PodServing): void {
-    const { now } = this.services;
-    if (this.#older.count === 0 && now() < this.#older.next) return;
-    const older = serving.olderConnections();
-    const seconds = (now() - this.#since) / 1000;
-    const ends = older.list.flatMap((each, index) =>
-      mustEnd(each, this.#settings, seconds) ? index : []
-    );
-    const isDone = ends.length === 0 || older.end(ends);
-    for (const index of ends) {
-      log.info(isDone ? "ended {connection} of {pod}" : "cannot end {connection} of {pod}", {
-        connection: older.list[index]?.name,
-        pod: this.name,
-        why: "it is older than the enrolment, and in clear",
-      });
-    }
-    const left = isDone ? older.list.length - ends.length : older.list.length;
-    const next = now() + OLDER_MILLISECONDS * (0.5 + Math.random());
-    this.#older = { count: left, isComplete: older.isComplete, next };
-  }
-
   #setFlaws(flaws: readonly string[]): void {
     if (flaws.join() === this.#flaws.join()) return;
     this.#flaws = flaws;
@@ -551,7 +502,7 @@ export class Enrolment {
   #adjust(settings: PodSettings): void {
     const before = this.#settings;
     if (sameSettings(before, settings)) return;
-    this.#older.next = 0; // what may go on is another question now
+    this.#older.lookSoon(); // what may go on is another question now
     this.#settings = settings;
     try {
       if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);
@@ -583,7 +534,7 @@ export class Enrolment {
     const serving = this.#serving;
     this.#serving = undefined;
     this.#certificate?.of.rest();
-    this.#proof = undefined;
+    this.#proofs.forget();
     await serving?.close(drainMilliseconds);
   }
 
@@ -632,20 +583,11 @@ export class Enrolment {
       return this.#become("waiting", "wanted again");
     }
     this.#since = this.services.now(); // what was plain meanwhile is older than this
-    this.#older.next = 0; // and is to be looked for
+    this.#serving.countAnew();
+    this.#older.lookSoon(); // and is to be looked for
     this.#attach(cgroup); // throws: tried again by the next step
     this.#serving.restrict(this.#restrictions());
     this.#become("active", undefined);
     log.info("{pod} stays enrolled", { pod: this.name });
-  }
-}
-
-/** Those of `addresses` that the pod has; all of them while that cannot be told. */
-function heldOf(addresses: readonly string[], serving: PodServing | undefined): readonly string[] {
-  if (serving === undefined) return addresses;
-  try {
-    return serving.isInUse() ? serving.holds(addresses) : [];
-  } catch {
-    return addresses; // a node that is out of descriptors
   }
 }
