@@ -58,6 +58,36 @@ export class Authority {
     readonly privateKey: CryptoKey,
   ) {}
 
+  /** A leaf under `length` CAs, none of which anybody trusts; with `isOneName` all of them look like each other's issuer. */
+  static async longChain(
+    directory: string,
+    length: number,
+    isOneName: boolean,
+  ): Promise<Credential> {
+    let issuer = await Authority.impostor(directory);
+    const chain: string[] = [];
+    for (let number = 0; number < length; number++) {
+      const name = isOneName ? "CN=kube-gateway CA" : `CN=${number}`;
+      const keys = await crypto.subtle.generateKey(ECDSA, true, ["sign", "verify"]);
+      const certificate = await x509.X509CertificateGenerator.create({
+        issuer: issuer.certificate.subjectName,
+        subject: name,
+        notBefore: new Date(Date.now() - HOUR),
+        notAfter: new Date(Date.now() + HOUR),
+        publicKey: keys.publicKey,
+        signingKey: issuer.privateKey,
+        signingAlgorithm: ECDSA,
+        extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
+      });
+      chain.unshift(certificate.toString("pem"));
+      issuer = new Authority(directory, certificate, keys.privateKey);
+    }
+    const leaf = await issuer.issue({ uris: ["spiffe://x/ns/x/sa/x"], addresses: ["10.0.0.1"] });
+    const pem = await Deno.readTextFile(leaf.certificate);
+    await Deno.writeTextFile(leaf.certificate, [pem, ...chain].join("\n"));
+    return leaf;
+  }
+
   /** The CA's own certificate and key, as somebody would use them who has stolen both. */
   async itself(): Promise<Credential> {
     return await this.#write(this.certificate, this.privateKey);

@@ -7,6 +7,7 @@ import {
   INCOMING_SIZE,
   MAX_RECORD,
   SMALL_INCOMING_SIZE,
+  TlsError,
   type TlsFacts,
   type TlsSession,
 } from "../../native/tls_session.ts";
@@ -25,6 +26,15 @@ const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 
 /** How many times 64 KiB one tunnel may take before others have their turn. */
 const ROUNDS = 4;
+
+/** Of each record: header, content type and tag (RFC 8446 5.2). */
+const RECORD_OVERHEAD = 22;
+
+/**
+ * How many bytes may come that hold none of ours. A part of a record is among them; the rest can only be records that no
+ * relay sends, of which a KeyUpdate costs as much as a kilobyte of data, in 27 bytes.
+ */
+const MOST_USELESS = 32_768;
 
 /** A peer that vanishes is noticed after a minute when nothing is under way. */
 const KEEPALIVE_SECONDS = 20;
@@ -76,6 +86,8 @@ export class Tunnel implements Handler, Expiring {
   #closing = false;
   /** Its deadline is armed for it. */
   #awaitsDelivery = false;
+  /** Bytes since the handshake that have brought none of ours yet. */
+  #useless = 0;
   readonly #unsent = new Pending();
   readonly #frames = new FrameReader();
 
@@ -249,6 +261,7 @@ export class Tunnel implements Handler, Expiring {
   }
 
   #take(count: number): void {
+    this.#useless += count;
     this.worker.engine.feed(count);
     this.#process();
   }
@@ -260,9 +273,13 @@ export class Tunnel implements Handler, Expiring {
         if (this.session.handshake()) {
           this.#state = "open";
           this.owner.secured(this);
+          if (!this.closed) this.#readFrames();
+          this.#useless = 0;
         }
+      } else if (this.#state === "open") {
+        this.#readFrames();
+        if (this.#useless > MOST_USELESS) throw new TlsError("the peer sends records without data");
       }
-      if (this.#state === "open") this.#readFrames();
     } catch (error) {
       if (!this.closed) {
         this.flush();
@@ -287,6 +304,7 @@ export class Tunnel implements Handler, Expiring {
         this.owner.batchEnd();
         return this.#lose("the peer closed the tunnel");
       }
+      this.#useless -= count + RECORD_OVERHEAD;
       this.#frames.read(plain.bytes, offset, count, this.owner);
       offset += Math.ceil(count / GRAIN) * GRAIN;
       if (offset > plain.bytes.length - MAX_RECORD) throw new RangeError("too many tiny records");
