@@ -9,7 +9,7 @@ import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
 import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
 import { LEASE } from "../src/signer/signer.ts";
 import type { AdmissionRequest, ListObjects } from "./lab/api_server/admission.ts";
-import { REPOSITORY, V8_FLAGS } from "./lab/agent.ts";
+import { REPOSITORY, RESTRICT, V8_FLAGS } from "./lab/agent.ts";
 import type { KubeObject } from "./lab/api_server/objects.ts";
 import admit from "./lab/api_server/policies.ts";
 import { type Manifest, manifests } from "./lab/cluster_api.ts";
@@ -88,6 +88,8 @@ Deno.test("the runtime is told the same in the image, from the sources and in th
     const text = await Deno.readTextFile(`${REPOSITORY}${file}`);
     assert(text.includes(V8_FLAGS), file);
   }
+  const command = await Deno.readTextFile(`${REPOSITORY}daemonset/kube-gateway`);
+  assert(command.includes(`restrict="${RESTRICT.join(" ")}"`));
 });
 
 Deno.test("each account has the rights that its part of the program uses, and no other", () => {

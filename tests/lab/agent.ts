@@ -80,6 +80,7 @@ export class Agent implements AsyncDisposable {
     options: AgentOptions,
   ) {
     const argv = [
+      ...RESTRICT,
       ...COMMAND,
       "agent",
       ...["--node-name", node.name],
@@ -208,6 +209,11 @@ export async function runCommand(
 export const REPOSITORY = new URL("../..", import.meta.url).pathname;
 /** As in the image (daemonset/kube-gateway). */
 export const V8_FLAGS = "--v8-flags=--max-semi-space-size=2";
+/** What an agent gives up, as in the image. */
+export const RESTRICT = [
+  ...["setpriv", "--inh-caps=-all"],
+  "--bounding-set=-all,+sys_admin,+bpf,+perfmon,+net_admin,+sys_ptrace,+sys_resource,+dac_override,+setuid",
+];
 /** What runs a program of the sources; its path and arguments follow. */
 export const RUN = [Deno.execPath(), "run", V8_FLAGS, "-A"];
 /** `kube-gateway`, from the sources. */
