@@ -186,7 +186,7 @@ async function untilSeen(
       return wanted.includes(last);
     },
     30_000,
-    () => `${host}:${port} is ${last}, not ${wanted} ${why}\n${lab.agent("node-a").logTail()}`,
+    () => `${lab.agent("node-a").logTail()}\n${host}:${port} is ${last}, not ${wanted} ${why}`,
   );
 }
 
@@ -200,16 +200,16 @@ async function untilProblem(lab: Lab, where: RegExp): Promise<void> {
   await until(
     async () => (last = await problems(lab)).some((each) => where.test(each)),
     60_000,
-    () => `problems with ${last.slice(0, 10)}, not ${where}\n${lab.agent("node-a").logTail()}`,
+    () => `${lab.agent("node-a").logTail()}\nproblems with ${last.slice(0, 10)}, not ${where}`,
   );
 }
 
 async function untilNoProblem(lab: Lab): Promise<void> {
-  let last: string[] = [];
+  let last: readonly object[] = [];
   await until(
-    async () => (last = await problems(lab)).length === 0,
+    async () => (last = (await lab.agent("node-a").status()).problems).length === 0,
     60_000,
-    () => `problems with ${last.slice(0, 10)}\n${lab.agent("node-a").logTail()}`,
+    () => `${lab.agent("node-a").logTail()}\nproblems: ${JSON.stringify(last.slice(0, 5))}`,
   );
 }
 
