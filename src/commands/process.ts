@@ -1,7 +1,9 @@
 /** What the long-running commands have in common. */
-import { configure, type LogLevel } from "@logtape/logtape";
+import { configure, type LogLevel, type LogRecord } from "@logtape/logtape";
 import { type Options, textOption } from "./command_line.ts";
+import { neverWaitsForReaders } from "../native/non_blocking.ts";
 import { jsonLines, textLines } from "./log_format.ts";
+import { LogOutput } from "./log_output.ts";
 
 /** Resolves at the first of these signals. */
 export function signalled(...signals: Deno.Signal[]): Promise<void> {
@@ -13,14 +15,30 @@ export function signalled(...signals: Deno.Signal[]): Promise<void> {
 /** Logs to standard error as --log-level and --log-format say. */
 export async function configureLog(options: Options): Promise<void> {
   const lines = textOption(options, "log-format") === "json" ? jsonLines() : textLines();
-  const encoder = new TextEncoder();
+  neverWaitsForReaders(2);
+  const output = new LogOutput(
+    (bytes) => Deno.stderr.writeSync(bytes),
+    (dropped) => lines(noticeOf(dropped)),
+  );
   // The command line has been checked: it is one of the names.
   const lowestLevel = textOption(options, "log-level") as LogLevel;
   await configure({
-    sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(lines(record))) },
+    sinks: { stderr: (record) => output.write(lines(record)) },
     loggers: [
       { category: "kube-gateway", sinks: ["stderr"], lowestLevel },
       { category: ["logtape", "meta"], sinks: ["stderr"], lowestLevel: "error" },
     ],
   });
+}
+
+function noticeOf(dropped: number): LogRecord {
+  const message = `${dropped} lines of log were dropped: nobody has read them in time`;
+  return {
+    category: ["kube-gateway", "log"],
+    level: "warning",
+    timestamp: Date.now(),
+    message: [message],
+    rawMessage: message,
+    properties: { dropped },
+  };
 }

@@ -69,6 +69,8 @@ const library = Deno.dlopen("libc.so.6", {
 
   // int ioctl(int fd, unsigned long request, ...);
   ioctl: { parameters: ["i32", "u64"], result: "i32" },
+  // int fcntl(int fd, int cmd, ...);
+  fcntl: { parameters: ["i32", "i32", "u64"], result: "i32" },
   // int prctl(int option, ...);
   prctl: { parameters: ["i32", "u64"], result: "i32" },
   // int setns(int fd, int nstype);
