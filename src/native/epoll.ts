@@ -10,7 +10,8 @@ export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
 export const EPOLLET = 0x8000_0000 | 0;
 
-const BATCH = 512;
+/** How many events one `wait` brings at most. */
+export const BATCH = 512;
 
 /** An epoll instance whose events carry two 32-bit numbers of the caller's. Blocks its thread in `wait`. */
 export class Epoll implements Disposable {

@@ -41,11 +41,10 @@ export class Deadlines {
     return next === Infinity ? -1 : Math.max(0, Math.ceil(next - this.now()));
   }
 
-  /** Calls those that are due. */
-  run(): void {
-    const now = this.now();
+  /** Calls those that were due at a time of the clock. */
+  run(at = this.now()): void {
     for (const queue of this.#queues.values()) {
-      for (let entry = queue.first(); entry && entry.due <= now; entry = queue.first()) {
+      for (let entry = queue.first(); entry && entry.due <= at; entry = queue.first()) {
         this.disarm(entry.target);
         expire(entry.target);
       }

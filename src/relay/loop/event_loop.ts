@@ -1,4 +1,4 @@
-import { Bell, Epoll, EPOLLIN } from "../../native/epoll.ts";
+import { BATCH, Bell, Epoll, EPOLLIN } from "../../native/epoll.ts";
 import { Deadlines } from "./deadlines.ts";
 
 /** What the loop calls when a descriptor has events. */
@@ -21,6 +21,8 @@ export class EventLoop implements Disposable {
   #nextTag = 1;
   #again: Handler[] = [];
   #stopped = false;
+  /** Whatever had happened by then has been handled, by the deadlines' clock. */
+  #handled = -Infinity;
 
   /**
    * @param bell rung by other threads when they have posted a message.
@@ -83,6 +85,8 @@ export class EventLoop implements Disposable {
    */
   turn(milliseconds: number): boolean {
     const count = this.#epoll.wait(this.#again.length > 0 ? 0 : milliseconds);
+    const began = this.deadlines.now();
+    if (count < BATCH || began - this.#handled > MOST_LATE) this.#handled = began;
     let rung = false;
     for (let index = 0; index < count; index++) {
       const descriptor = this.#epoll.key(index);
@@ -94,7 +98,8 @@ export class EventLoop implements Disposable {
       if (handler === undefined || this.#tags[descriptor] !== this.#epoll.tag(index)) continue;
       this.#call(handler, this.#epoll.events(index));
     }
-    this.deadlines.run();
+    // A thread that was busy since, or had no processor, has not seen yet what came in time.
+    this.deadlines.run(this.#handled);
     if (this.#again.length > 0) this.#takeTurns();
     return rung;
   }
@@ -122,3 +127,6 @@ export class EventLoop implements Disposable {
     }
   }
 }
+
+/** How many milliseconds too late a deadline may be where more happens than is handled. */
+const MOST_LATE = 1_000;
