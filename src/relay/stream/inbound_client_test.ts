@@ -24,6 +24,21 @@ scene(
   },
 );
 
+scene(
+  "an address of another family than the tunnel is no client, although it is his",
+  async (s) => {
+    const { bench, client, pod } = s;
+    client.renew(await shopCredentials([addressOf(client), "fd00::1"], "client"));
+    bench.setPeer("fd00::1", "client");
+    const script = await s.tunnel();
+    s.open(script, 8080, "fd00::1");
+    await bench.until(() => script.isLost);
+    match(bench.log, /the client's address is of another family than the tunnel/);
+    deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [["idle_failed"], 0]);
+    await s.stream(); // his own of this family is as good as before
+  },
+);
+
 scene("unregistered: a client waits until the registry names it", async (s) => {
   const { bench, client, application } = s;
   bench.removePeer(addressOf(client));

@@ -214,6 +214,60 @@ scene("deadlines: handshake 10 s, OPEN 5 s, the next OPEN 2 min", async (s) => {
 });
 
 scene(
+  "who has sent OPEN is no stranger any more, nor is who has gone: neither takes a place of theirs",
+  async (s) => {
+    const { bench, pod } = s;
+    const { unopened } = pod.worker;
+    const script = await s.tunnel();
+    strictEqual(unopened.size, 1);
+    s.open(script, 9);
+    await bench.until(() => script.last.startsWith("refuse"));
+    deepStrictEqual([unopened.size, pod.counters.tunnelsOpen], [0, 1]);
+    const stranger = await s.tunnel();
+    strictEqual(unopened.size, 1);
+    stranger.tunnel.close();
+    await bench.until(() => pod.counters.tunnelsOpen === 1);
+    strictEqual(unopened.size, 0);
+    ok(!script.isLost);
+  },
+);
+
+scene(
+  "the last bytes of a stream are waited for as long as they take, and then the next OPEN 2 min",
+  async (s) => {
+    const { bench, client } = s;
+    bench.hasSmallBuffers = true;
+    const pod = await bench.pod(bench.worker(), "web");
+    bench.serve(pod);
+    const there = endpoint(addressOf(pod), 8080);
+    const application = bench.application(there);
+    const script = bench.dial(client, addressOf(pod));
+    await bench.until(() => script.last === "secured");
+    bench.hasSmallBuffers = false; // the application's are not
+    const from = endpoint(addressOf(client), CLIENT_PORT);
+    script.tunnel.sendOpen({ port: 8080, client: from, dialled: there });
+    await bench.until(() => script.last === "accept" && application.accept() !== undefined);
+    script.send("END");
+    await bench.until(() => application.accept()?.end === "fin");
+    script.accepting = false;
+    application.accept()?.send("x".repeat(60_000));
+    application.accept()?.finish();
+    await bench.until(() => pod.counters.streamsOpen === 0);
+    for (let count = 0; count < 3; count++) bench.later(120_000);
+    deepStrictEqual([pod.counters.tunnelsOpen, script.isLost], [1, false]);
+    script.accepting = true;
+    script.tunnel.receive();
+    await bench.until(() => script.last === "end");
+    strictEqual(script.received, 60_000);
+    bench.later(119_999);
+    strictEqual(pod.counters.tunnelsOpen, 1, "it may carry another stream");
+    bench.later(1);
+    await bench.until(() => script.isLost);
+    deepStrictEqual([pod.counters.tunnelsOpen, bench.refused], [0, []]);
+  },
+);
+
+scene(
   "dialling: an application that does not answer is given up after 10 s; the client's end is noticed",
   async (s) => {
     const { bench, pod } = s;

@@ -5,7 +5,13 @@ import { decodePem } from "../../identity/pem.ts";
 import { ECONNREFUSED } from "../../native/errno.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { finish, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
-import { endpoint, identityOf } from "../../standalone/relay_for_tests.ts";
+import {
+  type Application,
+  endpoint,
+  identityOf,
+  socketsOf,
+} from "../../standalone/relay_for_tests.ts";
+import type { RelayPod } from "./pod.ts";
 
 scene("a peer that has left while the connection was on its way is still dialled", async (s) => {
   const { bench, pod, server } = s;
@@ -286,6 +292,72 @@ scene(
     match(bench.log, /127.250.1.2:8080, which is not enrolled, cannot be reached: ECONNREFUSED/);
   },
 );
+
+scene(
+  "a Service: an endpoint that is not enrolled and does not answer is given up after 3 s",
+  async (s) => {
+    const { bench, pod } = s;
+    const made = socketsOf(pod);
+    const service = endpoint(bench.newAddress(), 80);
+    const silent = [1, 2].map(() => bench.full(endpoint(bench.newAddress(), 8080)).endpoint);
+    bench.setService(service, silent, { set: 8 });
+    const app = bench.connect(pod, service);
+    bench.turn();
+    bench.later(2_999);
+    deepStrictEqual(made.map(({ closed }) => closed), [false]);
+    bench.later(1);
+    deepStrictEqual(made.map(({ closed }) => closed), [true, false], "the other is tried");
+    strictEqual(app.end, "");
+    bench.later(3_000);
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual(made.map(({ closed }) => closed), [true, true]);
+    deepStrictEqual([bench.refused, pod.counters.plainStreams], [["deadline"], 0]);
+  },
+);
+
+for (
+  const [who, end] of [
+    ["its application resets", (_pod: RelayPod, app: Application) => app.reset()],
+    ["its pod goes", (pod: RelayPod) => {
+      for (const connection of pod.connections) connection.abort();
+    }],
+  ] as const
+) {
+  scene(`a Service: when ${who}, an endpoint is not dialled in clear any more`, async (s) => {
+    const { bench, pod } = s;
+    const made = socketsOf(pod);
+    const service = endpoint(bench.newAddress(), 80);
+    bench.setService(service, [bench.full(endpoint(bench.newAddress(), 8080)).endpoint], {
+      set: 9,
+    });
+    const app = bench.connect(pod, service);
+    bench.turn();
+    deepStrictEqual(made.map(({ closed }) => closed), [false]);
+    end(pod, app);
+    await bench.until(() => pod.connections.size === 0);
+    deepStrictEqual([made.map(({ closed }) => closed), bench.refused], [[true], []]);
+    await bench.until(() => app.socket.closed || app.end === "reset");
+  });
+}
+
+for (
+  const [how, address, errno] of [
+    ["refuses", undefined, "ECONNREFUSED"],
+    ["has no route", "255.255.255.255", "ENETUNREACH"],
+  ] as const
+) {
+  scene(`a Service: an endpoint in clear that ${how} leaves no socket behind`, async (s) => {
+    const { bench, pod } = s;
+    const made = socketsOf(pod);
+    const service = endpoint(bench.newAddress(), 80);
+    bench.setService(service, [endpoint(address ?? bench.newAddress(), 8080)], { set: 10 });
+    const app = bench.connect(pod, service);
+    await bench.until(() => app.end === "reset");
+    deepStrictEqual(made.map(({ closed }) => closed), [true]);
+    deepStrictEqual([bench.refused, pod.connections.size], [["application_refused"], 0]);
+    match(bench.log, new RegExp(`is not enrolled, cannot be reached: ${errno}`));
+  });
+}
 
 scene("a Service without an endpoint: reset, and said", async (s) => {
   const { bench, pod } = s;
