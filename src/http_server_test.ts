@@ -1,5 +1,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { until } from "../tests/lab/delay.ts";
 import { type Answer, type Answers, HttpServer, MOST_CONNECTIONS } from "./http_server.ts";
+import { HeldTimers } from "./timers_for_tests.ts";
 
 const ANSWERS: Answers = {
   "/hello": () => ({ text: "here" }),
@@ -95,6 +97,32 @@ Deno.test("whose answer takes a while is not the one who makes room", async () =
   resolve({ text: "late" });
   strictEqual(await (await slow).text(), "late");
   for (const client of idle) client.close();
+});
+
+Deno.test("who asks nothing has 5 s, an answer has 60 s, and who was answered waits for neither", async () => {
+  using timers = new HeldTimers(5_000, 60_000);
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const never = new Promise<Answer>(() => {});
+  using _server = new HttpServer(listener, { ...ANSWERS, "/never": () => never });
+  const { port } = listener.addr;
+  const pending = () => [timers.pending(5_000), timers.pending(60_000)].join();
+  const waits = (expected: string) =>
+    until(() => pending() === expected, 10_000, () => `${pending()}, not ${expected}`);
+  const read = (client: Deno.Conn) =>
+    Promise.race([readAll(client), new Promise((done) => setTimeout(done, 3_000, "still open"))]);
+  using silent = await connect(port);
+  await waits("1,0");
+  timers.end(5_000);
+  strictEqual(await read(silent), "");
+  strictEqual(pending(), "0,0");
+
+  using client = await connect(port);
+  await client.write(new TextEncoder().encode("GET /never HTTP/1.1\r\n\r\n"));
+  await waits("0,1");
+  strictEqual(await hello(port), "here");
+  await waits("0,1");
+  timers.end(60_000);
+  strictEqual(await read(client), "");
 });
 
 Deno.test("a server without a descriptor left goes on when it has one", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { ApiError, NoAnswer } from "../kubernetes/errors.ts";
 import type { RequestOptions } from "../kubernetes/api.ts";
+import { HeldTimers } from "../timers_for_tests.ts";
 import { type PublisherDelays, RegistryPublisher } from "./publisher.ts";
 import type { EndpointSliceObject, RegistryEntry } from "./registry.ts";
 
@@ -265,6 +266,21 @@ Deno.test("a look at everything believes the watch, not what was written last", 
   publisher.observed(new Map()); // to be put right in a minute
   await until(() => api.slices.size === 1);
   await publisher.close();
+});
+
+Deno.test("a look at everything is due once, however often was written before, and never after the end", async () => {
+  using timers = new HeldTimers(DELAYS.recheck);
+  const { api, publisher } = open({ swift: 60_000, settle: 60_000, longestSettle: 60_000 });
+  for (const count of [1, 2, 3]) await publisher.publish(entries(count));
+  assert.equal(timers.pending(DELAYS.recheck), 1);
+  api.slices.clear();
+  publisher.observed(new Map()); // to be put right in a minute
+  const { requests } = api;
+  timers.end(DELAYS.recheck);
+  await until(() => api.slices.size === 1 && timers.pending(DELAYS.recheck) === 1);
+  assert.equal(api.requests, requests + 2, "the Node is read, and what is missing is written");
+  await publisher.close();
+  assert.equal(timers.pending(DELAYS.recheck), 0);
 });
 
 Deno.test("what others put back to what it was before counts as theirs once the watch has caught up", async () => {

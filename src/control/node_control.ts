@@ -14,10 +14,12 @@ import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import type { NodeAddresses } from "./routing/node_addresses.ts";
 import { Routing } from "./routing/routing.ts";
 import type { StrictEgressOptions } from "./routing/strict_egress.ts";
-import { VanishedParts } from "./rules/vanished_parts.ts";
+import { keptMilliseconds, VanishedParts } from "./rules/vanished_parts.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
+import { whyNotReady } from "./rules/readiness.ts";
+import { registryEntries } from "./rules/registry_entries.ts";
 import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
 import type { Annotations } from "./rules/settings.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
@@ -118,18 +120,13 @@ export class NodeControl {
 
   /** Why a pod may still be without what its annotation asks for; undefined when none is. */
   notReady(): string | undefined {
-    if (this.objects === undefined) return "the cluster's objects have not been read yet";
-    if (!this.#begun) return undefined; // ready to follow the agent that is still here
-    if (!this.#settled) return "the pods of this node have not all been tried yet";
-    const late = this.enrolments.list().filter(({ state, isPresent, flaws }) =>
-      ((state === "waiting" || state === "enrolling") && isPresent) ||
-      (state === "active" && flaws.length > 0)
-    );
-    // Whoever reaches the port may ask: no names.
-    const problems = this.enrolments.problems().length;
-    if (late.length + problems === 0) return undefined;
-    return `${late.length} pods are not as they should be, ${problems} problems of the node: ` +
-      "kube-gateway status names them";
+    return whyNotReady({
+      hasObjects: this.objects !== undefined,
+      hasBegun: this.#begun,
+      isSettled: this.#settled,
+      enrolments: this.enrolments.list(),
+      problems: this.enrolments.problems().length,
+    });
   }
 
   /** Leaves with every pod, or leaves them held. */
@@ -189,13 +186,7 @@ export class NodeControl {
   /** What has gone from the registry whole is forgotten a while later. */
   #route(objects: ClusterObjects): void {
     const now = performance.now();
-    const { nodes } = objects;
-    const keep = (node: string) =>
-      nodes.has(node)
-        ? VANISHED_MILLISECONDS
-        : nodes.size > 0
-        ? VANISHED_NODE_MILLISECONDS
-        : VANISHED_FILE_MILLISECONDS;
+    const keep = (node: string) => keptMilliseconds(node, objects.nodes);
     const registry = this.#vanished.apply(objects.registry, now, keep);
     this.routing.apply({ ...objects, registry });
     clearTimeout(this.#forgetting);
@@ -235,26 +226,6 @@ export class NodeControl {
     );
   }
 
-  /** What the registry must say of this node: every pod that is wanted, whatever can be done for it now. */
-  #entries(desired: Desired): RegistryEntry[] {
-    const node = this.#nodeName;
-    const unserved = desired.refused.flatMap(({ uid, namespace, name, registered }) =>
-      registered === undefined ? [] : [{ uid, namespace, name, node, ready: false, ...registered }]
-    );
-    const wanted = [...desired.enrolments.values()].flatMap((wanted) => {
-      const enrolment = this.enrolments.get(wanted.uid);
-      const { uid, namespace, name, identity } = wanted;
-      const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
-      const ready = enrolment?.state === "active" && enrolment.certificateFlaw === undefined;
-      const entry = { uid, namespace, name, identity, node, addresses, ready };
-      const unnamed = enrolment?.unnamed ?? [];
-      return unnamed.length === 0
-        ? [entry]
-        : [entry, { ...entry, addresses: unnamed, ready: false }];
-    });
-    return [...wanted, ...unserved];
-  }
-
   /** What many pods become at once is told at once: the registry first, users when it has it. */
   #tellSoon(): void {
     if (this.#isEnding) return;
@@ -270,7 +241,8 @@ export class NodeControl {
     const [objects, desired] = [this.objects, this.desired];
     if (objects === undefined || desired === undefined) return;
     if (this.#settled && objects.complete) {
-      this.#publish(this.#entries(desired));
+      const { enrolments } = this;
+      this.#publish(registryEntries(desired, this.#nodeName, (uid) => enrolments.get(uid)));
     }
     this.#tellUsers(objects, desired);
   }
@@ -386,14 +358,6 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
     clearTimeout(timer);
   }
 }
-
-/**
- * How long what the registry has lost is kept: long enough for an agent to be started again, and to write its part. With a
- * Node that is gone its pods go, whose addresses others may get. In a directory, nobody empties a file before it is removed.
- */
-const VANISHED_MILLISECONDS = 600_000;
-const VANISHED_NODE_MILLISECONDS = 60_000;
-const VANISHED_FILE_MILLISECONDS = 4_000;
 
 /** What is done together is told together; what comes soon after it, in a burst of changes, is told a little later. */
 const TELL_MILLISECONDS = 30;

@@ -113,6 +113,41 @@ Deno.test("a request that goes while it is tried is tried no more", async () => 
   ok(!cluster.asked.includes(`GET ${REQUESTS_PATH}/r`), "it is forgotten, not asked for");
 });
 
+Deno.test("who waits for his next try is not tried before because others come and go", async () => {
+  const cluster = newCluster();
+  cluster.before = (_method, path) => {
+    if (path === POD) throw new ApiError(500, "", "away");
+  };
+  await using _signer = run(cluster);
+  await file(cluster, "r");
+  const tries = () => cluster.asked.filter((line) => line.includes(POD)).length;
+  await holds("it is tried", () => tries() > 0);
+  for (let count = 1; count <= 20; count++) {
+    await file(cluster, `other-${count}`, "somebody"); // denied without a look at a pod
+    await holds("another is decided", () => reasons(cluster, `other-${count}`).length > 0);
+  }
+  ok(tries() < 10, `${tries()} tries: the tenth comes after ten seconds`);
+});
+
+Deno.test("a request waits for what its pod and its node lack, and is judged again when they have it", async () => {
+  for (
+    const mend of [
+      (cluster: MemoryCluster) => cluster.seed(POD, podObject()),
+      (cluster: MemoryCluster) =>
+        cluster.seed("/api/v1/nodes/node-a", { spec: { podCIDRs: ["10.1.0.0/24"] } }),
+    ]
+  ) {
+    const cluster = newCluster();
+    cluster.seed(POD, podObject({ status: { podIPs: [] } }));
+    await using _signer = run(cluster);
+    await file(cluster, "r");
+    await holds("it is looked at", () => cluster.asked.includes(`GET ${POD}`));
+    deepStrictEqual(reasons(cluster, "r"), []);
+    mend(cluster);
+    await holds("it is signed", () => isSigned(cluster, "r"));
+  }
+});
+
 Deno.test("a bundle that cannot be written keeps nobody from leading, and is written later", async () => {
   const cluster = newCluster();
   cluster.before = (method, path) => {
@@ -249,13 +284,13 @@ async function signs(cluster: MemoryCluster, name: string, what: string): Promis
 }
 
 /** Files a legal request, as the API server fills it in. */
-async function file(cluster: MemoryCluster, name: string): Promise<void> {
+async function file(cluster: MemoryCluster, name: string, username = AGENT): Promise<void> {
   const { metadata: { annotations }, spec } = await requestBody();
   cluster.seed(`${REQUESTS_PATH}/${name}`, {
     metadata: { annotations },
     spec: {
       ...spec,
-      username: AGENT,
+      username,
       extra: { "authentication.kubernetes.io/node-name": ["node-a"] },
     },
   });

@@ -229,6 +229,7 @@ export class RelayBench implements Disposable {
   dial(pod: RelayPod, address: string): Script {
     const { worker } = pod;
     const socket = Socket.forAddress(bytes(address));
+    if (this.hasSmallBuffers) shrink(socket);
     socket.bind({ address: bytes(pod.description.addresses[0] ?? ""), port: 0 });
     socket.connect({ address: bytes(address), port: TUNNEL_PORT });
     const script = new Script();
@@ -553,6 +554,18 @@ export function endpoint(address: string, port: number): Endpoint {
 
 export function bytes(address: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(parseAddress(address));
+}
+
+/** The sockets that a pod makes from now on. */
+export function socketsOf(pod: RelayPod): readonly Socket[] {
+  const made: Socket[] = [];
+  const socketFor = pod.socketFor.bind(pod);
+  pod.socketFor = (address) => {
+    const socket = socketFor(address);
+    made.push(socket);
+    return socket;
+  };
+  return made;
 }
 
 export function addressOf({ description }: RelayPod): string {

@@ -58,3 +58,21 @@ export class VanishedParts {
     }));
   }
 }
+
+/**
+ * How long a node's part is kept: long enough for an agent to be started again, and to write it. With a Node that is gone
+ * its pods go, whose addresses others may get. In a directory, which has no Nodes, nobody empties a file before it is removed.
+ *
+ * @param nodes the Nodes that there are.
+ */
+export function keptMilliseconds(
+  node: string,
+  nodes: Pick<ReadonlyMap<string, unknown>, "has" | "size">,
+): number {
+  if (nodes.has(node)) return KEPT_MILLISECONDS;
+  return nodes.size > 0 ? KEPT_WITHOUT_NODE_MILLISECONDS : KEPT_OF_FILE_MILLISECONDS;
+}
+
+const KEPT_MILLISECONDS = 600_000;
+const KEPT_WITHOUT_NODE_MILLISECONDS = 60_000;
+const KEPT_OF_FILE_MILLISECONDS = 4_000;

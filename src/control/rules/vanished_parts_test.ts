@@ -1,6 +1,6 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
-import { VanishedParts } from "./vanished_parts.ts";
+import { keptMilliseconds, VanishedParts } from "./vanished_parts.ts";
 
 const part = (slice: string, ...uids: string[]): RegistryPart => ({
   slice,
@@ -64,4 +64,17 @@ Deno.test("who has the address since, the registry says now", () => {
   vanished.apply([part("a", "web")], 0, keep);
   const taken = part("c", "api");
   deepStrictEqual(vanished.apply([taken], 1_000, keep), [taken, { ...part("a"), peers: [] }]);
+});
+
+Deno.test("ten minutes while its Node is there, one when it has gone, seconds in a directory, which has no Nodes", () => {
+  const nodes = (...names: string[]) => new Map(names.map((name) => [name, {}]));
+  for (
+    const [there, seconds] of [
+      [nodes("n1", "n2"), 600],
+      [nodes("n2"), 60],
+      [nodes(), 4],
+    ] as const
+  ) {
+    strictEqual(keptMilliseconds("n1", there), 1_000 * seconds);
+  }
 });

@@ -254,8 +254,10 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
   }
 
   drained(): void {
-    if (this.#state.name === "retiring") this.#end();
-    else if (this.#state.name === "streaming") this.#state.stream.drained();
+    const state = this.#state;
+    if (state.name === "retiring") this.#end();
+    else if (state.name === "streaming") state.stream.drained();
+    else if (state.name === "idle" && state.last !== undefined) this.pod.unused(this);
   }
 
   // ---- in any state ----

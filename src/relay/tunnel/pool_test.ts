@@ -8,6 +8,7 @@ import {
   type ListeningApplication,
   RelayBench,
   type ScriptedServer,
+  socketsOf,
 } from "../../standalone/relay_for_tests.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
 import type { RelayPod } from "../stream/pod.ts";
@@ -172,6 +173,18 @@ scene("64 idle tunnels to one pod, no more", async (s) => {
   strictEqual(s.pod.counters.tunnelsOpen, 64);
 });
 
+scene("64 handshakes with one pod at once, no more, however many wait", async (s) => {
+  const users = Array.from({ length: 150 }, () => s.request());
+  const ready = () => users.filter(({ tunnel }) => tunnel !== undefined).length;
+  await s.bench.until(() => ready() >= 7, () => "1, 2, 4, 8, 16, 32, 64, and then it would be 128");
+  ok(users.length - ready() > 64);
+  strictEqual(s.pod.counters.tunnelsOpen - ready(), 64);
+  for (const user of users) {
+    s.pod.pool.withdraw(s.peer(), user);
+    user.tunnel?.close();
+  }
+});
+
 scene("closeIdleTo, closeIdle and retain close what waits, and nothing else", async (s) => {
   const { pod } = s;
   const other = await s.bench.script(s.bench.worker());
@@ -196,6 +209,19 @@ scene("closeIdleTo, closeIdle and retain close what waits, and nothing else", as
     busy.close();
     pod.counters.tunnelsOpen--;
   }
+});
+
+scene("dial: who cannot even be dialled is told so, and leaves no socket behind", (s) => {
+  const made = socketsOf(s.pod);
+  s.bench.setPeer("255.255.255.255"); // connect() fails at once
+  const peer = s.pod.worker.peers.find(bytes("255.255.255.255"));
+  if (peer === undefined) throw new Error("no peer");
+  const user = new User();
+  s.pod.pool.request(peer, user);
+  deepStrictEqual([user.failure?.code, user.failure?.notReady], ["dial", false]);
+  match(user.failure?.message ?? "", /cannot dial 255.255.255.255:18443: connect .*ENETUNREACH/);
+  deepStrictEqual([made.map(({ closed }) => closed), s.pod.counters.tunnelsOpen], [[true], 0]);
+  return Promise.resolve();
 });
 
 scene("dial: nobody listens, which may be otherwise in a moment", async (s) => {

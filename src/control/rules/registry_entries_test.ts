@@ -1,0 +1,79 @@
+import { deepStrictEqual } from "node:assert/strict";
+import type { WantedEnrolment } from "./desired.ts";
+import { registryEntries } from "./registry_entries.ts";
+import { settingsOf } from "./settings.ts";
+
+type EnrolmentOf = Parameters<typeof registryEntries>[2];
+
+const WEB = { uid: "u", namespace: "shop", name: "web", identity: "spiffe://td/ns/shop/sa/web" };
+const WANTED: WantedEnrolment = {
+  ...WEB,
+  serviceAccount: "web",
+  addresses: ["10.0.0.1"],
+  settings: settingsOf({}),
+  isGuarded: false,
+};
+const ACTIVE = {
+  state: "active",
+  addresses: ["10.0.0.1"],
+  unnamed: [] as string[],
+  certificateFlaw: undefined as string | undefined,
+} as const;
+const ENTRY = { ...WEB, node: "n1", addresses: ["10.0.0.1"], ready: true };
+
+/** Of a node with one pod. */
+function entries(enrolment: ReturnType<EnrolmentOf>, wanted = WANTED) {
+  const desired = { enrolments: new Map([[wanted.uid, wanted]]), refused: [] };
+  return registryEntries(desired, "n1", (uid) => uid === wanted.uid ? enrolment : undefined);
+}
+
+Deno.test("a pod that can be served is ready", () => {
+  deepStrictEqual(entries(ACTIVE), [ENTRY]);
+});
+
+Deno.test("a pod that cannot be served is named all the same, or it would be reached in clear", () => {
+  for (const state of ["waiting", "enrolling", "leaving", "gone"] as const) {
+    deepStrictEqual(entries({ ...ACTIVE, state }), [{ ...ENTRY, ready: false }], state);
+  }
+  deepStrictEqual(entries(undefined), [{ ...ENTRY, ready: false }], "not begun");
+  const expired = { ...ACTIVE, certificateFlaw: "it has expired" };
+  deepStrictEqual(entries(expired), [{ ...ENTRY, ready: false }], "nobody would take it");
+});
+
+Deno.test("its object says where a pod is; while that names no address, its namespace does", () => {
+  const unaddressed = { ...WANTED, addresses: [] };
+  const found = { ...ACTIVE, addresses: ["10.0.0.7", "fd00::7"] };
+  deepStrictEqual(entries(found), [ENTRY]);
+  deepStrictEqual(entries(found, unaddressed), [{ ...ENTRY, addresses: found.addresses }]);
+  deepStrictEqual(entries(undefined, unaddressed), [{ ...ENTRY, addresses: [], ready: false }]);
+});
+
+Deno.test("an address that its object names no more is refused, the others are as before", () => {
+  const unnamed = ["fd00::1"];
+  const refused = { ...ENTRY, addresses: unnamed, ready: false };
+  deepStrictEqual(entries({ ...ACTIVE, unnamed }), [ENTRY, refused]);
+  deepStrictEqual(
+    entries({ ...ACTIVE, state: "waiting", unnamed }),
+    [{ ...ENTRY, ready: false }, refused],
+  );
+});
+
+Deno.test("who asks for encryption and cannot have it is refused; what was no request is not named", () => {
+  const refused = [
+    {
+      ...{ uid: "v", namespace: "kube-system", name: "static", reason: "a static pod" },
+      registered: { identity: "spiffe://td/ns/kube-system/sa/default", addresses: ["10.0.0.9"] },
+    },
+    { uid: "w", namespace: "shop", name: "host", reason: "hostNetwork" },
+  ];
+  const desired = { enrolments: new Map([["u", WANTED]]), refused };
+  deepStrictEqual(registryEntries(desired, "n1", () => ACTIVE), [ENTRY, {
+    uid: "v",
+    namespace: "kube-system",
+    name: "static",
+    identity: "spiffe://td/ns/kube-system/sa/default",
+    node: "n1",
+    addresses: ["10.0.0.9"],
+    ready: false,
+  }]);
+});
