@@ -76,14 +76,19 @@ Deno.test("a Service with enrolled endpoints is reached through tunnels, at each
   });
 
   await t.step("a client stays with its endpoint where the Service is sticky", async () => {
-    const clientIP = { timeoutSeconds: 1 };
-    await publish(lab, {
-      endpoints: [{ pod: one }, { pod: two }],
-      spec: { sessionAffinity: "ClientIP", sessionAffinityConfig: { clientIP } },
-    });
+    const sticky = (timeoutSeconds: number) =>
+      publish(lab, {
+        endpoints: [{ pod: one }, { pod: two }],
+        spec: {
+          sessionAffinity: "ClientIP",
+          sessionAffinityConfig: { clientIP: { timeoutSeconds } },
+        },
+      });
+    await sticky(600);
     const first = new Set<string>();
     for (let count = 0; count < 20; count++) first.add(await servedBy(web));
     assert.equal(first.size, 1);
+    await sticky(1);
     const chosen = new Set<string>();
     await until(
       async () => {

@@ -176,7 +176,9 @@ async function conversation(lab: Lab, client: Pod, server: Pod): Promise<string>
   const unanswered = codes.every((code) => code === 1);
   const inTunnel = isOnlyPort(TUNNEL_PORT) && canaries === 0;
   if (answered && inTunnel) return "encrypted";
-  if (answered && canaries >= 4 && isOnlyPort(PORT)) return "plain";
+  // The end of a tunnel of before may still be on its way.
+  const isOpened = openedPorts.size === 1 && openedPorts.has(PORT);
+  if (answered && canaries >= 4 && isOpened) return "plain";
   if (unanswered && (inTunnel || packets.length === 0)) return "refused";
   return `codes ${codes}, canaries ${canaries}, ports ${[...openedPorts]}`;
 }
