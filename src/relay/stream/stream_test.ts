@@ -1,6 +1,7 @@
 /** The bytes of one stream, between an application and a relay that does what the test says. No root is needed. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { EPOLLIN, EPOLLOUT } from "../../native/epoll.ts";
+import { libc } from "../../native/libc.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { Socket } from "../../native/socket.ts";
 import {
@@ -222,11 +223,42 @@ scene(
   },
 );
 
+for (const end of ["and FIN", "and nothing more"]) {
+  scene(`what is behind an urgent byte is read, ${end}`, async (s) => {
+    s.app.send("before");
+    strictEqual(libc.send(s.app.socket.descriptor, new Uint8Array([33]), 1n, MSG_OOB), 1);
+    s.app.send(" and behind");
+    if (end === "and FIN") s.app.finish();
+    // A read ends at the urgent byte, however much is behind it (tcp_recvmsg_locked() in net/ipv4/tcp.c).
+    const seen = ["secured", "data before and behind", ...(end === "and FIN" ? ["end"] : [])];
+    await s.until(() => s.far.seen.length === seen.length && s.stream.bytesSent === 17);
+    deepStrictEqual(s.far.seen, seen);
+  });
+}
+
+scene(
+  "much before an urgent byte and behind it, and a tunnel that takes nothing of it",
+  async (s) => {
+    const [before, behind] = [4 * MAX_DATA - 1, 4 * MAX_DATA + 1];
+    s.app.socket.setOption(SOL_SOCKET, SO_SNDBUF, RMEM_MAX);
+    s.stream.app.setOption(SOL_SOCKET, SO_RCVBUF, RMEM_MAX);
+    strictEqual(s.app.send(new Uint8Array(before)), before);
+    strictEqual(libc.send(s.app.socket.descriptor, new Uint8Array([33]), 1n, MSG_OOB), 1);
+    strictEqual(s.app.send(new Uint8Array(behind)), behind);
+    awaitDelivery(s.app.socket);
+    takesOnly(0, s.worker.engine.outgoing);
+    await s.until(() => s.tunnel.congested);
+    s.tunnel.ready(EPOLLOUT);
+    await s.until(() => s.far.received === before + behind);
+  },
+);
+
 const LOOPBACK = bytes("127.0.0.1");
 
-// asm-generic/socket.h
+// asm-generic/socket.h, linux/socket.h
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 /** Of Linux, unless a sysctl says more. */
 const RMEM_MAX = 212_992;
+const MSG_OOB = 1;
