@@ -19,7 +19,7 @@ export class EventLoop implements Disposable {
   readonly #handlers: (Handler | undefined)[] = [];
   readonly #tags: number[] = [];
   #nextTag = 1;
-  #again: Handler[] = [];
+  #again = new Set<Handler>();
   #stopped = false;
 
   /**
@@ -60,9 +60,12 @@ export class EventLoop implements Disposable {
     this.#tags[descriptor] = 0;
   }
 
-  /** Calls `handler` once more, without events, after everybody else had a turn. */
+  /**
+   * Calls `handler` once more, without events, after everybody else had a turn. Once, however often it asks: else one
+   * that has events while it waits would have more turns each time.
+   */
   again(handler: Handler): void {
-    this.#again.push(handler);
+    this.#again.add(handler);
   }
 
   stop(): void {
@@ -82,7 +85,7 @@ export class EventLoop implements Disposable {
    * rung. Nothing is waited for while a handler wants to be called again.
    */
   turn(milliseconds: number): boolean {
-    const count = this.#epoll.wait(this.#again.length > 0 ? 0 : milliseconds);
+    const count = this.#epoll.wait(this.#again.size > 0 ? 0 : milliseconds);
     let rung = false;
     for (let index = 0; index < count; index++) {
       const descriptor = this.#epoll.key(index);
@@ -95,7 +98,7 @@ export class EventLoop implements Disposable {
       this.#call(handler, this.#epoll.events(index));
     }
     this.deadlines.run();
-    if (this.#again.length > 0) this.#takeTurns();
+    if (this.#again.size > 0) this.#takeTurns();
     return rung;
   }
 
@@ -105,7 +108,7 @@ export class EventLoop implements Disposable {
 
   #takeTurns(): void {
     const waiting = this.#again;
-    this.#again = [];
+    this.#again = new Set();
     for (const handler of waiting) this.#call(handler, 0);
   }
 
