@@ -4,6 +4,7 @@ import { libc } from "./libc.ts";
 
 /** Event bits (sys/epoll.h). */
 export const EPOLLIN = 0x001;
+export const EPOLLPRI = 0x002;
 export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;

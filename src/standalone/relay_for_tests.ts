@@ -22,6 +22,7 @@ import { AlpnProtocol, TlsContext } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
 import { EventLoop } from "../relay/loop/event_loop.ts";
 import { Load } from "../relay/loop/load.ts";
+import { Pending } from "../relay/loop/pending.ts";
 import { WorkerContext, type WorkerMap, type WorkerMaps } from "../relay/loop/worker_context.ts";
 import type {
   PodDescription,
@@ -540,6 +541,36 @@ export class ListeningApplication implements Disposable {
     this.#listener[Symbol.dispose]();
     for (const { socket } of this.connections) socket[Symbol.dispose]();
   }
+}
+
+/** The next call that sends `buffer` finds a socket with room for so many bytes; no event tells when there is more. */
+export function takesOnly(count: number, buffer: ScatterBuffer): void {
+  buffer.send = (descriptor) => {
+    delete (buffer as { send?: unknown }).send;
+    if (count === 0) return -EAGAIN;
+    const all = new Uint8Array(buffer.length);
+    buffer.copyRest(0, all, 0);
+    return sendBytes(descriptor, all.subarray(0, count));
+  };
+}
+
+/** Until the other end's kernel has all that was sent; no loop has a turn meanwhile. */
+export function awaitDelivery(socket: Socket): void {
+  const end = performance.now() + PATIENCE_MILLISECONDS;
+  while (!socket.delivery().isComplete) {
+    if (performance.now() > end) {
+      throw new Error("what was sent does not fit the receiver's buffer");
+    }
+  }
+}
+
+/** So many of the process's receivers are slow. */
+export function slowReceivers(count: number): Disposable {
+  const one = new ScatterBuffer(1);
+  one.add(0, 1);
+  const all = Array.from({ length: count }, () => new Pending());
+  for (const pending of all) pending.keep(one, 0);
+  return { [Symbol.dispose]: () => all.forEach((pending) => pending.drop()) };
 }
 
 /** As small as the kernel lets them be (SO_SNDBUF, SO_RCVBUF of asm-generic/socket.h). */

@@ -19,7 +19,7 @@ export class EventLoop implements Disposable {
   readonly #handlers: (Handler | undefined)[] = [];
   readonly #tags: number[] = [];
   #nextTag = 1;
-  #again: Handler[] = [];
+  #again = new Set<Handler>();
   #stopped = false;
   /** Whatever had happened by then has been handled, by the deadlines' clock. */
   #handled = -Infinity;
@@ -62,9 +62,12 @@ export class EventLoop implements Disposable {
     this.#tags[descriptor] = 0;
   }
 
-  /** Calls `handler` once more, without events, after everybody else had a turn. */
+  /**
+   * Calls `handler` once more, without events, after everybody else had a turn. Once, however often it asks: else one
+   * that has events while it waits would have more turns each time.
+   */
   again(handler: Handler): void {
-    this.#again.push(handler);
+    this.#again.add(handler);
   }
 
   stop(): void {
@@ -84,7 +87,7 @@ export class EventLoop implements Disposable {
    * rung. Nothing is waited for while a handler wants to be called again.
    */
   turn(milliseconds: number): boolean {
-    const count = this.#epoll.wait(this.#again.length > 0 ? 0 : milliseconds);
+    const count = this.#epoll.wait(this.#again.size > 0 ? 0 : milliseconds);
     const began = this.deadlines.now();
     if (count < BATCH || began - this.#handled > MOST_LATE) this.#handled = began;
     let rung = false;
@@ -100,7 +103,7 @@ export class EventLoop implements Disposable {
     }
     // A thread that was busy since, or had no processor, has not seen yet what came in time.
     this.deadlines.run(this.#handled);
-    if (this.#again.length > 0) this.#takeTurns();
+    if (this.#again.size > 0) this.#takeTurns();
     return rung;
   }
 
@@ -110,7 +113,7 @@ export class EventLoop implements Disposable {
 
   #takeTurns(): void {
     const waiting = this.#again;
-    this.#again = [];
+    this.#again = new Set();
     for (const handler of waiting) this.#call(handler, 0);
   }
 

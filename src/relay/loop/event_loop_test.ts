@@ -1,74 +1,60 @@
+/** Whose turn it is. No root is needed. */
 import { deepStrictEqual } from "node:assert/strict";
-import { BATCH, Bell, EPOLLET, EPOLLIN } from "../../native/epoll.ts";
-import { EventLoop } from "./event_loop.ts";
+import { Bell } from "../../native/epoll.ts";
+import { EventLoop, type Handler } from "./event_loop.ts";
 
-/** A loop whose clock the test turns. `done` is what its handlers have seen. */
-class Loop implements Disposable {
-  time = 0;
-  readonly done: string[] = [];
-  readonly loop = new EventLoop(new Bell(), () => Promise.resolve(), () => this.time);
-  readonly #bells: Bell[] = [this.loop.bell];
-
-  /** A descriptor that is ready when its bell rings, and what is done then. */
-  add(name: string, handle: () => void = () => {}): { bell: Bell; expired(): void } {
-    const bell = new Bell();
-    this.#bells.push(bell);
-    const target = { bell, expired: () => void this.done.push(`${name} expired`) };
-    this.loop.register(bell.descriptor, EPOLLIN | EPOLLET, {
-      ready: () => {
-        this.done.push(`${name} ready`);
-        handle();
-      },
-      failed: (error) => this.done.push(`${name} failed: ${error}`),
-    });
-    return target;
-  }
-
-  [Symbol.dispose](): void {
-    this.loop[Symbol.dispose]();
-    for (const bell of this.#bells) bell[Symbol.dispose]();
-  }
+interface Scene {
+  readonly loop: EventLoop;
+  /** Who was called. */
+  readonly called: string[];
+  /** A handler that asks so often to be called again while it is. */
+  handler(name: string, asks: number): Handler;
 }
 
-Deno.test("what came in time is not too late because the thread was busy", () => {
-  using lab = new Loop();
-  const { deadlines } = lab.loop;
-  const slow = lab.add("answer", () => deadlines.disarm(slow));
-  const busy = lab.add("work", () => {
-    deadlines.arm(slow, 100);
-    slow.bell.ring(); // at once, while there is other work for longer than that
-    lab.time += 500;
+function scene(name: string, play: (scene: Scene) => void): void {
+  Deno.test(name, () => {
+    using bell = new Bell();
+    using loop = new EventLoop(bell, () => Promise.resolve());
+    const called: string[] = [];
+    const handler = (name: string, asks: number): Handler => {
+      const one: Handler = {
+        ready: () => {
+          called.push(name);
+          for (let count = 0; count < asks; count++) loop.again(one);
+        },
+        failed: (error) => called.push(`${name}: ${error}`),
+      };
+      return one;
+    };
+    play({ loop, called, handler });
   });
-  busy.bell.ring();
-  lab.loop.turn(0);
-  lab.loop.turn(0);
-  deepStrictEqual(lab.done, ["work ready", "answer ready"]);
+}
+
+scene("who asks to be called again is called once a turn, however often it asks", (s) => {
+  const [greedy, modest] = [s.handler("greedy", 2), s.handler("modest", 0)];
+  for (const one of [greedy, modest, greedy]) s.loop.again(one);
+  s.loop.turn(0);
+  deepStrictEqual(s.called, ["greedy", "modest"]);
+  for (let turn = 0; turn < 3; turn++) {
+    greedy.ready(1); // an event, while it waits for its turn
+    s.loop.turn(0);
+  }
+  deepStrictEqual(s.called.slice(2), new Array(6).fill("greedy"));
 });
 
-Deno.test("what has not come in time is too late", () => {
-  using lab = new Loop();
-  lab.loop.deadlines.arm(lab.add("answer"), 100);
-  lab.time = 99;
-  lab.loop.turn(0);
-  deepStrictEqual(lab.done, []);
-  lab.time = 100;
-  lab.loop.turn(0);
-  deepStrictEqual(lab.done, ["answer expired"]);
+scene("nothing is waited for while somebody wants to be called again", (s) => {
+  s.loop.again(s.handler("one", 0));
+  s.loop.turn(60_000);
+  s.loop.turn(0);
+  deepStrictEqual(s.called, ["one"]);
 });
 
-Deno.test("more events than are handled at once keep a deadline waiting, but not for ever", () => {
-  using lab = new Loop();
-  const flood = Array.from({ length: BATCH + 10 }, () => lab.add("flood"));
-  const ring = () => flood.forEach(({ bell }) => bell.ring());
-  const { deadlines } = lab.loop;
-  lab.loop.turn(0);
-  deadlines.arm(lab.add("answer"), 100);
-  ring();
-  lab.time = 200;
-  lab.loop.turn(0);
-  deepStrictEqual(lab.done.includes("answer expired"), false, "its event may be among the others");
-  ring();
-  lab.time = 1_500;
-  lab.loop.turn(0);
-  deepStrictEqual(lab.done.includes("answer expired"), true);
+scene("who throws is told so, and the others have their turns", (s) => {
+  const broken = s.handler("broken", 0);
+  broken.ready = () => {
+    throw new Error("a bug");
+  };
+  for (const one of [broken, s.handler("other", 0)]) s.loop.again(one);
+  s.loop.turn(0);
+  deepStrictEqual(s.called, ["broken: Error: a bug", "other"]);
 });

@@ -1,6 +1,6 @@
 import { errorText } from "../../error_text.ts";
 import { EAGAIN, errnoName } from "../../native/errno.ts";
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP } from "../../native/epoll.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import type { Socket } from "../../native/socket.ts";
 import type { Handler } from "../loop/event_loop.ts";
@@ -9,6 +9,9 @@ import { ALL_EVENTS } from "../tunnel/tunnel.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+/** As in stream.ts: after these a short read does not mean that the socket is empty. */
+const TO_THE_END = EPOLLPRI | CLOSING;
 
 /** How much is copied at once. */
 const COPY_SIZE = 65_536;
@@ -87,8 +90,8 @@ export class PlainStream implements Handler {
 
   #event(side: Side | undefined, events: number): void {
     if (side === undefined || this.#state !== "open") return;
-    if ((events & (EPOLLIN | CLOSING)) !== 0) side.readable = true;
-    if ((events & CLOSING) !== 0) side.toTheEnd = true;
+    if ((events & (EPOLLIN | TO_THE_END)) !== 0) side.readable = true;
+    if ((events & TO_THE_END) !== 0) side.toTheEnd = true;
     this.#copy();
   }
 

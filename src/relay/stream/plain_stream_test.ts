@@ -1,6 +1,7 @@
 /** A plain stream's states. No root is needed. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { ECONNREFUSED } from "../../native/errno.ts";
+import { libc } from "../../native/libc.ts";
 import { Socket } from "../../native/socket.ts";
 import {
   Application,
@@ -146,3 +147,15 @@ scene("a slow reader gets everything, and FIN after it", async (s) => {
   server.finish();
   await s.bench.until(() => s.told.at(-1) === "closed undefined");
 });
+
+scene("what is behind an urgent byte is copied, both ways", async (s) => {
+  const server = await s.joined();
+  for (const [from, to] of [[s.app, server], [server, s.app]] as const) {
+    from.send("before");
+    strictEqual(libc.send(from.socket.descriptor, new Uint8Array([33]), 1n, MSG_OOB), 1);
+    from.send(" and behind");
+    await s.bench.until(() => to.received === "before and behind");
+  }
+});
+
+const MSG_OOB = 1; // linux/socket.h

@@ -1,5 +1,5 @@
 import { EAGAIN, errnoName } from "../../native/errno.ts";
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP } from "../../native/epoll.ts";
 import type { Socket } from "../../native/socket.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { MAX_RECORD } from "../../native/tls_session.ts";
@@ -9,7 +9,11 @@ import { isCrowded, Pending } from "../loop/pending.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
-const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+/**
+ * Events after which a short read does not mean that the socket is empty: an end may be behind it, or an urgent byte,
+ * where every read stops (EPOLLPRI; tcp_recvmsg_locked() in net/ipv4/tcp.c).
+ */
+const TO_THE_END = EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 
 /** How many DATA frames one read from an application can fill. */
 const SEGMENTS = 4;
@@ -46,7 +50,8 @@ export class Stream implements Handler {
   #tunnel: Tunnel | undefined;
   /** An edge has announced something to read; the first one comes with the registration. */
   #readable = false;
-  #closing = false;
+  /** Reads must go on until the kernel says EAGAIN. */
+  #toTheEnd = false;
   #state: "open" | "sent" | "received" | "over" | "closed" = "open";
   readonly #pending = new Pending();
 
@@ -68,16 +73,16 @@ export class Stream implements Handler {
    */
   start(tunnel: Tunnel, events = 0): void {
     this.#tunnel = tunnel;
-    if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
-    if ((events & CLOSING) !== 0) this.#closing = true;
+    if ((events & (EPOLLIN | TO_THE_END)) !== 0) this.#readable = true;
+    if ((events & TO_THE_END) !== 0) this.#toTheEnd = true;
     this.#pump();
     if (this.#tunnel === tunnel) tunnel.receive();
   }
 
   ready(events: number): void {
     if (this.app.closed) return;
-    if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
-    if ((events & CLOSING) !== 0) this.#closing = true;
+    if ((events & (EPOLLIN | TO_THE_END)) !== 0) this.#readable = true;
+    if ((events & TO_THE_END) !== 0) this.#toTheEnd = true;
     // RDHUP may be a half-close before the stream begins; HUP and ERR end both directions.
     if (
       (events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined && this.#state !== "over"
@@ -158,7 +163,7 @@ export class Stream implements Handler {
       this.bytesSent += count;
       this.#seal(tunnel, count);
       const isShort = count < segments * MAX_DATA;
-      if (isShort && this.#closing) return this.#sendLast(tunnel);
+      if (isShort && this.#toTheEnd) return this.#sendLast(tunnel);
       tunnel.flush();
       if (isShort) this.#readable = false;
     }
@@ -167,7 +172,8 @@ export class Stream implements Handler {
   /** What was read last is sealed, and FIN is likely to be next: both sides are spared a call if END goes with it. */
   #sendLast(tunnel: Tunnel): void {
     const { loop } = this.worker;
-    const count = gather.receive(this.app.descriptor);
+    // Of more than one record the tunnel could not keep what it does not take.
+    const count = gather.receive(this.app.descriptor, 1);
     if (count === 0) return this.#endSending(tunnel);
     tunnel.flush();
     if (count === -EAGAIN) this.#readable = false;

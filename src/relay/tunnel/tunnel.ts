@@ -1,6 +1,14 @@
 import { errorText } from "../../error_text.ts";
 import { EAGAIN, errnoName, SystemError } from "../../native/errno.ts";
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
+import {
+  EPOLLERR,
+  EPOLLET,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLPRI,
+  EPOLLRDHUP,
+} from "../../native/epoll.ts";
 import { GRAIN, ScatterBuffer } from "../../native/scatter.ts";
 import type { Socket } from "../../native/socket.ts";
 import {
@@ -19,7 +27,7 @@ import { isCrowded, Pending } from "../loop/pending.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Everything that a connection registers for, once. */
-export const ALL_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+export const ALL_EVENTS = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 /** Events after which reads must go on to the end: no further edge will announce it. */
 const CLOSING = EPOLLRDHUP | EPOLLHUP | EPOLLERR;

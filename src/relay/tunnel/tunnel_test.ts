@@ -1,13 +1,17 @@
 /** A tunnel's states between two relays that do what the test says. No root is needed. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
+import { EPOLLOUT } from "../../native/epoll.ts";
 import { Socket } from "../../native/socket.ts";
+import { TlsEngine } from "../../native/tls_session.ts";
 import {
+  awaitDelivery,
   bytes,
   endpoint,
   RelayBench,
   type Script,
   type ScriptedServer,
+  slowReceivers,
 } from "../../standalone/relay_for_tests.ts";
 import type { RelayPod } from "../stream/pod.ts";
 
@@ -117,13 +121,27 @@ scene(
       s.bench.turn(1);
     }
     client.send("END");
-    strictEqual(drained, 0);
+    client.tunnel.ready(EPOLLOUT);
+    deepStrictEqual([client.tunnel.congested, drained], [true, 0], "not yet");
     far.accepting = true;
     far.tunnel.receive();
     await s.bench.until(() => far.last === "end");
     deepStrictEqual([far.received, client.tunnel.congested, drained], [sent, false, 1]);
   },
 );
+
+scene("what has come is read with one call", async (s) => {
+  const { client, far } = await s.pair();
+  const { engine } = far.tunnel.worker;
+  const descriptors: number[] = [];
+  engine.receive = (descriptor, most) => {
+    descriptors.push(descriptor);
+    return TlsEngine.prototype.receive.call(engine, descriptor, most);
+  };
+  for (const word of ["one", "two"]) client.sendData(word);
+  await s.bench.until(() => far.last === "data onetwo");
+  deepStrictEqual(descriptors, [far.tunnel.socket.descriptor]);
+});
 
 scene("an owner that does not accept is not read for; it is when it does", async (s) => {
   const { client, far } = await s.pair();
@@ -134,6 +152,23 @@ scene("an owner that does not accept is not read for; it is when it does", async
   far.accepting = true;
   far.tunnel.receive();
   strictEqual(far.last, "data wait");
+});
+
+scene("a peer that sends much has its turns like others, and all of it is read", async (s) => {
+  const { client, far } = await s.pair();
+  using _ = slowReceivers(256); // a read is of 16,448 bytes
+  client.tunnel.socket.setOption(SOL_SOCKET, SO_SNDBUF, RMEM_MAX);
+  far.tunnel.socket.setOption(SOL_SOCKET, SO_RCVBUF, RMEM_MAX);
+  far.accepting = false;
+  const payload = "x".repeat(16_380); // 16,406 bytes of TLS
+  for (let count = 0; count < 10; count++) client.sendData(payload);
+  awaitDelivery(client.tunnel.socket);
+  for (let count = 0; count < 5; count++) s.bench.turn();
+  far.accepting = true;
+  far.tunnel.receive();
+  strictEqual(far.received, 4 * payload.length);
+  // No other event comes.
+  await s.bench.until(() => far.received === 10 * payload.length);
 });
 
 scene("an owner that throws loses its tunnel, with what it threw", async (s) => {
@@ -174,3 +209,10 @@ scene(
     strictEqual(tunnel.current, true, "the monotonic clock has no say");
   },
 );
+
+// asm-generic/socket.h
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+/** Of Linux, unless a sysctl says more. */
+const RMEM_MAX = 212_992;

@@ -1,0 +1,289 @@
+/** How a tunnel ends: closed, lost or vanished, with bytes under way. No root is needed. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { TUNNEL_PORT } from "../../constants.ts";
+import { newCa } from "../../identity/new_ca.ts";
+import { decodePem } from "../../identity/pem.ts";
+import { EPOLLOUT } from "../../native/epoll.ts";
+import { EAGAIN } from "../../native/errno.ts";
+import { ScatterBuffer } from "../../native/scatter.ts";
+import { type Delivery, sendBytes } from "../../native/socket.ts";
+import { INCOMING_SIZE } from "../../native/tls_session.ts";
+import { shopCredentials } from "../../standalone/authority_for_tests.ts";
+import {
+  awaitDelivery,
+  RelayBench,
+  type Script,
+  type ScriptedServer,
+  slowReceivers,
+  takesOnly,
+} from "../../standalone/relay_for_tests.ts";
+import { isCrowded } from "../loop/pending.ts";
+import type { WorkerContext } from "../loop/worker_context.ts";
+import type { RelayPod } from "../stream/pod.ts";
+
+interface Scene {
+  readonly bench: RelayBench;
+  readonly pod: RelayPod;
+  /** The server's. */
+  readonly far: WorkerContext;
+  readonly server: ScriptedServer;
+  /** Both ends of a tunnel whose handshake is done, of which the server sends nothing more by itself. */
+  pair(): Promise<{ client: Script; far: Script }>;
+}
+
+function scene(name: string, play: (scene: Scene) => Promise<void>): void {
+  Deno.test(name, async () => {
+    using bench = new RelayBench();
+    const pod = await bench.pod(bench.worker(), "client");
+    const far = bench.worker();
+    const server = await bench.script(far);
+    const pair = async () => {
+      const client = bench.dial(pod, server.address);
+      const count = server.tunnels.length;
+      await bench.until(() => server.tunnels.length > count && server.tunnel.last === "secured");
+      return { client, far: server.tunnel };
+    };
+    await play({ bench, pod, far, server, pair });
+  });
+}
+
+// ---- before the handshake is done ----
+
+scene("closed while it connects: at once, and its owner is told nothing", async (s) => {
+  const client = s.bench.dial(s.pod, s.server.address);
+  client.tunnel.close();
+  strictEqual(client.tunnel.socket.closed, true);
+  s.bench.turn();
+  deepStrictEqual(client.seen, []);
+  await Promise.resolve();
+});
+
+scene("closed in the handshake: at once, and the peer sees the end", async (s) => {
+  s.server.listener?.[Symbol.dispose]();
+  const silent = s.bench.application(s.server.at(TUNNEL_PORT));
+  const client = s.bench.dial(s.pod, s.server.address);
+  await s.bench.until(() => (silent.accept()?.received ?? "") !== "");
+  client.tunnel.close();
+  strictEqual(client.tunnel.socket.closed, true, "there is nobody who could answer a close_notify");
+  await s.bench.until(() => silent.accept()?.end === "fin");
+  deepStrictEqual(client.seen, []);
+});
+
+for (const side of ["client", "server"] as const) {
+  scene(`congested in the handshake of the ${side}: it goes on, drained is not told`, async (s) => {
+    const worker = side === "client" ? s.pod.worker : s.far;
+    const { outgoing } = worker.engine;
+    takesOnly(1, outgoing);
+    const scripts = [s.bench.dial(s.pod, s.server.address)];
+    let drained = 0;
+    await s.bench.until(() => {
+      if (scripts.length === 1) scripts.push(...s.server.tunnels);
+      for (const script of scripts) {
+        script.drained = () => drained++;
+        if (script.tunnel.congested) script.tunnel.ready(EPOLLOUT);
+      }
+      return scripts.length === 2 && scripts.every(({ last }) => last === "secured");
+    });
+    deepStrictEqual([drained, Object.hasOwn(outgoing, "send")], [0, false]);
+  });
+}
+
+// ---- closed while bytes wait ----
+
+for (const taken of [0, 1, 35, 36]) {
+  scene(`the socket takes ${taken} of a record's 36 bytes: all come`, async (s) => {
+    const { client, far } = await s.pair();
+    takesOnly(taken, client.tunnel.worker.engine.outgoing);
+    client.sendData("0123456789");
+    strictEqual(client.tunnel.congested, taken < 36);
+    client.sendData(", and more");
+    client.tunnel.ready(EPOLLOUT);
+    await s.bench.until(() => far.last === "data 0123456789, and more");
+  });
+}
+
+scene("closed while it is congested: at once, never as if that were all", async (s) => {
+  const { client, far } = await s.pair();
+  using _ = slowReceivers(255);
+  takesOnly(1, client.tunnel.worker.engine.outgoing);
+  client.sendData("half");
+  deepStrictEqual([client.tunnel.congested, isCrowded()], [true, true]);
+  client.tunnel.close();
+  deepStrictEqual([client.tunnel.socket.closed, isCrowded()], [true, false]);
+  await s.bench.until(() => far.isLost);
+  deepStrictEqual(far.seen, ["secured", "lost: the peer closed the connection"]);
+  deepStrictEqual(client.seen, ["secured"]);
+});
+
+scene("what one has left unsent is never sent on another", async (s) => {
+  const [broken, other] = [await s.pair(), await s.pair()];
+  const { far } = broken;
+  far.end = () => {
+    takesOnly(0, far.tunnel.worker.engine.outgoing);
+    far.sendData("kept");
+    far.tunnel.sealData(new ScatterBuffer(64), 0, 10);
+    far.tunnel.close(); // at once, since it is congested
+  };
+  broken.client.send("END");
+  await s.bench.until(() => broken.client.isLost);
+  other.far.sendData("mine");
+  await s.bench.until(() => other.client.last === "data mine");
+});
+
+// ---- lingering ----
+
+scene("lingering: what came unread does not turn the end into a reset", async (s) => {
+  const { client, far } = await s.pair();
+  client.accepting = far.accepting = false;
+  far.sendData("nobody reads this");
+  for (let count = 0; count < 5; count++) s.bench.turn();
+  client.sendData("last words");
+  client.tunnel.close();
+  s.bench.turn();
+  far.sendData("nor this");
+  s.bench.turn();
+  s.bench.later(2_000);
+  strictEqual(client.tunnel.socket.closed, true);
+  far.accepting = true;
+  far.tunnel.receive();
+  deepStrictEqual(far.seen, ["secured", "data last words", "lost: the peer closed the tunnel"]);
+  deepStrictEqual(client.seen, ["secured"]);
+});
+
+scene(
+  "lingering: a peer that goes on sending has its turns like others, for two seconds",
+  async (s) => {
+    const { client, far } = await s.pair();
+    far.accepting = false;
+    const { engine } = client.tunnel.worker;
+    let calls = 0;
+    engine.receive = () => ++calls < 1_000 ? INCOMING_SIZE : -EAGAIN;
+    client.tunnel.close();
+    for (let turn = 0; turn < 5; turn++) {
+      const before = calls;
+      s.bench.turn(1);
+      const rounds = calls - before;
+      ok(rounds === 4 || rounds === 8, `${rounds} in turn ${turn}, with or without an event`);
+    }
+    s.bench.later(2_000);
+    strictEqual(client.tunnel.socket.closed, true);
+  },
+);
+
+// ---- lost ----
+
+for (const end of ["FIN", "RST"] as const) {
+  scene(`data and ${end} that have come together are both read`, async (s) => {
+    const { client, far } = await s.pair();
+    far.accepting = false;
+    client.sendData("all of it");
+    awaitDelivery(client.tunnel.socket);
+    if (end === "FIN") client.tunnel.socket.finish();
+    else client.tunnel.socket.reset();
+    for (let count = 0; count < 5; count++) s.bench.turn();
+    far.accepting = true;
+    far.tunnel.receive(); // no other event will come
+    const reason = end === "FIN" ? "the peer closed the connection" : "ECONNRESET";
+    deepStrictEqual(far.seen, ["secured", "data all of it", `lost: ${reason}`]);
+  });
+}
+
+scene("a certificate that is refused: the peer is told why, by an alert", async (s) => {
+  const mine = await shopCredentials(s.pod.description.addresses, "client");
+  const { certificate } = await newCa("cluster.local");
+  s.pod.renew({ ...mine, roots: decodePem(certificate, "CERTIFICATE") });
+  const client = s.bench.dial(s.pod, s.server.address);
+  await s.bench.until(() => client.isLost && s.server.tunnel.isLost);
+  match(client.last, /certificate refused/);
+  match(s.server.tunnel.last, /alert unknown ca/);
+});
+
+scene("open: a record that is none is answered by an alert", async (s) => {
+  const { client, far } = await s.pair();
+  sendBytes(client.tunnel.socket.descriptor, new Uint8Array([23, 3, 3, 0, 20, ...new Array(20)]));
+  await s.bench.until(() => client.isLost && far.isLost);
+  match(far.last, /bad record mac/);
+  match(client.last, /alert bad record mac/);
+});
+
+// ---- vanished ----
+
+for (
+  const [what, found, isLost] of [
+    ["29,999 ms of silence", { silentMilliseconds: 29_999, unansweredTries: 9 }, false],
+    ["an hour of silence, two tries", { silentMilliseconds: 3_600_000, unansweredTries: 2 }, false],
+    ["30 s of silence, three tries", { silentMilliseconds: 30_000, unansweredTries: 3 }, true],
+  ] as const
+) {
+  scene(`unacknowledged: ${what}: ${isLost ? "vanished" : "asked again"}`, async (s) => {
+    const { client } = await s.pair();
+    const asked = await delivery(s, client, { isComplete: false, ...found });
+    client.sendData("x");
+    s.bench.later(14_999);
+    strictEqual(asked.times, 0);
+    for (let times = 1; times <= 3; times++) {
+      s.bench.later(times === 1 ? 1 : 15_000);
+      strictEqual(asked.times, isLost ? 1 : times);
+    }
+    const lost = "lost: the peer has vanished: it acknowledges nothing";
+    deepStrictEqual(client.seen, isLost ? ["secured", lost] : ["secured"]);
+  });
+}
+
+scene("everything is acknowledged: asked no more, until more is sent", async (s) => {
+  const { client } = await s.pair();
+  const found = { isComplete: true, silentMilliseconds: 3_600_000, unansweredTries: 9 };
+  const asked = await delivery(s, client, found);
+  client.sendData("x");
+  for (const [later, times] of [[15_000, 1], [60_000, 1]] as const) {
+    s.bench.later(later);
+    deepStrictEqual([asked.times, client.isLost], [times, false]);
+  }
+  client.sendData("y");
+  s.bench.later(10_000);
+  client.sendData("who goes on sending is asked for no later");
+  s.bench.later(5_000);
+  strictEqual(asked.times, 2);
+});
+
+scene("a tunnel that is closed is not asked for any more", async (s) => {
+  const { client, far } = await s.pair();
+  const found = { isComplete: false, silentMilliseconds: 30_000, unansweredTries: 3 };
+  const asked = await delivery(s, client, found);
+  client.sendData("x");
+  far.tunnel.close();
+  await s.bench.until(() => client.isLost);
+  s.bench.later(60_000);
+  strictEqual(asked.times, 0, "its descriptor may be another's");
+});
+
+scene(
+  "a peer that has vanished: the kernel does not go on trying, the connection is reset",
+  async (s) => {
+    const { client, far } = await s.pair();
+    far.accepting = false;
+    await delivery(s, client, {
+      isComplete: false,
+      silentMilliseconds: 30_000,
+      unansweredTries: 3,
+    });
+    client.sendData("x");
+    s.bench.later(15_000);
+    ok(client.isLost);
+    far.accepting = true;
+    far.tunnel.receive();
+    deepStrictEqual(far.seen, ["secured", "data x", "lost: ECONNRESET"]);
+  },
+);
+
+/** What TCP will say to a tunnel that waits for nothing now, and how often it was asked. */
+async function delivery({ bench }: Scene, { tunnel }: Script, found: Delivery) {
+  await bench.until(() => tunnel.socket.delivery().isComplete);
+  bench.later(15_000); // of the handshake
+  const asked = { times: 0 };
+  tunnel.socket.delivery = () => {
+    asked.times++;
+    return found;
+  };
+  return asked;
+}
