@@ -1,14 +1,19 @@
-/** Keeps work that is asked for often, and takes nobody knows how long, at a small share of the time. */
+import { threadCpuMilliseconds } from "../../native/thread_time.ts";
+
+/**
+ * Keeps work that is asked for often, and takes nobody knows how long, at a small share of a processor. What counts is the
+ * time that it had one: on a busy node it takes long, and is not to be done more seldom for that.
+ */
 export class Pace {
   #notBefore = -Infinity;
 
   /** Does the work if it is time, or if it must be; undefined when it was not done. */
   run<T>(must: boolean, work: () => T): T | undefined {
-    const began = performance.now();
-    if (!must && began < this.#notBefore) return undefined;
+    if (!must && performance.now() < this.#notBefore) return undefined;
+    const before = threadCpuMilliseconds();
     const result = work();
-    const ended = performance.now();
-    this.#notBefore = ended + (ended - began) * (1 / SHARE - 1);
+    const used = threadCpuMilliseconds() - before;
+    this.#notBefore = performance.now() + used * (1 / SHARE - 1);
     return result;
   }
 }
