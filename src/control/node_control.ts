@@ -19,7 +19,7 @@ import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
 import { whyNotReady } from "./rules/readiness.ts";
-import { registryEntries } from "./rules/registry_entries.ts";
+import { namedAddresses, registryEntries } from "./rules/registry_entries.ts";
 import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
 import type { Annotations } from "./rules/settings.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
@@ -242,7 +242,9 @@ export class NodeControl {
     if (objects === undefined || desired === undefined) return;
     if (this.#settled && objects.complete) {
       const { enrolments } = this;
-      this.#publish(registryEntries(desired, this.#nodeName, (uid) => enrolments.get(uid)));
+      const node = this.#nodeName;
+      const named = namedAddresses(objects.pods, node);
+      this.#publish(registryEntries(desired, node, named, (uid) => enrolments.get(uid)));
     }
     this.#tellUsers(objects, desired);
   }

@@ -1,18 +1,21 @@
 import type { RegistryEntry } from "../../cluster/registry.ts";
+import type { Pod } from "../../cluster/objects.ts";
 import type { Enrolment } from "../pods/enrolment.ts";
-import type { Desired } from "./desired.ts";
+import { type Desired, hasEnded } from "./desired.ts";
 
 type Told = "state" | "addresses" | "unnamed" | "certificateFlaw";
 
 /**
  * What the registry must say of a node: every pod that is wanted, whatever can be done for it now. What it does not name is
- * reached in clear.
+ * reached in clear. An address that a pod's object names no more is the pod's only as long as no other object names it.
  *
+ * @param named the addresses that objects of this node's pods name.
  * @param enrolmentOf a pod's enrolment, by its UID, if it has one.
  */
 export function registryEntries(
   { enrolments, refused }: Desired,
   node: string,
+  named: ReadonlySet<string>,
   enrolmentOf: (uid: string) => Pick<Enrolment, Told> | undefined,
 ): RegistryEntry[] {
   const wanted = [...enrolments.values()].flatMap((wanted) => {
@@ -21,11 +24,18 @@ export function registryEntries(
     const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
     const ready = enrolment?.state === "active" && enrolment.certificateFlaw === undefined;
     const entry = { uid, namespace, name, identity, node, addresses, ready };
-    const unnamed = enrolment?.unnamed ?? [];
+    const unnamed = (enrolment?.unnamed ?? []).filter((address) => !named.has(address));
     return unnamed.length === 0 ? [entry] : [entry, { ...entry, addresses: unnamed, ready: false }];
   });
   const unserved = refused.flatMap(({ uid, namespace, name, registered }) =>
     registered === undefined ? [] : [{ uid, namespace, name, node, ready: false, ...registered }]
   );
   return [...wanted, ...unserved];
+}
+
+/** What the objects of a node's pods say that these have, but for pods that have ended. */
+export function namedAddresses(pods: readonly Pod[], node: string): Set<string> {
+  return new Set(
+    pods.flatMap((pod) => pod.nodeName === node && !hasEnded(pod) ? pod.addresses : []),
+  );
 }

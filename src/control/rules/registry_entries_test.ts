@@ -3,7 +3,7 @@ import type { WantedEnrolment } from "./desired.ts";
 import { registryEntries } from "./registry_entries.ts";
 import { settingsOf } from "./settings.ts";
 
-type EnrolmentOf = Parameters<typeof registryEntries>[2];
+type EnrolmentOf = Parameters<typeof registryEntries>[3];
 
 const WEB = { uid: "u", namespace: "shop", name: "web", identity: "spiffe://td/ns/shop/sa/web" };
 const WANTED: WantedEnrolment = {
@@ -22,9 +22,14 @@ const ACTIVE = {
 const ENTRY = { ...WEB, node: "n1", addresses: ["10.0.0.1"], ready: true };
 
 /** Of a node with one pod. */
-function entries(enrolment: ReturnType<EnrolmentOf>, wanted = WANTED) {
+function entries(enrolment: ReturnType<EnrolmentOf>, wanted = WANTED, named = ["10.0.0.1"]) {
   const desired = { enrolments: new Map([[wanted.uid, wanted]]), refused: [] };
-  return registryEntries(desired, "n1", (uid) => uid === wanted.uid ? enrolment : undefined);
+  return registryEntries(
+    desired,
+    "n1",
+    new Set(named),
+    (uid) => uid === wanted.uid ? enrolment : undefined,
+  );
 }
 
 Deno.test("a pod that can be served is ready", () => {
@@ -48,6 +53,14 @@ Deno.test("its object says where a pod is; while that names no address, its name
   deepStrictEqual(entries(undefined, unaddressed), [{ ...ENTRY, addresses: [], ready: false }]);
 });
 
+Deno.test("an address that another pod's object names is that pod's, whoever else holds it", () => {
+  const unnamed = ["10.0.0.2", "fd00::1"];
+  deepStrictEqual(entries({ ...ACTIVE, unnamed }, WANTED, ["10.0.0.1", "10.0.0.2"]), [
+    ENTRY,
+    { ...ENTRY, addresses: ["fd00::1"], ready: false },
+  ]);
+});
+
 Deno.test("an address that its object names no more is refused, the others are as before", () => {
   const unnamed = ["fd00::1"];
   const refused = { ...ENTRY, addresses: unnamed, ready: false };
@@ -67,7 +80,7 @@ Deno.test("who asks for encryption and cannot have it is refused; what was no re
     { uid: "w", namespace: "shop", name: "host", reason: "hostNetwork" },
   ];
   const desired = { enrolments: new Map([["u", WANTED]]), refused };
-  deepStrictEqual(registryEntries(desired, "n1", () => ACTIVE), [ENTRY, {
+  deepStrictEqual(registryEntries(desired, "n1", new Set(), () => ACTIVE), [ENTRY, {
     uid: "v",
     namespace: "kube-system",
     name: "static",

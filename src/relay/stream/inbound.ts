@@ -50,6 +50,8 @@ const LOCAL_MILLISECONDS = 100;
 /** How long the registry may take to name a client, which may have been enrolled a moment ago, and how often it is asked. */
 const REGISTRY_MILLISECONDS = 5_000;
 const ASK_AGAIN_MILLISECONDS = 200;
+/** How many a pod may have to itself for which there need not be room: one handshake at a time proves it. */
+const MOST_EXEMPT = 4;
 /** How long a tunnel may wait for its next stream. */
 const IDLE_MILLISECONDS = 120_000;
 
@@ -60,8 +62,9 @@ export function acceptInbound(
   source: Endpoint,
   local: Uint8Array,
 ): void {
-  // The agent's proofs come from the pod's own address; whatever else does is bounded like all that is unopened.
-  if (!isProof(pod, source) && !pod.makeRoom("inbound")) {
+  // The agent's proofs come from the pod's own address. Its applications can, too.
+  const isExempt = isProof(pod, source) && pod.fromItself < MOST_EXEMPT;
+  if (!isExempt && !pod.makeRoom("inbound")) {
     refuseTunnel(socket);
     const message = "refused a tunnel: too many connections are open (--max-connections)";
     return pod.refuse("too_many_connections", message, { source: text(source) });
@@ -144,6 +147,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     const session = worker.engine.session(pod.context, "server");
     this.#tunnel = new Tunnel(worker, socket, session, "server", this);
     pod.opened(this);
+    if (isProof(pod, source)) pod.fromItself++;
     worker.unopened.add(this);
     pod.counters.tunnelsOpen++;
     worker.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -507,7 +511,10 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     pod.worker.loop.deadlines.disarm(this);
     pod.worker.unopened.delete(this);
     pod.inUse(this);
-    if (pod.closed(this)) pod.counters.tunnelsOpen--;
+    if (pod.closed(this)) {
+      pod.counters.tunnelsOpen--;
+      if (isProof(pod, this.source)) pod.fromItself--;
+    }
     this.#closeDial();
     this.#state = { name: "ended" };
     this.#tunnel.close();

@@ -279,6 +279,23 @@ scene("a proof is not refused because the users' connections are too many", asyn
   deepStrictEqual([results[0]?.ok, bench.refused], [true, []]);
 });
 
+scene("of what a pod connects to itself, no more than a few are taken for proofs", async (s) => {
+  const { bench } = s;
+  const pod = await bench.pod(bench.worker({ maxConnections: 0 }), "full");
+  bench.serve(pod);
+  const dial = () => bench.dial(pod, pod.description.addresses[0] ?? "");
+  const first = Array.from({ length: 4 }, dial);
+  await bench.until(() => pod.fromItself === 4);
+  const one = dial();
+  await bench.until(() => one.isLost);
+  deepStrictEqual([first.filter(({ isLost }) => isLost).length, bench.refused.length], [0, 1]);
+  first[0]?.tunnel.close();
+  await bench.until(() => pod.fromItself === 3);
+  dial();
+  await bench.until(() => pod.fromItself === 4);
+  strictEqual(bench.refused.length, 1);
+});
+
 for (
   const [what, spoil, reason] of [
     ["nobody listens", (_: Scene, pod: RelayPod) => void pod, /ECONNREFUSED/],

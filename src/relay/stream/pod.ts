@@ -58,6 +58,8 @@ export class RelayPod implements TunnelPod, Disposable {
   /** Outbound tunnels that no stream uses. */
   readonly pool = new TunnelPool(this);
   readonly forwardedPorts = new ForwardedPorts();
+  /** Inbound connections that come from its own address and are open, in any state. */
+  fromItself = 0;
   readonly ipv4: Uint8Array | undefined;
   readonly ipv6: Uint8Array | undefined;
   context: TlsContext;
