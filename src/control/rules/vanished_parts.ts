@@ -1,5 +1,6 @@
 import type { ClusterProblem } from "../../cluster/cluster.ts";
-import type { RegistryPart } from "../../cluster/registry.ts";
+import type { Peer, RegistryPart } from "../../cluster/registry.ts";
+import { REGISTRY_LIMITS } from "./registry_bounds.ts";
 
 /**
  * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods out of its part, and
@@ -8,10 +9,16 @@ import type { RegistryPart } from "../../cluster/registry.ts";
  * until then.
  */
 export class VanishedParts {
+  readonly #mostOfNode: number;
   #last: ReadonlyMap<string, RegistryPart> = new Map();
-  readonly #kept = new Map<string, { readonly part: RegistryPart; readonly since: number }>();
+  readonly #kept = new Map<string, Kept>();
   /** When the next part is to be forgotten; undefined: none is kept. */
   next: number | undefined;
+
+  /** @param mostOfNode how many addresses are kept of one node: whoever has its token may write parts and delete them. */
+  constructor(mostOfNode = 2 * REGISTRY_LIMITS.ofNode) {
+    this.#mostOfNode = mostOfNode;
+  }
 
   /**
    * The parts that there are, and those that were there until a while ago. Who has got another's address since
@@ -28,7 +35,8 @@ export class VanishedParts {
     const present = new Map(parts.map((part) => [part.slice, part]));
     for (const [slice, part] of this.#last) {
       if (present.has(slice) || part.peers.length === 0) continue;
-      this.#kept.set(slice, { part, since: now });
+      if (this.#keptOf(part.node) + part.peers.length > this.#mostOfNode) continue;
+      this.#kept.set(slice, { part, since: now, shown: part });
     }
     this.next = undefined;
     for (const [slice, { part, since }] of this.#kept) {
@@ -38,6 +46,11 @@ export class VanishedParts {
     }
     this.#last = present;
     return this.#kept.size === 0 ? parts : [...parts, ...this.#notElsewhere(parts)];
+  }
+
+  #keptOf(node: string): number {
+    return [...this.#kept.values()].filter(({ part }) => part.node === node)
+      .reduce((sum, { part }) => sum + part.peers.length, 0);
   }
 
   /** For people: whose parts are kept. */
@@ -50,13 +63,26 @@ export class VanishedParts {
     }));
   }
 
+  /** The same objects as before where nothing has changed: what follows from a part is worked out once. */
   #notElsewhere(parts: readonly RegistryPart[]): RegistryPart[] {
     const named = new Set(parts.flatMap(({ peers }) => peers.map(({ address }) => address)));
-    return [...this.#kept.values()].map(({ part }) => ({
-      ...part,
-      peers: part.peers.filter(({ address }) => !named.has(address)),
-    }));
+    return [...this.#kept.values()].map((kept) => {
+      const peers = kept.part.peers.filter(({ address }) => !named.has(address));
+      if (!isSame(peers, kept.shown.peers)) kept.shown = { ...kept.part, peers };
+      return kept.shown;
+    });
   }
+}
+
+interface Kept {
+  readonly part: RegistryPart;
+  readonly since: number;
+  /** As far as nobody else has its addresses. */
+  shown: RegistryPart;
+}
+
+function isSame(a: readonly Peer[], b: readonly Peer[]): boolean {
+  return a.length === b.length && a.every((peer, index) => peer === b[index]);
 }
 
 /**

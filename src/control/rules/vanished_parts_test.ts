@@ -66,6 +66,28 @@ Deno.test("who has the address since, the registry says now", () => {
   deepStrictEqual(vanished.apply([taken], 1_000, keep), [taken, { ...part("a"), peers: [] }]);
 });
 
+Deno.test("what is kept is the same object as long as it says the same", () => {
+  const vanished = new VanishedParts();
+  const [a, other] = [part("a", "web", "api"), part("b", "db")];
+  vanished.apply([a], 0, keep);
+  strictEqual(vanished.apply([], 1, keep)[0], a);
+  strictEqual(vanished.apply([other], 2, keep)[1], a);
+  const taken = part("c", "cache"); // at the same address
+  const [, shown] = vanished.apply([taken], 3, keep);
+  deepStrictEqual(shown?.peers, []);
+  strictEqual(vanished.apply([taken], 4, keep)[1], shown);
+  deepStrictEqual(vanished.apply([other], 5, keep)[1]?.peers, a.peers, "it is nobody else's again");
+});
+
+Deno.test("of one node no more is kept than it may have, whoever writes parts and deletes them", () => {
+  const vanished = new VanishedParts(3);
+  for (let number = 0; number < 10; number++) {
+    vanished.apply([part(`p${number}`, "web", "api")], 2 * number, keep);
+    vanished.apply([], 2 * number + 1, keep);
+  }
+  deepStrictEqual(vanished.apply([], 20, keep).map(({ slice }) => slice), ["p0"]);
+});
+
 Deno.test("ten minutes while its Node is there, one when it has gone, seconds in a directory, which has no Nodes", () => {
   const nodes = (...names: string[]) => new Map(names.map((name) => [name, {}]));
   for (
