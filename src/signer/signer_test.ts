@@ -94,13 +94,9 @@ Deno.test("of two Secrets that follow each other fast the last one counts, howev
 });
 
 Deno.test("a request that goes while it is tried is tried no more", async () => {
-  const cluster = newCluster();
-  cluster.before = (_method, path) => {
-    if (path === POD) throw new ApiError(500, "", "away");
-  };
+  const { cluster, tries } = podsAreAway();
   await using _signer = run(cluster);
   await file(cluster, "r");
-  const tries = () => cluster.asked.filter((line) => line.includes(POD)).length;
   await holds("it is tried again", () => tries() >= 3);
   cluster.remove(`${REQUESTS_PATH}/r`);
   await file(cluster, "s");
@@ -114,13 +110,9 @@ Deno.test("a request that goes while it is tried is tried no more", async () => 
 });
 
 Deno.test("who waits for his next try is not tried before because others come and go", async () => {
-  const cluster = newCluster();
-  cluster.before = (_method, path) => {
-    if (path === POD) throw new ApiError(500, "", "away");
-  };
+  const { cluster, tries } = podsAreAway();
   await using _signer = run(cluster);
   await file(cluster, "r");
-  const tries = () => cluster.asked.filter((line) => line.includes(POD)).length;
   await holds("it is tried", () => tries() > 0);
   for (let count = 1; count <= 20; count++) {
     await file(cluster, `other-${count}`, "somebody"); // denied without a look at a pod
@@ -302,4 +294,13 @@ function isSigned(cluster: MemoryCluster, name: string): boolean {
 
 async function holds(what: string, condition: () => boolean): Promise<void> {
   await until(condition, 10_000, () => `not in time: ${what}`);
+}
+
+/** A cluster whose pods cannot be asked for, and how often they were. */
+function podsAreAway(): { cluster: MemoryCluster; tries: () => number } {
+  const cluster = newCluster();
+  cluster.before = (_method, path) => {
+    if (path === POD) throw new ApiError(500, "", "away");
+  };
+  return { cluster, tries: () => cluster.asked.filter((line) => line.includes(POD)).length };
 }

@@ -1,4 +1,4 @@
-import { threadCpuMilliseconds } from "../../native/thread_time.ts";
+import { clockMilliseconds } from "../../native/clock.ts";
 
 /**
  * Keeps work that is asked for often, and takes nobody knows how long, at a small share of a processor. What counts is the
@@ -10,9 +10,9 @@ export class Pace {
   /** Does the work if it is time, or if it must be; undefined when it was not done. */
   run<T>(must: boolean, work: () => T): T | undefined {
     if (!must && performance.now() < this.#notBefore) return undefined;
-    const before = threadCpuMilliseconds();
+    const before = clockMilliseconds("thread");
     const result = work();
-    const used = threadCpuMilliseconds() - before;
+    const used = clockMilliseconds("thread") - before;
     this.#notBefore = performance.now() + used * (1 / SHARE - 1);
     return result;
   }
