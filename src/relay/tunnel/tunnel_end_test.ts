@@ -11,41 +11,12 @@ import { INCOMING_SIZE } from "../../native/tls_session.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import {
   awaitDelivery,
-  RelayBench,
   type Script,
-  type ScriptedServer,
   slowReceivers,
   takesOnly,
 } from "../../standalone/relay_for_tests.ts";
+import { type Scene, scene } from "../../standalone/tunnel_scene_for_tests.ts";
 import { isCrowded } from "../loop/pending.ts";
-import type { WorkerContext } from "../loop/worker_context.ts";
-import type { RelayPod } from "../stream/pod.ts";
-
-interface Scene {
-  readonly bench: RelayBench;
-  readonly pod: RelayPod;
-  /** The server's. */
-  readonly far: WorkerContext;
-  readonly server: ScriptedServer;
-  /** Both ends of a tunnel whose handshake is done, of which the server sends nothing more by itself. */
-  pair(): Promise<{ client: Script; far: Script }>;
-}
-
-function scene(name: string, play: (scene: Scene) => Promise<void>): void {
-  Deno.test(name, async () => {
-    using bench = new RelayBench();
-    const pod = await bench.pod(bench.worker(), "client");
-    const far = bench.worker();
-    const server = await bench.script(far);
-    const pair = async () => {
-      const client = bench.dial(pod, server.address);
-      const count = server.tunnels.length;
-      await bench.until(() => server.tunnels.length > count && server.tunnel.last === "secured");
-      return { client, far: server.tunnel };
-    };
-    await play({ bench, pod, far, server, pair });
-  });
-}
 
 // ---- before the handshake is done ----
 

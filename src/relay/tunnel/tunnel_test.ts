@@ -4,42 +4,8 @@ import { TUNNEL_PORT } from "../../constants.ts";
 import { EPOLLOUT } from "../../native/epoll.ts";
 import { Socket } from "../../native/socket.ts";
 import { TlsEngine } from "../../native/tls_session.ts";
-import {
-  awaitDelivery,
-  bytes,
-  endpoint,
-  RelayBench,
-  type Script,
-  type ScriptedServer,
-  slowReceivers,
-} from "../../standalone/relay_for_tests.ts";
-import type { RelayPod } from "../stream/pod.ts";
-
-interface Scene {
-  readonly bench: RelayBench;
-  readonly pod: RelayPod;
-  readonly server: ScriptedServer;
-  /** Both ends of a tunnel whose handshake is done. */
-  pair(): Promise<{ client: Script; far: Script }>;
-}
-
-function scene(name: string, play: (scene: Scene) => Promise<void>): void {
-  Deno.test(name, async () => {
-    using bench = new RelayBench();
-    const pod = await bench.pod(bench.worker(), "client");
-    const server = await bench.script(bench.worker());
-    const pair = async () => {
-      const client = bench.dial(pod, server.address);
-      const count = server.tunnels.length;
-      await bench.until(() =>
-        client.last === "secured" && server.tunnels.length > count &&
-        server.tunnel.last === "secured"
-      );
-      return { client, far: server.tunnel };
-    };
-    await play({ bench, pod, server, pair });
-  });
-}
+import { awaitDelivery, bytes, endpoint, slowReceivers } from "../../standalone/relay_for_tests.ts";
+import { scene } from "../../standalone/tunnel_scene_for_tests.ts";
 
 scene("every frame comes out as it went in, also when many are sent at once", async (s) => {
   const { client, far } = await s.pair();
