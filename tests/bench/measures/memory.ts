@@ -4,9 +4,9 @@ import { holdConnections } from "../applications.ts";
 import type { Measure } from "../model.ts";
 import { cpuOf, residentKilobytes } from "../usage.ts";
 
-const [FEW, MANY] = [1_000, 3_000];
+const [FEW, MANY] = [1_000, 2_500];
 
-/** What one idle connection more costs, from 1,000 to 3,000, in processes that have just begun. */
+/** What one idle connection more costs, from 1,000 to 2,500, in processes that have just begun. */
 export const IDLE_CONNECTIONS: Measure = {
   figures: [{
     key: "each",
