@@ -264,19 +264,30 @@ export class NodeControl {
   #tellUsers(objects: ClusterObjects, desired: Desired): void {
     const now = performance.now();
     let isSoon = false;
-    const isPublished = (uid: string) => {
+    const hasNode = objects.nodes.size === 0 || objects.nodes.has(this.#nodeName);
+    const whyUnknown = (uid: string) => {
       const enrolment = this.enrolments.get(uid);
       const registered = this.#registered.get(uid);
-      if (enrolment === undefined || registered === undefined) return false;
+      if (enrolment === undefined || registered === undefined) return NOT_NAMED;
       const { wanted: { identity }, addresses } = enrolment;
-      if (!namesReady(registered, { identity, addresses })) return false;
-      if (now - registered.since >= PROPAGATION_MILLISECONDS) return true;
+      if (!namesReady(registered, { identity, addresses })) return NOT_NAMED;
+      if (!hasNode) {
+        return `there is no Node ${this.#nodeName}, without which others do not believe its agent`;
+      }
+      const doubt = addresses.flatMap((address) => {
+        const why = this.#services.index.doubted().get(address);
+        return why === undefined
+          ? []
+          : `other nodes do not believe that it has ${address}, which ${why}`;
+      });
+      if (doubt.length > 0) return doubt.join("; ");
+      if (now - registered.since >= PROPAGATION_MILLISECONDS) return undefined;
       isSoon = true;
-      return false;
+      return NOT_NAMED;
     };
     const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
     void this.#services.cluster.tell(
-      verdictsOf(pods, desired, this.enrolments.list(), isPublished, this.#trustProblems()),
+      verdictsOf(pods, desired, this.enrolments.list(), whyUnknown, this.#trustProblems()),
     );
     clearTimeout(this.#tellingUsers);
     this.#tellingUsers = setTimeout(
@@ -367,6 +378,8 @@ const BURST_MILLISECONDS = 300;
 
 /** Nothing that users are told is older than this. */
 const TELL_AGAIN_MILLISECONDS = 5_000;
+
+const NOT_NAMED = "not every node's registry may name it yet";
 
 /** Other agents have read the registry by then: until they have, their pods connect in clear. */
 const PROPAGATION_MILLISECONDS = 1_000;

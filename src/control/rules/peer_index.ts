@@ -72,6 +72,11 @@ export class PeerIndex {
     return this.#contradictions.list();
   }
 
+  /** The addresses of our own pods that the other nodes' agents do not believe, and why. */
+  doubted(): ReadonlyMap<string, string> {
+    return this.#contradictions.doubted();
+  }
+
   /** Where there may be peers that are not among these: what was published and is not believed. */
   refusals(): Refusal[] {
     return this.#bounds.refusals();

@@ -21,8 +21,10 @@ export class RegistryContradictions {
   readonly #judged = new WeakMap<RegistryPart, Judged>();
   /** The ranges of each node's podCIDRs, parsed once. */
   readonly #ranges = new WeakMap<readonly string[], readonly PodRange[]>();
+  readonly #cidrs = new KnownCidrs();
   #foreign: ReadonlyMap<string, Foreign> = new Map();
   #contradictions: Contradiction[] = [];
+  #doubted = new Map<string, string>();
 
   constructor(nodeName: string) {
     this.#nodeName = nodeName;
@@ -33,6 +35,11 @@ export class RegistryContradictions {
     return this.#contradictions;
   }
 
+  /** The addresses of our own part that the other nodes' agents do not believe, and why: their pods connect there in clear. */
+  doubted(): ReadonlyMap<string, string> {
+    return this.#doubted;
+  }
+
   /** The parts without what is contradicted: the same objects as before where nothing has changed. */
   apply(
     parts: ReadonlyMap<string, RegistryPart>,
@@ -41,17 +48,19 @@ export class RegistryContradictions {
     const foreign = foreignAddresses(pods, services);
     // Of 150,000 entries and 10,000 Services hardly anything changes at a time.
     if (!isSame(foreign, this.#foreign)) this.#foreign = foreign;
+    this.#cidrs.update(nodes);
     const fits = new Map<string, boolean>();
     for (const part of parts.values()) {
-      const cidrs = nodes.get(part.node)?.podCidrs ?? NO_CIDRS;
+      const cidrs = this.#cidrs.of(part.node);
       if (part.peers.length + part.refused.length === 0 || cidrs.length === 0) continue;
       const isInside = this.#judge(part, cidrs).outside.length === 0;
       fits.set(part.node, isInside && (fits.get(part.node) ?? true));
     }
     this.#contradictions = [];
+    this.#doubted = new Map();
     const believed = new Map<string, RegistryPart>();
     for (const [slice, part] of parts) {
-      const judged = this.#judge(part, nodes.get(part.node)?.podCidrs ?? NO_CIDRS);
+      const judged = this.#judge(part, this.#cidrs.of(part.node));
       believed.set(slice, this.#believed(part, judged, fits));
     }
     return believed;
@@ -59,9 +68,13 @@ export class RegistryContradictions {
 
   #believed(part: RegistryPart, judged: Judged, fits: ReadonlyMap<string, boolean>): RegistryPart {
     const { foreign, outside } = judged;
-    if (foreign.length + outside.length === 0 || part.node === this.#nodeName) return part;
+    if (foreign.length + outside.length === 0) return part;
     const isHeld = outside.length > 0 && usesPodCidrs(fits, part.node);
     const without = isHeld ? [...foreign, ...outside] : foreign;
+    if (part.node === this.#nodeName) {
+      for (const { address, why } of without) this.#doubted.set(address, why);
+      return part;
+    }
     const [first] = without;
     if (first === undefined) return part;
     const others = without.length === 1 ? "" : ` (and ${without.length - 1} others)`;
@@ -88,6 +101,8 @@ export class RegistryContradictions {
       // Reading 150,000 addresses takes seconds: not again because a Service is new.
       outside: known?.cidrs === cidrs
         ? known.outside
+        : cidrs === NO_NODE
+        ? named.map((address) => ({ address, why: "may be anybody's: it has no Node object" }))
         : ranges.length === 0
         ? []
         : named.filter((address) => !isInOne(ranges, address)).map((address) => ({
@@ -145,7 +160,40 @@ interface Doubtful {
   readonly why: string;
 }
 
+/**
+ * The podCIDRs of the nodes. What a node's agent has published may outlive its Node object: it is held against the ranges
+ * that the Node had, until another has them.
+ */
+class KnownCidrs {
+  #nodes: ClusterObjects["nodes"] = new Map();
+  /** By node, the last to be seen last. */
+  readonly #cidrs = new Map<string, readonly string[]>();
+
+  update(nodes: ClusterObjects["nodes"]): void {
+    if (nodes === this.#nodes) return;
+    this.#nodes = nodes;
+    const present = new Set<string>();
+    for (const [node, { podCidrs }] of nodes) {
+      this.#cidrs.delete(node);
+      this.#cidrs.set(node, podCidrs);
+      for (const cidr of podCidrs) present.add(cidr);
+    }
+    for (const [node, cidrs] of this.#cidrs) {
+      if (nodes.has(node)) break;
+      const isBeyond = this.#cidrs.size > nodes.size + MOST_GONE;
+      if (isBeyond || cidrs.some((cidr) => present.has(cidr))) this.#cidrs.delete(node);
+    }
+  }
+
+  /** Empty when the node has none; {@link NO_NODE} when nothing is known of it though other Nodes are. */
+  of(node: string): readonly string[] {
+    return this.#cidrs.get(node) ?? (this.#nodes.size === 0 ? NO_CIDRS : NO_NODE);
+  }
+}
+
 const NO_CIDRS: readonly string[] = [];
+const NO_NODE: readonly string[] = [];
+const MOST_GONE = 5_000;
 
 /** Whose an address is. */
 interface Foreign {

@@ -144,3 +144,37 @@ Deno.test("what stands in bad entries cuts nobody else off, either", () => {
   deepStrictEqual(believed.get(thief.slice)?.refused[0]?.addresses, ["10.0.2.7"]);
   match(contradictions.list()[0]?.message ?? "", /and \d others/);
 });
+
+Deno.test("what has outlived its Node is held against the ranges that the Node had", () => {
+  const contradictions = new RegistryContradictions("me");
+  const ghost = part("c", "10.0.2.9", "10.0.1.7", "8.8.8.8");
+  const parts = new Map([...HONEST.slice(0, 2), ghost].map((one) => [one.slice, one]));
+  const of = (ranges: Evidence["nodes"]) => {
+    const believed = contradictions.apply(parts, { ...NOTHING, nodes: ranges }).get(ghost.slice);
+    return believed?.peers.map(({ address }) => address);
+  };
+  deepStrictEqual(of(RANGES), ["10.0.2.9"]);
+  deepStrictEqual(of(nodes({ me: ["10.0.0.0/24"], b: ["10.0.1.0/24"] })), ["10.0.2.9"], "gone");
+  const taken = nodes({ me: ["10.0.0.0/24"], b: ["10.0.1.0/24"], d: ["10.0.2.0/24"] });
+  deepStrictEqual(of(taken), [], "another Node has its range now");
+});
+
+Deno.test("of a node that nobody knows nothing is believed where podCIDRs are in use, and all where they are not", () => {
+  const known = nodes({ me: ["10.0.0.0/24"], b: ["10.0.1.0/24"] });
+  const { believed, said } = judge(HONEST, { nodes: known });
+  deepStrictEqual(believed, ["10.0.0.9", "10.0.1.9"]);
+  match(said.join(), /node c names 10\.0\.2\.9, which may be anybody's: it has no Node object/);
+  const pooled = [part("me", "172.16.0.1"), part("b", "172.16.0.2"), part("c", "172.16.0.3")];
+  strictEqual(judge(pooled, { nodes: known }).isSame, true);
+  strictEqual(judge(HONEST, {}).isSame, true, "a directory has no Nodes");
+});
+
+Deno.test("what the others do not believe of our own pods is known, and we believe it", () => {
+  const contradictions = new RegistryContradictions("me");
+  const own = part("me", "10.0.0.9", "172.16.0.1", "10.96.0.10");
+  const parts = new Map([own, ...HONEST.slice(1)].map((one) => [one.slice, one]));
+  const evidence = { ...NOTHING, nodes: RANGES, services: service("10.96.0.10") };
+  strictEqual(contradictions.apply(parts, evidence).get(own.slice), own);
+  deepStrictEqual([...contradictions.doubted().keys()].sort(), ["10.96.0.10", "172.16.0.1"]);
+  deepStrictEqual(contradictions.list(), []);
+});

@@ -6,16 +6,17 @@ import type { Verdict } from "../../cluster/verdict.ts";
 /**
  * What is to be said of this node's pods, where it is not what their status says already. Nothing about pods
  * that have never been annotated, nor about a pod that has only just begun to enrol: it would be over before
- * it is read. A pod is not secured before the registry has it (`isPublished`): others would connect to it in clear, which
- * a readiness gate on the condition prevents.
+ * it is read. A pod is not secured before all nodes' agents can know it: others would connect to it in clear, which a
+ * readiness gate on the condition prevents.
  *
+ * @param whyUnknown why other nodes' pods may connect to it in clear; undefined when none can.
  * @param notes what is to be said of every pod that is secured, since it may not last.
  */
 export function verdictsOf(
   pods: readonly Pod[],
   desired: Desired,
   enrolments: readonly Pick<Enrolment, Told>[],
-  isPublished: (uid: string) => boolean,
+  whyUnknown: (uid: string) => string | undefined,
   notes: readonly string[] = [],
 ): Verdict[] {
   const enrolmentByUid = new Map(enrolments.map((each) => [each.wanted.uid, each]));
@@ -26,7 +27,7 @@ export function verdictsOf(
     const verdict = refusal !== undefined
       ? verdictOf(pod, "False", "Refused", refusal)
       : enrolment !== undefined
-      ? ofEnrolment(pod, enrolment, isPublished(pod.uid), notes)
+      ? ofEnrolment(pod, enrolment, whyUnknown(pod.uid), notes)
       : desired.enrolments.has(pod.uid) || pod.secured === undefined
       ? undefined
       : notEnrolled(pod, isOver(pod) ? OVER : NOT_ANNOTATED);
@@ -54,7 +55,7 @@ export function notEnrolled(pod: Pod, why: string): Verdict {
 function ofEnrolment(
   pod: Pod,
   enrolment: Pick<Enrolment, Told>,
-  isPublished: boolean,
+  whyUnknown: string | undefined,
   notes: readonly string[],
 ): Verdict | undefined {
   const { wanted, isWanted, state, reason, flaws, renewalProblem, proved, isNew } = enrolment;
@@ -68,7 +69,7 @@ function ofEnrolment(
     return verdictOf(pod, "False", "Repairing", renewalProblem);
   }
   const isProved = proved !== undefined;
-  if (state === "active" && isProved && isPublished) {
+  if (state === "active" && isProved && whyUnknown === undefined) {
     const message = `${wanted.identity} at ${addresses.join(", ")}: ` +
       "TCP connections with other enrolled pods are mutual TLS 1.3";
     return verdictOf(pod, "True", "Enrolled", [message, ...settings.problems, ...notes].join("; "));
@@ -78,7 +79,7 @@ function ofEnrolment(
   const message = state === "active" && !isProved
     ? "no handshake with its own port has succeeded yet"
     : state === "active"
-    ? "not every node's registry may name it yet, so other pods may connect to it in clear"
+    ? `${whyUnknown}, so other pods may connect to it in clear`
     : `connections to peers are refused: ${reason ?? "enrolling"}`;
   return verdictOf(pod, "False", "Waiting", message);
 }

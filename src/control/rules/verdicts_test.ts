@@ -44,7 +44,7 @@ const said = (status: "True" | "False", reason = "Enrolled", message = "") => ({
   ...POD,
   secured: { status, reason, message, since: "" },
 });
-const isPublished = () => true;
+const known = () => undefined;
 const NOT_ANNOTATED =
   'its connections are not encrypted: the annotation kube-gateway.io is not "true"';
 const short = (verdicts: ReturnType<typeof verdictsOf>) =>
@@ -87,27 +87,27 @@ Deno.test("what is said of a pod", () => {
       ["refused", POD, refused, [], ["False Refused"]],
       ["refused after it was enrolled", said("True"), refused, [], ["False Refused"]],
     ] as const
-  ) deepStrictEqual(short(verdictsOf([pod], desired, enrolments, isPublished)), expected, name);
+  ) deepStrictEqual(short(verdictsOf([pod], desired, enrolments, known)), expected, name);
 });
 
 Deno.test("what is said already is not said again, another reason is", () => {
-  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], isPublished);
+  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], known);
   match(verdict?.message ?? "", /spiffe:\/\/td\/ns\/shop\/sa\/web at 10\.0\.0\.1/);
   const same = said("True", "Enrolled", verdict?.message);
-  deepStrictEqual(verdictsOf([same], wanted, [ACTIVE], isPublished), []);
+  deepStrictEqual(verdictsOf([same], wanted, [ACTIVE], known), []);
   const moved = { ...ACTIVE, addresses: ["10.0.0.2"] };
-  deepStrictEqual(short(verdictsOf([same], wanted, [moved], isPublished)), ["True Enrolled"]);
+  deepStrictEqual(short(verdictsOf([same], wanted, [moved], known)), ["True Enrolled"]);
 });
 
 Deno.test("what may not last is said of those that are secured", () => {
-  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], isPublished, ["the bundle is damaged"]);
+  const [verdict] = verdictsOf([POD], wanted, [ACTIVE], known, ["the bundle is damaged"]);
   match(verdict?.message ?? "", /mutual TLS 1\.3; the bundle is damaged$/);
   strictEqual(verdict?.status, "True");
 });
 
 Deno.test("a pod that the registry does not name is not secured", () => {
   const verdict = (pod: Pod, isNew: boolean) =>
-    verdictsOf([pod], wanted, [{ ...ACTIVE, isNew }], () => false);
+    verdictsOf([pod], wanted, [{ ...ACTIVE, isNew }], () => "it has no Node");
   deepStrictEqual(verdict(POD, true), []);
   deepStrictEqual(short(verdict(POD, false)), ["False Waiting"]);
   match(verdict(POD, false)[0]?.message ?? "", /in clear/);
