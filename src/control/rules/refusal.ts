@@ -36,31 +36,3 @@ export function rangeText(range: Cidr): string {
   if (range.prefix === 128) return address;
   return `${address}/${range.prefix - (range.family === 4 ? 96 : 0)}`;
 }
-
-/** Ranges of one size that hold all the addresses, as small as is possible with so many of each family. */
-export function coveringRanges(addresses: Iterable<string>, mostOfAFamily: number): Cidr[] {
-  const numbers = { 4: new Set<bigint>(), 6: new Set<bigint>() };
-  for (const address of addresses) {
-    const { family, first } = rangeOf(address);
-    numbers[family].add(first);
-  }
-  return ([4, 6] as const).flatMap((family) => {
-    // Between no bits, which always fit, and all of them.
-    let [fits, least, most] = [new Set([0n]), 0, 128];
-    let prefix = least;
-    while (least <= most) {
-      const middle = (least + most) >> 1;
-      const starts = startsOf(numbers[family], middle);
-      if (starts.size <= mostOfAFamily) [fits, prefix, least] = [starts, middle, middle + 1];
-      else most = middle - 1;
-    }
-    return [...fits].sort((a, b) => a < b ? -1 : 1).map((first) => ({ family, first, prefix }));
-  });
-}
-
-function startsOf(numbers: Iterable<bigint>, prefix: number): Set<bigint> {
-  const host = BigInt(128 - prefix);
-  const starts = new Set<bigint>();
-  for (const number of numbers) starts.add(number >> host << host);
-  return starts;
-}

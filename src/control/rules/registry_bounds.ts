@@ -1,6 +1,6 @@
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import { fairShare } from "./fair_share.ts";
-import { coveringRanges, type Refusal } from "./refusal.ts";
+import { rangeOf, type Refusal } from "./refusal.ts";
 
 /** How many entries of the registry are believed. */
 export interface RegistryLimits {
@@ -11,8 +11,12 @@ export interface RegistryLimits {
 /** A node's share is some 2,000 pods with two addresses each; kubelet's own limit is 110 by default. */
 export const REGISTRY_LIMITS: RegistryLimits = { ofNode: 4_096, ofAll: 524_288 };
 
-/** Refused ranges of one node's registry in each family. */
-const MOST_RANGES = 256;
+/**
+ * Addresses of one node's registry that are refused because they are not believed. A node has some hundreds at most by
+ * honest ways. More are not taken together to ranges: whoever has stolen its token would name a few addresses that are
+ * far from each other, and cut off all that lies between them.
+ */
+const MOST_REFUSED = 1_024;
 
 /**
  * The registry as far as it is believed: of a node that has published more than it may, only as much. What is not
@@ -83,20 +87,22 @@ function judge(node: string, parts: readonly RegistryPart[], share: number): Jud
     room = Math.max(0, room - peers.length);
   }
   const unbelieved = parts.flatMap(({ refused }) => refused).flatMap(({ addresses }) => addresses);
-  const addresses = [...beyond.map(({ address }) => address), ...unbelieved];
-  const ranges = coveringRanges(addresses, MOST_RANGES);
+  const addresses = [...new Set([...beyond.map(({ address }) => address), ...unbelieved])];
+  const ranges = addresses.slice(0, MOST_REFUSED).map(rangeOf);
+  const unrefused = addresses.length - ranges.length;
   const reasons = [
     ...(beyond.length === 0
       ? []
       : [`it has ${share + beyond.length} entries, ${share} are believed`]),
     ...(unbelieved.length === 0 ? [] : [`${unbelieved.length} addresses stand in bad entries`]),
+    ...(unrefused === 0 ? [] : [`${unrefused} of them are too many even to be refused`]),
   ];
   const refusal: Refusal | undefined = ranges.length === 0 ? undefined : {
     where: `registry of ${node}`,
     message: `${reasons.join("; ")}: connections to the others' addresses are refused. Look at ` +
       `the agent of ${node}, and at who may write EndpointSlices in its namespace`,
     ranges,
-    isWide: ranges.some(({ prefix }) => prefix < 128),
+    isWide: false,
   };
   return { parts, share, cut, refusal };
 }

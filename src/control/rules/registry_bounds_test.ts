@@ -76,3 +76,13 @@ Deno.test("the addresses of entries that are not believed are refused, and nothi
   bounds.apply([part("a", 0, 2)]);
   deepStrictEqual(bounds.refusals(), []);
 });
+
+Deno.test("a few addresses far from each other cut off nobody in between, and a bound holds for them, too", () => {
+  const bounds = new RegistryBounds(LIMITS);
+  const far = Array.from({ length: 2_000 }, (_, i) => `${1 + i % 200}.${i % 250}.${i >> 8}.7`);
+  bounds.apply([part("a", 0, 1, far)]);
+  const [refusal] = bounds.refusals();
+  deepStrictEqual(new Set(refusal?.ranges.map(({ prefix }) => prefix)), new Set([128]));
+  strictEqual(refusal?.ranges.length, 1_024);
+  match(refusal?.message ?? "", /2000 addresses stand in bad entries; 976 of them are too many/);
+});
