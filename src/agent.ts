@@ -165,6 +165,7 @@ function openNode(
           ...fields,
           peer: podAt(fields.peer) ?? fields.peer,
         }),
+      shown: (shown) => control.shown(shown),
       died: (reason) => {
         // What is attached stays attached: connections to peers are refused until a new agent is here.
         log.fatal("a relay worker ended: {reason}", { reason });

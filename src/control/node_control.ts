@@ -7,6 +7,7 @@ import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import { releaseFreedMemory } from "../native/heap.ts";
 import type { RelayWorkers } from "../relay/workers.ts";
+import type { ShownCertificate } from "../relay/messages.ts";
 import { Audit, type Audited } from "./audit/audit.ts";
 import { RefusalLog } from "./audit/refusal_log.ts";
 import { Enrolments } from "./pods/enrolments.ts";
@@ -193,6 +194,12 @@ export class NodeControl {
     const { next } = this.#vanished;
     if (next === undefined || this.#isEnding) return;
     this.#forgetting = setTimeout(() => this.#route(this.objects ?? objects), next - now);
+  }
+
+  /** A peer's certificate tells who is behind an address that several nodes' registries claim. */
+  shown(certificate: ShownCertificate): void {
+    const { objects } = this;
+    if (this.#services.index.shown(certificate) && objects !== undefined) this.#route(objects);
   }
 
   /** Pods are denied by the addresses in their certificates, so the list is looked up anew with every change. */

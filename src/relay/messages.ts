@@ -147,6 +147,8 @@ export type WorkerEvent =
     readonly connections: readonly ConnectionReport[];
     readonly count: number;
   }
+  /** A handshake has shown who is behind an address that the registry gives to another identity. */
+  | { readonly type: "shown"; readonly shown: ShownCertificate }
   /** Streams that have ended; `left` more are not told. */
   | { readonly type: "streams"; readonly streams: readonly StreamReport[]; readonly left: number }
   | {
@@ -155,6 +157,16 @@ export type WorkerEvent =
     readonly message: string;
     readonly fields: Readonly<Record<string, string | number>>;
   };
+
+/** A certificate that was verified, whose holder is not who the registry says. */
+export interface ShownCertificate {
+  /** One of those that it is for, canonical text. */
+  readonly address: string;
+  /** SPIFFE ID. */
+  readonly identity: string;
+  /** In milliseconds since 1970. */
+  readonly notAfter: number;
+}
 
 /** What a handshake of a pod with itself has shown. */
 export type ProofResult =

@@ -9,6 +9,7 @@ import type {
   ProofResult,
   RelayCredentials,
   RelaySettings,
+  ShownCertificate,
   StreamReport,
   WorkerCommand,
   WorkerDescription,
@@ -32,6 +33,8 @@ export interface RelayOptions extends WorkerDescription {
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
   /** Some streams have ended; `left` more have, too. */
   readonly finished: (streams: readonly StreamReport[], left: number) => void;
+  /** The registry gives an address to another identity than the one that has a certificate for it. */
+  readonly shown: (shown: ShownCertificate) => void;
   /** A worker ended by itself: the agent cannot go on. */
   readonly died: (reason: string) => void;
 }
@@ -217,6 +220,7 @@ class Thread implements Disposable {
       const event = message.data;
       if (event.type === "passed") return passed(event);
       if (event.type === "log") return options.log(event);
+      if (event.type === "shown") return options.shown(event.shown);
       if (event.type === "streams") return options.finished(event.streams, event.left);
       for (const waiting of this.#waiting) {
         if (!waiting.matches(event)) continue;

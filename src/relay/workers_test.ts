@@ -65,6 +65,7 @@ class Scene {
     accessLogEvery: 0,
     log: ({ message }) => this.told.push(message),
     finished: (streams, left) => this.told.push(`${streams.length} finished, ${left} left`),
+    shown: ({ address }) => this.told.push(`shown: ${address}`),
     died: (reason) => this.told.push(`died: ${reason}`),
   };
   readonly workers = new RelayWorkers(this.options, () => {
@@ -200,9 +201,10 @@ Deno.test("what workers say unasked goes where it belongs: another worker, the l
   deepStrictEqual([one.types, other.types], [[], ["take"]]);
   one.say({ type: "log", level: "info", message: "hello", fields: {} });
   other.say({ type: "streams", streams: [], left: 3 });
+  one.say({ type: "shown", shown: { address: "10.0.0.1", identity: "x", notAfter: 0 } });
   const event = new ErrorEvent("error", { message: "out of memory", cancelable: true });
   other.onerror?.(event);
-  deepStrictEqual(told, ["hello", "0 finished, 3 left", "died: out of memory"]);
+  deepStrictEqual(told, ["hello", "0 finished, 3 left", "shown: 10.0.0.1", "died: out of memory"]);
   strictEqual(event.defaultPrevented, true, "the agent ends as it likes");
   workers[Symbol.dispose]();
   deepStrictEqual([one.isEnded, other.isEnded], [true, true]);

@@ -2,6 +2,7 @@ import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
 import { hasEnded } from "./desired.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
+import type { ShownCertificate } from "../../relay/messages.ts";
 import type { Refusal } from "./refusal.ts";
 import { REGISTRY_LIMITS, RegistryBounds } from "./registry_bounds.ts";
 import { type Contradiction, RegistryContradictions } from "./registry_contradictions.ts";
@@ -29,8 +30,10 @@ export interface AddressConflict {
  *
  * When several registry entries claim one address (a reused address, and an entry that a dead node never
  * removed), the address stays a peer in any case, because dropping it would let plaintext out. Believed is
- * the claim that the pod objects support best, and among equals the smallest UID, so that every agent
- * chooses the same. A wrong choice costs a refused handshake, never a wrong peer.
+ * the claim that the pod objects support best, among equals the one for which a certificate was seen, of several the one
+ * that lasts longest: a signer gives none for an address that another live pod has. Among equals again it is the smallest
+ * UID, so that every agent chooses the same. A wrong choice costs a refused handshake, which shows the right one, never a
+ * wrong peer.
  */
 export class PeerIndex {
   readonly #nodeName: string;
@@ -41,6 +44,8 @@ export class PeerIndex {
   #parts = new Map<string, RegistryPart>();
   readonly #claims = new Map<string, Claimed>();
   readonly #conflicts = new Map<string, AddressConflict>();
+  /** By address: the certificate that has decided, or is to decide, whose it is. */
+  readonly #shown = new Map<string, ShownCertificate>();
 
   constructor(nodeName: string, limits = REGISTRY_LIMITS) {
     this.#nodeName = nodeName;
@@ -120,6 +125,24 @@ export class PeerIndex {
     return changes;
   }
 
+  /** Takes note of a certificate that was verified. True when it may decide whose its address is: at the next {@link update}. */
+  shown(certificate: ShownCertificate): boolean {
+    const { address, identity, notAfter } = certificate;
+    const contest = this.#claims.get(address);
+    if (!(contest instanceof Contest)) return false;
+    const identities = new Set([...contest.claims].map((claim) => claim.identity));
+    const before = this.#shown.get(address);
+    if (!identities.has(identity) || identity === contest.winner.identity) return false;
+    if (before !== undefined && identities.has(before.identity) && before.notAfter >= notAfter) {
+      return false;
+    }
+    this.#shown.delete(address);
+    this.#shown.set(address, certificate);
+    const [oldest] = this.#shown.keys();
+    if (this.#shown.size > MOST_SHOWN && oldest !== undefined) this.#shown.delete(oldest);
+    return true;
+  }
+
   #remove(part: RegistryPart, note: (address: string) => void): void {
     for (const peer of part.peers) {
       const claimed = this.#claims.get(peer.address);
@@ -151,11 +174,17 @@ export class PeerIndex {
 
     const support = (peer: Peer) =>
       supportOf(podByUid.get(peer.uid), address, peer.node === this.#nodeName);
+    const shown = this.#shown.get(address)?.identity;
+    const isShown = (peer: Peer) => Number(peer.identity === shown);
     const [winner = first, ...losers] = [first, ...more].sort((a, b) =>
-      support(b) - support(a) || compare(a.uid, b.uid) || compare(a.identity, b.identity)
+      support(b) - support(a) || isShown(b) - isShown(a) || Number(b.ready) - Number(a.ready) ||
+      compare(a.uid, b.uid) || compare(a.identity, b.identity)
     );
     contest.winner = winner;
-    const rivals = losers.filter(({ uid }) => uid !== winner.uid); // a pod in two slices is no rival
+    // A pod in two of its node's slices is no rival.
+    const rivals = losers.filter(({ uid, identity, node }) =>
+      uid !== winner.uid || identity !== winner.identity || node !== winner.node
+    );
     const [second] = rivals;
     if (second === undefined) return;
     const [best, next] = [support(winner), support(second)];
@@ -165,10 +194,14 @@ export class PeerIndex {
       losers: rivals,
       reason: best > next
         ? `its pod is ${SUPPORT[best]}, the next one's ${SUPPORT[next]}`
+        : isShown(winner) > isShown(second)
+        ? "a certificate for the address was seen"
         : "nothing tells them apart: the smallest UID",
     });
   }
 }
+
+const MOST_SHOWN = 4_096;
 
 /** One claim, as almost always, or several. */
 type Claimed = Peer | Contest;

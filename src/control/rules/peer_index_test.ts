@@ -237,3 +237,45 @@ function* permutations<T>(items: T[]): Generator<T[]> {
     for (const rest of permutations(items.toSpliced(i, 1))) yield [item, ...rest];
   }
 }
+
+Deno.test("an address that several nodes' registries claim is whose certificate was seen, and lasts longest", () => {
+  const owner: Pod = { ...B, uid: "uid-z", nodeName: "n2" };
+  const thief = {
+    ...entryOf({ ...A, uid: "0", nodeName: "n3" }),
+    identity: "spiffe://td/ns/shop/sa/thief",
+  };
+  const state = objects([], [entryOf(owner), thief]);
+  const index = indexOf(state);
+  const identityNow = () => {
+    index.update(state);
+    return index.get("10.0.0.1")?.identity;
+  };
+  const of = (identity: string, notAfter: number) => ({ address: "10.0.0.1", identity, notAfter });
+  const { identity } = entryOf(owner);
+  strictEqual(identityNow(), thief.identity, "nothing tells them apart");
+
+  strictEqual(index.shown(of("spiffe://td/ns/shop/sa/other", 9)), false, "nobody claims it");
+  strictEqual(index.shown({ ...of(identity, 9), address: "10.0.0.9" }), false);
+  strictEqual(index.shown(of(identity, 2)), true);
+  strictEqual(identityNow(), identity);
+  match(index.conflicts()[0]?.reason ?? "", /certificate/);
+  strictEqual(index.shown(of(identity, 3)), false, "it is so already");
+
+  strictEqual(
+    index.shown(of(thief.identity, 1)),
+    false,
+    "an older one, of the address's former pod",
+  );
+  strictEqual(index.shown(of(thief.identity, 5)), true);
+  strictEqual(identityNow(), thief.identity);
+});
+
+Deno.test("a claim under the same UID is a rival unless it says the same", () => {
+  const owner: Pod = { ...B, uid: "uid-z", nodeName: "n2" };
+  const rival = { ...entryOf({ ...owner, nodeName: "n3" }), identity: "spiffe://td/ns/shop/sa/a" };
+  const index = indexOf(objects([], [entryOf(owner), rival]));
+  strictEqual(index.conflicts().length, 1);
+  const unready = { ...entryOf({ ...owner, nodeName: "n1" }), ready: false };
+  const other = indexOf(objects([], [unready, entryOf(owner)]));
+  deepStrictEqual([other.conflicts().length, other.get("10.0.0.1")?.ready], [1, true]);
+});

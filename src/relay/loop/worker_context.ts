@@ -1,5 +1,6 @@
 import { IdentityError } from "../../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
+import type { TlsSession } from "../../native/tls_session.ts";
 import { openMap } from "../../kernel/maps.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import type { Certificate } from "../../native/certificate.ts";
@@ -82,6 +83,19 @@ export class WorkerContext {
   /** Whether the deny list names the holder of a leaf that was accepted before. */
   isDenied(leaf: Certificate): boolean {
     return this.#isDenied(leaf, this.#judged(leaf));
+  }
+
+  /** Says so when a peer has shown a certificate for an address that the registry gives to somebody else. */
+  shown(
+    { id, addresses }: PeerIdentity,
+    address: string,
+    registered: string | undefined,
+    session: Pick<TlsSession, "peerCertificate">,
+  ): void {
+    if (registered === undefined || registered === id || !addresses.includes(address)) return;
+    using certificate = session.peerCertificate();
+    const notAfter = Date.now() + certificate.secondsLeft() * 1000;
+    this.report({ type: "shown", shown: { address, identity: id, notAfter } });
   }
 
   #isDenied(leaf: Certificate, { id, addresses }: PeerIdentity): boolean {

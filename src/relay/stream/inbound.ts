@@ -173,7 +173,9 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     const { worker } = this.pod;
     if (!this.#tunnel.current) return this.#expire();
     const client = formatAddress(open.client.address);
-    requireClient(identity, client, this.#registered(open.client.address));
+    const registered = this.#registered(open.client.address);
+    worker.shown(identity, client, registered, this.#tunnel.session);
+    requireClient(identity, client, registered);
     if (isIpv4(open.client.address) !== isIpv4(this.local)) {
       throw new FrameError("the client's address is of another family than the tunnel");
     }
@@ -202,6 +204,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     }
     this.pod.worker.loop.deadlines.disarm(this);
     this.#state = { name: "idle", identity, last };
+    this.pod.worker.shown(identity, client, registered, this.#tunnel.session);
     try {
       requireClient(identity, client, registered);
     } catch (error) {

@@ -73,6 +73,7 @@ export class Dial extends StreamlessOwner implements Expiring {
     const { pod, peer } = this;
     using certificate = tunnel.session.peerCertificate();
     const identity = pod.worker.identityOf(certificate);
+    pod.worker.shown(identity, peer.name, peer.identity, tunnel.session);
     requireServer(identity, { address: peer.name, id: peer.identity });
     pod.secured(tunnel, certificate.secondsLeft());
     pod.worker.loop.deadlines.disarm(this);
