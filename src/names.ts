@@ -27,6 +27,21 @@ export function isPodUid(text: string): boolean {
   return text.length <= 253 && UID.test(text) && text !== "." && text !== "..";
 }
 
+/**
+ * The namespace of something that is called `namespace/name`; empty for what has none.
+ *
+ * @example
+ * ```ts
+ * import { deepStrictEqual } from "node:assert/strict";
+ *
+ * deepStrictEqual(["shop/web", "10.0.0.1", "/sys/fs"].map(namespaceOf), ["shop", "", ""]);
+ * ```
+ */
+export function namespaceOf(name: string): string {
+  const [namespace = "", ...rest] = name.split("/");
+  return rest.length === 1 && isDnsLabel(namespace) ? namespace : "";
+}
+
 // One class between two anchors, or alternatives that cannot match the same character: linear time.
 const LABEL = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
 const SUBDOMAIN = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;

@@ -1,6 +1,7 @@
 import { SECURED_CONDITION } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { errorText } from "../error_text.ts";
+import { inTurns } from "../in_turns.ts";
 import { logger } from "../log.ts";
 import type { SecuredCondition } from "./objects.ts";
 import type { Verdict } from "./verdict.ts";
@@ -34,6 +35,12 @@ interface Told {
   failure: string | undefined;
 }
 
+/** A request that is due, about a pod of the namespace. */
+interface Job {
+  readonly namespace: string;
+  readonly run: () => Promise<void>;
+}
+
 /**
  * Tells users about their pods where they look: a condition in the pod's status, for `kubectl wait`, and an
  * Event when it changes. What the pod's object shows is what has been said, nothing else: as long as it shows
@@ -46,6 +53,8 @@ export class ConditionWriter {
   readonly #told = new Map<string, Told>();
   #wanted: readonly Verdict[] = [];
   #busy = 0;
+  /** The same, by namespace. */
+  readonly #places = new Map<string, number>();
   /** Resolved when all that is due was tried. */
   #idle: PromiseWithResolvers<void> | undefined;
   #next: ReturnType<typeof setTimeout> | undefined;
@@ -90,11 +99,11 @@ export class ConditionWriter {
   /** Begins what is due, as much as may be under way at once. */
   #go(): void {
     clearTimeout(this.#next);
-    const jobs = this.#stop.signal.aborted ? [] : [...this.#conditionsDue(), ...this.#eventsDue()];
-    for (const job of jobs.slice(0, AT_ONCE - this.#busy)) {
-      this.#busy++;
-      void job().finally(() => {
-        this.#busy--;
+    const jobs = this.#stop.signal.aborted ? [] : this.#due();
+    for (const { namespace, run } of jobs.slice(0, AT_ONCE - this.#busy)) {
+      this.#take(namespace, 1);
+      void run().finally(() => {
+        this.#take(namespace, -1);
         this.#go();
       });
     }
@@ -102,6 +111,13 @@ export class ConditionWriter {
     this.#idle?.resolve();
     this.#idle = undefined;
     this.#sleep();
+  }
+
+  #take(namespace: string, places: number): void {
+    this.#busy += places;
+    const own = (this.#places.get(namespace) ?? 0) + places;
+    if (own === 0) this.#places.delete(namespace);
+    else this.#places.set(namespace, own);
   }
 
   /** Until the next thing has to be said again. */
@@ -114,7 +130,16 @@ export class ConditionWriter {
     this.#next = setTimeout(() => this.#go(), wait);
   }
 
-  #conditionsDue(): (() => Promise<void>)[] {
+  /**
+   * Conditions before Events, but for those of pods that change all the time: these would keep every Event waiting. Among
+   * equals, the namespace comes first that has fewest requests under way.
+   */
+  #due(): Job[] {
+    const { first, again } = this.#conditionsDue();
+    return [...first, ...this.#eventsDue(), ...again];
+  }
+
+  #conditionsDue(): Record<"first" | "again", Job[]> {
     const now = performance.now();
     const due = this.#wanted.filter((verdict) => {
       const told = this.#of(verdict.pod.uid);
@@ -124,16 +149,31 @@ export class ConditionWriter {
     // What is not secured any more first: somebody may rely on it. A pod that changes all the time keeps no other waiting.
     const wasSaid = ({ pod }: Verdict) =>
       now - (this.#of(pod.uid).said?.at ?? -Infinity) < this.#delays.again;
-    const rank = (verdict: Verdict) => (wasSaid(verdict) ? 2 : 0) + (isFalse(verdict) ? 0 : 1);
-    return due.sort((a, b) => rank(a) - rank(b))
-      .map((verdict) => () => this.#say(verdict, this.#of(verdict.pod.uid)));
+    const jobsOf = (verdicts: readonly Verdict[]) =>
+      this.#inTurns(verdicts, (verdict) => verdict)
+        .sort((a, b) => Number(isFalse(b)) - Number(isFalse(a)))
+        .map((verdict) => ({
+          namespace: verdict.pod.namespace,
+          run: () => this.#say(verdict, this.#of(verdict.pod.uid)),
+        }));
+    const again = due.filter(wasSaid);
+    return { first: jobsOf(due.filter((verdict) => !wasSaid(verdict))), again: jobsOf(again) };
   }
 
-  #eventsDue(): (() => Promise<void>)[] {
-    return [...this.#told.values()].flatMap((told) => {
+  #eventsDue(): Job[] {
+    const due = [...this.#told.values()].flatMap((told) => {
       const { event, isBusy } = told;
-      return event === undefined || isBusy ? [] : [() => this.#report(event, told)];
+      return event === undefined || isBusy ? [] : [{ event, told }];
     });
+    return this.#inTurns(due, ({ event }) => event).map(({ event, told }) => ({
+      namespace: event.pod.namespace,
+      run: () => this.#report(event, told),
+    }));
+  }
+
+  #inTurns<T>(items: readonly T[], verdictOf: (item: T) => Verdict): T[] {
+    const had = (namespace: string) => this.#places.get(namespace) ?? 0;
+    return inTurns(items, (item) => verdictOf(item).pod.namespace, had);
   }
 
   /** At once what is new; the same in other words later, since a message may say something else every second. */

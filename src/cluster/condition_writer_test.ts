@@ -120,6 +120,40 @@ Deno.test("pods that change all the time keep none waiting that has not been tol
   await writer.close();
 });
 
+Deno.test("a namespace's hundred pods keep another's waiting neither for its condition nor for its Event", async () => {
+  const { api, writer } = open(10_000);
+  const evil = Array.from(
+    { length: 100 },
+    (_, index) => api.addPod(`evil-${index}`, undefined, "evil"),
+  );
+  const calm = api.addPod("calm", undefined, "shop");
+  await writer.tell([...evil, calm].map((pod) => enrolled(pod())));
+  const at = (line: string) => api.lines.findIndex((each) => each.startsWith(line));
+  assert(at("calm") >= 0 && at("calm") < 16, `its condition: ${at("calm")}`);
+  const before = at("event calm") - at("event ");
+  assert(before >= 0 && before < 16, `${before} Events before its own`);
+  await writer.close();
+});
+
+Deno.test("pods that change all the time keep no Event waiting", async () => {
+  const { api, writer } = open(10_000);
+  const restless = Array.from({ length: 40 }, (_, index) => api.addPod(`restless-${index}`));
+  const calm = api.addPod("calm", undefined, "shop");
+  let turn = 0;
+  const flap = () =>
+    restless.map((pod) =>
+      turn++ % 3 === 0 ? enrolled(pod()) : { ...waiting(pod()), message: `${turn}` }
+    );
+  await writer.tell(flap());
+  const said = api.conditions.length;
+  await until(() => {
+    void writer.tell([...flap(), enrolled(calm())]);
+    return api.events.includes("calm Enrolled") || api.conditions.length > said + 1_000;
+  });
+  assert(api.events.includes("calm Enrolled"));
+  await writer.close();
+});
+
 Deno.test("an Event is told although the object shows the condition before its turn has come", async () => {
   const { api, writer } = open(10_000);
   const pod = api.addPod("web");
@@ -279,11 +313,11 @@ class TestApi {
   readonly times: number[] = [];
 
   /** @returns the pod as a watch would show it now. */
-  addPod(name: string, uid = `uid-${name}`): () => Pod {
+  addPod(name: string, uid = `uid-${name}`, namespace = "default"): () => Pod {
     this.#pods.set(name, { uid, conditions: [] });
     return () => {
       const { uid, conditions } = this.#pods.get(name) ?? { uid: "", conditions: [] };
-      return readPod({ kind: "Pod", metadata: { name, uid }, status: { conditions } });
+      return readPod({ kind: "Pod", metadata: { name, uid, namespace }, status: { conditions } });
     };
   }
 

@@ -14,13 +14,15 @@ import {
   UsageError,
 } from "./command_line.ts";
 import { keepMemoryPrivate } from "../native/secrecy.ts";
+import { PodLines } from "./pod_lines.ts";
 import { configureLog, signalled } from "./process.ts";
 
 /** `kube-gateway agent`. Resolves after SIGTERM or SIGINT. */
 export async function agentCommand(options: Options): Promise<void> {
   const source = sourceOf(options);
   keepMemoryPrivate();
-  await configureLog(options);
+  const podLines = new PodLines();
+  await configureLog(options, (record) => podLines.take(record, performance.now()));
   const objectFile = fileURLToPath(new URL("../../build/redirect.bpf.o", import.meta.url));
   if (!existsSync(objectFile)) {
     throw new Error(`${objectFile} is missing: compile the eBPF programs with deno task build:bpf`);

@@ -15,10 +15,11 @@ class Pipe {
   }
 }
 
-function output(): { pipe: Pipe; log: LogOutput } {
+function output(most = 0): { pipe: Pipe; log: LogOutput } {
   const pipe = new Pipe();
-  const log = new LogOutput((bytes) => pipe.send(bytes), (dropped) => `${dropped} dropped\n`);
-  return { pipe, log };
+  const notice = (dropped: ReadonlyMap<string, number>) =>
+    `${[...dropped].map(([owner, count]) => `${count}${owner}`).join()} dropped\n`;
+  return { pipe, log: new LogOutput((bytes) => pipe.send(bytes), notice, most) };
 }
 
 Deno.test("lines come out as they go in", () => {
@@ -48,6 +49,27 @@ Deno.test("a line that was begun is ended before another one begins", () => {
   log.write("four\n");
   log.write("five\n");
   strictEqual(pipe.text, "one\n1 dropped\n1 dropped\nfour\nfive\n");
+});
+
+Deno.test("what the reader is only late for waits for it, in order", async () => {
+  const { pipe, log } = output(3);
+  pipe.room = 2;
+  for (const line of ["one\n", "two\n", "three\n"]) log.write(line);
+  strictEqual(pipe.text, "on");
+  pipe.room = Infinity;
+  // Nobody writes anything more.
+  const isWritten = () => pipe.text === "one\ntwo\nthree\n";
+  while (!isWritten()) await new Promise((again) => setTimeout(again, 5));
+});
+
+Deno.test("one owner's flood that nobody reads in time costs no other a line", () => {
+  const { pipe, log } = output(4);
+  pipe.room = 0;
+  for (let line = 0; line < 9; line++) log.write(`evil ${line}\n`, "evil");
+  for (const line of ["shop 0\n", "shop 1\n"]) log.write(line, "shop");
+  pipe.room = Infinity;
+  log.write("next\n");
+  strictEqual(pipe.text, "7evil dropped\nevil 0\nevil 1\nshop 0\nshop 1\nnext\n");
 });
 
 Deno.test("an agent whose log nobody reads goes on", async () => {

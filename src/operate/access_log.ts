@@ -6,7 +6,7 @@ const log = logger("access");
 /** One line for each stream that has ended. `podAt`: the peer's `namespace/name`, as the registry has it. */
 export function logStreams(
   streams: readonly StreamReport[],
-  left: number,
+  left: ReadonlyMap<string, number>,
   podAt: (address: string | undefined) => string | undefined,
 ): void {
   for (const { state: _state, milliseconds, tls, failure, ...stream } of streams) {
@@ -19,7 +19,11 @@ export function logStreams(
       ended: failure ?? "by both sides",
     });
   }
-  if (left > 0) log.warn("{left} more streams have ended", { left });
+  if (left.size === 0) return;
+  log.warn("{left} more streams have ended", {
+    left: [...left.values()].reduce((sum, count) => sum + count, 0),
+    namespaces: Object.fromEntries(left),
+  });
 }
 
 /** All of it: text logs have nothing but the message. */

@@ -149,8 +149,12 @@ export type WorkerEvent =
   }
   /** A handshake has shown who is behind an address that the registry gives to another identity. */
   | { readonly type: "shown"; readonly shown: ShownCertificate }
-  /** Streams that have ended; `left` more are not told. */
-  | { readonly type: "streams"; readonly streams: readonly StreamReport[]; readonly left: number }
+  /** Streams that have ended; of pods in each namespace so many more as `left` says are not told. */
+  | {
+    readonly type: "streams";
+    readonly streams: readonly StreamReport[];
+    readonly left: ReadonlyMap<string, number>;
+  }
   | {
     readonly type: "log";
     readonly level: "info" | "warning" | "error";

@@ -31,8 +31,11 @@ export interface RelayEnrolment {
 export interface RelayOptions extends WorkerDescription {
   readonly count: number;
   readonly log: (event: WorkerEvent & { type: "log" }) => void;
-  /** Some streams have ended; `left` more have, too. */
-  readonly finished: (streams: readonly StreamReport[], left: number) => void;
+  /** Some streams have ended; more have, too, `left` says how many in which namespace. */
+  readonly finished: (
+    streams: readonly StreamReport[],
+    left: ReadonlyMap<string, number>,
+  ) => void;
   /** The registry gives an address to another identity than the one that has a certificate for it. */
   readonly shown: (shown: ShownCertificate) => void;
   /** A worker ended by itself: the agent cannot go on. */

@@ -64,7 +64,8 @@ class Scene {
     maxConnections: 10,
     accessLogEvery: 0,
     log: ({ message }) => this.told.push(message),
-    finished: (streams, left) => this.told.push(`${streams.length} finished, ${left} left`),
+    finished: (streams, left) =>
+      this.told.push(`${streams.length} finished, ${left.get("shop")} left`),
     shown: ({ address }) => this.told.push(`shown: ${address}`),
     died: (reason) => this.told.push(`died: ${reason}`),
   };
@@ -200,7 +201,7 @@ Deno.test("what workers say unasked goes where it belongs: another worker, the l
   one.say({ type: "passed", to: 1, connection });
   deepStrictEqual([one.types, other.types], [[], ["take"]]);
   one.say({ type: "log", level: "info", message: "hello", fields: {} });
-  other.say({ type: "streams", streams: [], left: 3 });
+  other.say({ type: "streams", streams: [], left: new Map([["shop", 3]]) });
   one.say({ type: "shown", shown: { address: "10.0.0.1", identity: "x", notAfter: 0 } });
   const event = new ErrorEvent("error", { message: "out of memory", cancelable: true });
   other.onerror?.(event);

@@ -10,7 +10,7 @@ import {
 } from "../identity/issuer.ts";
 import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { encodePem } from "../identity/pem.ts";
-import { REQUESTS_PATH } from "../identity/signing_names.ts";
+import { NODE_CLAIM, REQUESTS_PATH } from "../identity/signing_names.ts";
 import { spiffeId } from "../identity/spiffe.ts";
 import { verifyIssued } from "../identity/verify_issued.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
@@ -118,7 +118,7 @@ export class RequestHandler {
     }
     if ("wait" in verdict) {
       if (verdict.orDeny === undefined || this.#waited(name) < this.#patience) {
-        this.#logWait(name, verdict.wait);
+        this.#logWait(request, verdict.wait);
         return "again";
       }
       const { deny: code, message } = deny(verdict.orDeny, verdict.wait);
@@ -263,10 +263,11 @@ export class RequestHandler {
     return performance.now() - (this.#waitingSince.get(name) ?? performance.now());
   }
 
-  #logWait(name: string, reason: string): void {
+  #logWait(request: CsrFacts, reason: string): void {
+    const { name } = request;
     if (this.#waitingSince.has(name)) return;
     this.#waitingSince.set(name, performance.now());
-    audit.info("request {csr} waits: {reason}", { csr: name, reason });
+    audit.info("request {csr} waits: {reason}", { csr: name, node: nodeOf(request), reason });
   }
 }
 
@@ -274,15 +275,22 @@ export class RequestHandler {
  * auditFields are who asked for what. The names have the form that Kubernetes gives names; other
  * text stands in `message`, quoted.
  */
-function auditFields({ name, uid, username }: CsrFacts, claim: Claim | undefined) {
+function auditFields(request: CsrFacts, claim: Claim | undefined) {
+  const { name, uid, username } = request;
   return {
     csr: name,
     csrUid: uid,
     requester: username.slice(0, 253),
+    node: nodeOf(request),
     ...(claim === undefined
       ? {}
-      : { pod: podName(claim), podUid: claim.uid, node: claim.node, addresses: claim.addresses }),
+      : { pod: podName(claim), podUid: claim.uid, addresses: claim.addresses }),
   };
+}
+
+/** From where it was asked, as the API server says: whoever floods the log with requests spends his own node's share. */
+function nodeOf({ extra }: CsrFacts): string | undefined {
+  return extra[NODE_CLAIM]?.[0]?.slice(0, 253);
 }
 
 function podName({ namespace, name }: Claim): string {

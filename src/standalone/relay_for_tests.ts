@@ -129,13 +129,14 @@ export class RelayBench implements Disposable {
     worker: WorkerContext,
     serviceAccount = "web",
     settings: Partial<RelaySettings> = {},
+    namespace = "shop",
   ): Promise<RelayPod> {
     const address = newAddress();
     const identity = identityOf(serviceAccount);
     const description: PodDescription = {
       relay: this.#generation,
       uid: `uid-${address}`,
-      name: `shop/${serviceAccount}`,
+      name: `${namespace}/${serviceAccount}`,
       identity,
       addresses: [address],
       settings: { policy: undefined, strictEgress: false, ...settings },

@@ -1,3 +1,6 @@
+import { inTurns } from "../../in_turns.ts";
+import { namespaceOf } from "../../names.ts";
+
 /** Something that keeps connections from being encrypted, so that they are refused until it is gone. */
 export interface RoutingProblem {
   /** What it is about: a Service, a node's registry, a map. */
@@ -19,3 +22,17 @@ export type RepairKind =
   | "egress_rule"
   | "node_address"
   | "refused_range";
+
+/** The first one of each namespace, then the second: where only some are told, a tenant's thousand hide nobody else's. */
+export function fairly<T extends { readonly where: string }>(problems: readonly T[]): T[] {
+  return inTurns(problems, ({ where }) => namespaceOf(where));
+}
+
+/** The first ones of many, and how many there are beside them. */
+export function listed(problems: readonly RoutingProblem[]): RoutingProblem[] {
+  if (problems.length <= MOST_PROBLEMS) return [...problems];
+  const message = `${problems.length - MOST_PROBLEMS} further problems are not listed`;
+  return [...fairly(problems).slice(0, MOST_PROBLEMS), { where: "routing", message, ranges: [] }];
+}
+
+const MOST_PROBLEMS = 200;

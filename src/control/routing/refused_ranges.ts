@@ -4,7 +4,7 @@ import { logger } from "../../log.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import { rangeText, type Refusal } from "../rules/refusal.ts";
 import { MirroredMap } from "./mirrored_map.ts";
-import type { RoutingProblem } from "./problem.ts";
+import { fairly, type RoutingProblem } from "./problem.ts";
 
 const log = logger("refusals");
 
@@ -97,7 +97,7 @@ export class RefusedRanges {
 
   #log(): void {
     const told = new Set<string>();
-    for (const { where, message, isUsual } of [...this.#refusals.values()].flat()) {
+    for (const { where, message, isUsual } of fairly([...this.#refusals.values()].flat())) {
       if (message === undefined || told.size >= MOST_LOGGED) continue;
       told.add(where);
       if (this.#told.has(where)) continue;

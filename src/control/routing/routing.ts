@@ -8,7 +8,7 @@ import { ServiceIndex } from "../rules/service_index.ts";
 import { Frontends } from "./frontends.ts";
 import { Pace } from "./pace.ts";
 import { Peers } from "./peers.ts";
-import type { Repairs, RoutingProblem } from "./problem.ts";
+import { listed, type Repairs, type RoutingProblem } from "./problem.ts";
 import { RefusedRanges } from "./refused_ranges.ts";
 import { StrictEgress, type StrictEgressOptions } from "./strict_egress.ts";
 
@@ -97,14 +97,11 @@ export class Routing {
 
   /** What keeps connections from being encrypted, or from being possible at all; the first ones of many. */
   problems(): RoutingProblem[] {
-    const problems = [
+    return listed([
       ...this.#refused.problems(),
       ...this.#frontends.problems(),
       ...this.#strictEgress.problems(),
-    ];
-    if (problems.length <= MOST_PROBLEMS) return problems;
-    const message = `${problems.length - MOST_PROBLEMS} further problems are not listed`;
-    return [...problems.slice(0, MOST_PROBLEMS), { where: "routing", message, ranges: [] }];
+    ]);
   }
 
   #settle(): void {
@@ -137,5 +134,3 @@ function nothingKnown({ inside }: StrictEgressOptions): Refusal {
     isUsual: true,
   };
 }
-
-const MOST_PROBLEMS = 200;

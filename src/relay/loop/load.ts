@@ -32,6 +32,11 @@ export class Load {
     this.#since = now();
   }
 
+  /** How many there are, this one among them. */
+  get workers(): number {
+    return this.#published.length / FIELDS;
+  }
+
   /** What so many workers need. */
   static memoryFor(workers: number): SharedArrayBuffer {
     return new SharedArrayBuffer(workers * FIELDS * Float64Array.BYTES_PER_ELEMENT);

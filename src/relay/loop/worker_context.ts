@@ -2,6 +2,14 @@ import { IdentityError } from "../../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
 import type { TlsSession } from "../../native/tls_session.ts";
 import { openMap } from "../../kernel/maps.ts";
+import {
+  LogBudget,
+  type LogFields,
+  LogShares,
+  NAMESPACE_LINES,
+  ofWorkers,
+  Suppressed,
+} from "../../log_budget.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import type { Certificate } from "../../native/certificate.ts";
 import { releaseFreedMemory } from "../../native/heap.ts";
@@ -10,7 +18,6 @@ import type { TlsEngine } from "../../native/tls_session.ts";
 import { AccessLog } from "./access_log.ts";
 import { ConnectionShares } from "./connection_shares.ts";
 import { KnownPeers } from "./known_peers.ts";
-import { LogBudget, type LogRate } from "./log_budget.ts";
 import type { Load } from "./load.ts";
 import type { EventLoop } from "./event_loop.ts";
 import type { Denied, WorkerDescription, WorkerEvent } from "../messages.ts";
@@ -36,6 +43,8 @@ export class WorkerContext {
   readonly trustDomain: string;
   readonly tunnelIdleMilliseconds: number;
   readonly shares: ConnectionShares;
+  /** Of lines about pods, by namespace. */
+  readonly logShares: LogShares;
   /** Undefined when nobody wants to know. */
   readonly access: AccessLog | undefined;
   /** Those whose destination cannot be served yet; told when something has changed. */
@@ -64,6 +73,9 @@ export class WorkerContext {
     this.trustDomain = settings.trustDomain;
     this.tunnelIdleMilliseconds = settings.tunnelIdleMilliseconds;
     this.shares = new ConnectionShares(settings.maxConnections);
+    const lines = ofWorkers(load.workers, NAMESPACE_LINES);
+    this.logShares = new LogShares(lines);
+    this.#lines = new LogBudget(lines.each);
     const { accessLogEvery } = settings;
     this.access = accessLogEvery === 0 ? undefined : new AccessLog(loop, accessLogEvery, report);
   }
@@ -119,18 +131,22 @@ export class WorkerContext {
   /** By the leaf's digest, of which all that is in it is a function. */
   readonly #identities = new Map<string, PeerIdentity>();
 
-  /** Sends a line to the agent's log; a flood of them is thinned out, and says how much was left out. */
-  log(
-    level: "info" | "warning" | "error",
-    message: string,
-    fields: Record<string, string | number>,
-  ): void {
-    const said = this.#lines.take(fields, this.now());
-    if (said !== undefined) this.report({ type: "log", level, message, fields: said });
+  /** Sends a line about no pod to the agent's log; a flood of them is thinned out, and says how much was left out. */
+  log(level: LogLevel, message: string, fields: LogFields): void {
+    const said = this.#suppressed.say(this.#lines.take(this.now()), fields);
+    if (said !== undefined) this.logAlways(level, message, said);
   }
 
-  readonly #lines = new LogBudget(LOG_RATE);
+  /** Sends a line that somebody's share was taken from. */
+  logAlways(level: LogLevel, message: string, fields: LogFields): void {
+    this.report({ type: "log", level, message, fields });
+  }
+
+  readonly #lines: LogBudget;
+  readonly #suppressed = new Suppressed();
 }
+
+type LogLevel = "info" | "warning" | "error";
 
 /** One of the kernel's maps, or what stands for it in a test. */
 export type WorkerMap = Pick<BpfMap, "get" | "set" | "add" | "take" | "delete">;
@@ -153,6 +169,3 @@ export function openMaps(descriptors: WorkerDescription["maps"]): WorkerMaps {
 
 /** Half a kilobyte each. */
 const MAX_IDENTITIES = 4_096;
-
-/** Enough to see what happens, too little for a hostile peer to fill a disk or the main thread's queue. */
-const LOG_RATE: LogRate = { burst: 200, perMillisecond: 0.02 };

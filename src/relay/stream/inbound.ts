@@ -444,12 +444,16 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     dial: ApplicationDial,
     reason: string | undefined,
   ): void {
-    const { worker, counters } = this.pod;
+    const { worker, counters, tenant } = this.pod;
     counters.streamsOpen--;
     counters.bytesSent += stream.bytesSent;
     counters.bytesReceived += stream.bytesReceived;
     dial.forgetClient();
-    worker.access?.finished(reason, () => this.#report("streaming", identity, last, stream));
+    worker.access?.finished(
+      tenant,
+      reason,
+      () => this.#report("streaming", identity, last, stream),
+    );
   }
 
   #released(clean: boolean): void {

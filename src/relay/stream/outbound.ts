@@ -590,7 +590,7 @@ class Outbound
     pod.counters.bytesSent += bytesSent;
     pod.counters.bytesReceived += bytesReceived;
     pod.closed(this);
-    pod.worker.access?.finished(state.reason, () => this.describe());
+    pod.worker.access?.finished(pod.tenant, state.reason, () => this.describe());
     this.#state = { name: "ended", target: state.target };
   }
 

@@ -12,6 +12,8 @@ import type {
   RelayCredentials,
   RelaySettings,
 } from "../messages.ts";
+import { LogBudget, ofOne, POD_LINES, Suppressed } from "../../log_budget.ts";
+import { namespaceOf } from "../../names.ts";
 import { sameBytes } from "../../same.ts";
 import { ForwardedPorts } from "./forwarded_ports.ts";
 import { TunnelPool } from "../tunnel/pool.ts";
@@ -19,7 +21,6 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
 import type { Direction, PodShare, Unused } from "../loop/connection_shares.ts";
-import { LogBudget, type LogRate } from "../loop/log_budget.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
@@ -41,7 +42,8 @@ export interface Connection {
 export class RelayPod implements TunnelPod, Disposable {
   readonly #connections = new Set<Connection>();
   readonly #share: PodShare;
-  readonly #lines = new LogBudget(LOG_RATE);
+  readonly #lines: LogBudget;
+  readonly #suppressed = new Suppressed();
   readonly counters = {
     streams: 0,
     streamsOpen: 0,
@@ -60,6 +62,8 @@ export class RelayPod implements TunnelPod, Disposable {
   readonly forwardedPorts = new ForwardedPorts();
   /** Inbound connections that come from its own address and are open, in any state. */
   fromItself = 0;
+  /** Kubernetes' namespace, whose shares it uses; `namespace` is the network's. */
+  readonly tenant: string;
   readonly ipv4: Uint8Array | undefined;
   readonly ipv6: Uint8Array | undefined;
   context: TlsContext;
@@ -85,7 +89,9 @@ export class RelayPod implements TunnelPod, Disposable {
     this.ipv4 = addresses.find(isIpv4);
     this.ipv6 = addresses.find((address) => !isIpv4(address));
     this.context = new TlsContext(credentials, worker.engine.protocol);
-    this.#share = worker.shares.enter(description.name.split("/")[0] ?? "");
+    this.tenant = namespaceOf(description.name);
+    this.#share = worker.shares.enter(this.tenant);
+    this.#lines = new LogBudget(ofOne(worker.load.workers, POD_LINES));
   }
 
   /** From the next handshake on; sessions hold on to the context they began with. */
@@ -206,12 +212,12 @@ export class RelayPod implements TunnelPod, Disposable {
     this.#warn("policy_dry_run", message, fields);
   }
 
+  /** Takes the line from the pod's share, and then from its namespace's. */
   #warn(reason: string, message: string, fields: Record<string, string | number>): void {
-    const said = this.#lines.take(
-      { pod: this.description.name, reason, ...fields },
-      this.worker.now(),
-    );
-    if (said !== undefined) this.worker.log("warning", message, said);
+    const now = this.worker.now();
+    const isTaken = this.#lines.take(now) && this.worker.logShares.take(this.tenant, now);
+    const said = this.#suppressed.say(isTaken, { pod: this.description.name, reason, ...fields });
+    if (said !== undefined) this.worker.logAlways("warning", message, said);
   }
 
   #enforce(): void {
@@ -234,6 +240,3 @@ export class RelayPod implements TunnelPod, Disposable {
     this.context[Symbol.dispose]();
   }
 }
-
-/** A quarter of what the worker may write: one pod's lines must not take the place of another's. */
-const LOG_RATE: LogRate = { burst: 50, perMillisecond: 0.005 };
