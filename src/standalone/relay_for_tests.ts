@@ -364,6 +364,12 @@ export class RelayBench implements Disposable {
     );
   }
 
+  /** By address: who has shown a certificate for it that the registry gives to another. */
+  get shown(): Record<string, string> {
+    const shown = this.events.flatMap((event) => event.type === "shown" ? [event.shown] : []);
+    return Object.fromEntries(shown.map(({ address, identity }) => [address, identity]));
+  }
+
   get log(): string {
     return JSON.stringify(this.events.filter(({ type }) => type === "log"));
   }

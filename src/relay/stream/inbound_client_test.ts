@@ -21,6 +21,7 @@ scene(
     s.open(await s.tunnel());
     await bench.until(() => bench.refused.length === 2);
     deepStrictEqual(bench.refused, ["address_mismatch", "identity_mismatch"]);
+    deepStrictEqual(Object.keys(bench.shown), [addressOf(client)], "what is in its certificate");
   },
 );
 
@@ -95,6 +96,7 @@ scene("unregistered: somebody else's by the time it is named", async (s) => {
   bench.later(200);
   await bench.until(() => script.isLost);
   deepStrictEqual(bench.refused, ["identity_mismatch"]);
+  deepStrictEqual(Object.keys(bench.shown), [addressOf(client)]);
 });
 
 scene("unregistered: a tunnel that breaks, and a pod that goes, leave nothing", async (s) => {

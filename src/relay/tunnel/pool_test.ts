@@ -288,6 +288,7 @@ scene(
       ["identity_mismatch", "address_mismatch"],
     );
     deepStrictEqual([s.pod.counters.tunnelsOpen, wrongIdentity.failure?.notReady], [0, false]);
+    deepStrictEqual(Object.keys(s.bench.shown), [s.server.address], "it has a certificate for it");
   },
 );
 
