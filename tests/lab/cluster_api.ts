@@ -100,7 +100,7 @@ export class ClusterApi implements PodStore {
   }
 
   /** Makes the Node object, as kubelet does when it finds none. */
-  async addNode({ name, number }: Node): Promise<void> {
+  async addNode({ name, number }: Pick<Node, "name" | "number">): Promise<void> {
     const podCIDRs = [`10.77.${number}.0/24`, `fd77:${number.toString(16)}::/64`];
     const addresses = [nodeIpv4(number), nodeIpv6(number)].map((address) => ({
       type: "InternalIP",

@@ -1,0 +1,73 @@
+/**
+ * The promise: a node whose agent names other nodes' pods in its registry (a stolen token may) cuts them off for no
+ * longer than it takes them to show a certificate. Where podCIDRs are in use it is not believed at all.
+ */
+import assert from "node:assert/strict";
+import { slicesOf } from "../src/cluster/registry.ts";
+import { Canary } from "./lab/canary.ts";
+import { until } from "./lab/delay.ts";
+import { Lab } from "./lab/lab.ts";
+import type { Pod } from "./lab/pod.ts";
+import { waitSecured } from "./lab/secured.ts";
+
+const PORT = 9000;
+const CANARY = "canary that must not be read on the wire";
+
+Deno.test("a pod whose address another node claims, too, is reached again once its certificate was seen", async (t) => {
+  await using lab = await Lab.open({ cluster: "api" });
+  await lab.startSigner();
+  await Promise.all(lab.nodes.map(({ name }) => lab.startAgent(name)));
+  const [web, api] = await lab.addPods([
+    { name: "web", node: "node-a", annotation: "true" },
+    { name: "api", node: "node-b", annotation: "true" },
+  ]);
+  assert(web && api);
+  await api.serve("hello", PORT);
+  for (const pod of [web, api]) await waitSecured(lab, pod, "True");
+  // So many that podCIDRs do not seem to be in use.
+  for (const number of [101, 102, 103]) {
+    await lab.api.addNode({ name: `node-${number}`, number });
+    await claim(lab, `node-${number}`, [`10.99.0.${number}`]);
+  }
+  const capture = await lab.captureVeth(web, { filter: "tcp" });
+  await using canary = new Canary(web, api, PORT, CANARY);
+  await canary.answered();
+
+  for (const [claimed, reader] of [[api, "node-a"], [web, "node-b"]] as const) {
+    await t.step(`${claimed.name} is claimed`, async () => {
+      await claim(lab, "node-103", claimed.addresses);
+      await untilProblems(lab, reader, claimed);
+      await canary.answered();
+    });
+  }
+  const { contains, dropped } = await capture.stop();
+  assert.deepEqual([contains(CANARY), dropped], [0, 0]);
+});
+
+/** Makes, or changes, what a node's agent would publish. */
+async function claim(lab: Lab, node: string, addresses: readonly string[]): Promise<void> {
+  const entry = {
+    uid: "00000000-0000-4000-8000-000000000000", // smaller than theirs
+    namespace: "evil",
+    name: "evil",
+    identity: "spiffe://cluster.local/ns/evil/sa/evil",
+    node,
+    addresses,
+    ready: true,
+  };
+  for (const slice of slicesOf(node, [entry])) await lab.api.server.apply(slice);
+}
+
+/** Until a node's agent knows of the claims. */
+async function untilProblems(lab: Lab, node: string, { addresses }: Pod): Promise<void> {
+  let last: readonly object[] = [];
+  await until(
+    async () => {
+      const { problems } = await lab.agent(node).status();
+      last = problems;
+      return addresses.every((address) => problems.some(({ where }) => where === address));
+    },
+    30_000,
+    () => `${JSON.stringify(last)}\n${lab.logTails()}`,
+  );
+}
