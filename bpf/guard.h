@@ -254,11 +254,8 @@ static __always_inline void count_on_device(const struct packet *packet, __u64 p
 {
 	struct refusal_key key = { .cgroup = pod, .reason = reason };
 	struct refusals now = { .count = 1, .at = bpf_ktime_get_boot_ns(), .destination = packet->destination };
-	struct refusals *before = bpf_map_lookup_elem(&kernel_refusals, &key);
 
-	if (before)
-		now.count += before->count;
-	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
+	add_refusal(&key, &now);
 }
 
 static __always_inline int is_tagged(const struct __sk_buff *skb)

@@ -123,7 +123,7 @@ enum refusal_reason {
 };
 
 struct refusal_key {
-	__u64 cgroup; /* the pod's, or the process's own where no pod above it has been decided on */
+	__u64 cgroup; /* the pod's; 0: any that the agent has not decided on */
 	__u32 reason;
 	__u32 padding;
 };
@@ -335,11 +335,13 @@ struct {
 	__type(value, __u32);
 } node_addresses SEC(".maps");
 
-/* What the programs have refused. Written by connect and hold, read by the agent. LRU: which pods there were is nobody's
- * concern for ever. */
+/* What the programs have refused. Written by connect, hold and guard_device, read by the agent, which forgets pods that are
+ * gone. Nothing is evicted, since that would hide what strict would refuse from whoever tries it by a dry run: there is
+ * room for every reason of 4,096 pods, and for those that nobody has decided on, together. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct refusal_key);
 	__type(value, struct refusals);
