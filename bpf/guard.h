@@ -26,9 +26,6 @@
 
 #define MAX_EXTENSION_HEADERS 6
 
-/* In the place of a pod, with no peer and protocol: what there was no room for. src/kernel/guard_counts.ts makes the entry. */
-#define OTHER_PODS (~0ULL)
-
 /* A packet as far as the guard reads it. */
 struct packet {
 	struct endpoint source;
@@ -150,60 +147,79 @@ static __always_inline __u32 payload_of(__u32 length, const struct packet *packe
 	return length > headers ? length - headers : 0;
 }
 
-static __always_inline void count_packet(const struct packet *packet, struct guard_key *key, __u32 length,
-					 int dropped)
+/* Where a pod's packets are counted when the peer has no count of its own; NULL: it is not an enrolled pod's cgroup. */
+static __always_inline struct guard_count *count_of_pod(__u64 pod, __u32 protocol)
+{
+	struct guard_key key = { .pod = pod, .protocol = protocol };
+
+	return bpf_map_lookup_elem(&guard_counts, &key);
+}
+
+/* The same for a socket: that of the pod it belongs to. */
+static __always_inline struct guard_count *count_of_sender(struct __sk_buff *skb, __u32 protocol, __u64 *pod)
 {
 	struct guard_count *count;
 
-	key->peer = packet->destination.address;
-	key->protocol = packet->protocol;
-	count = bpf_map_lookup_elem(&guard_counts, key);
-
-	if (!count) {
-		struct guard_count first = {
-			.first = bpf_ktime_get_boot_ns(),
-			.source = packet->source,
-			.destination = packet->destination,
-		};
-
-		bpf_map_update_elem(&guard_counts, key, &first, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&guard_counts, key);
+	for (int level = 1; level <= MAX_CGROUP_LEVEL; level++) {
+		*pod = bpf_skb_ancestor_cgroup_id(skb, level);
+		if (!*pod)
+			return 0;
+		count = count_of_pod(*pod, protocol);
+		if (count)
+			return count;
 	}
-	if (!count) {
-		struct guard_key others = {};
-
-		others.pod = OTHER_PODS;
-		count = bpf_map_lookup_elem(&guard_counts, &others);
-	}
-	if (!count)
-		return;
-	__sync_fetch_and_add(&count->packets, 1);
-	__sync_fetch_and_add(&count->bytes, length);
-	__sync_fetch_and_add(&count->payload, payload_of(length, packet));
-	if (dropped)
-		__sync_fetch_and_add(&count->dropped, 1);
-	count->last = bpf_ktime_get_boot_ns();
+	return 0;
 }
 
-/* The cgroup of the pod whose socket sends this, as far as the agent knows it. */
-static __always_inline __u64 sending_pod(struct __sk_buff *skb)
+/* The peer's own count, or the pod's. Of UDP, of which nothing is promised, nobody asks to whom it went; and a pod that
+ * sends to more peers than its share must not take other pods' room. */
+static __always_inline struct guard_count *count_of_peer(__u64 pod, const struct packet *packet,
+							 struct guard_count *of_pod)
 {
-	for (int level = 1; level <= MAX_CGROUP_LEVEL; level++) {
-		__u64 cgroup = bpf_skb_ancestor_cgroup_id(skb, level);
+	struct guard_key key = { .pod = pod, .peer = packet->destination.address, .protocol = TCP };
+	struct guard_count *count, none = {};
 
-		if (!cgroup)
-			break;
-		if (bpf_map_lookup_elem(&decided, &cgroup))
-			return cgroup;
+	if (packet->protocol != TCP)
+		return of_pod;
+	count = bpf_map_lookup_elem(&guard_counts, &key);
+	if (count)
+		return count;
+	if (of_pod->peers >= MAX_COUNTED_PEERS)
+		return of_pod;
+	/* Asked for before it is taken: of all processors that do so at once, no more than the share see so few. */
+	__sync_fetch_and_add(&of_pod->peers, 1);
+	if (of_pod->peers > MAX_COUNTED_PEERS)
+		return of_pod;
+	bpf_map_update_elem(&guard_counts, &key, &none, BPF_NOEXIST);
+	count = bpf_map_lookup_elem(&guard_counts, &key);
+	return count ? count : of_pod;
+}
+
+static __always_inline void count_packet(const struct packet *packet, __u64 pod, struct guard_count *of_pod,
+					 enum guard_place place, __u32 length, int dropped)
+{
+	struct guard_count *count = count_of_peer(pod, packet, of_pod);
+	struct guard_traffic *seen = &count->seen[place];
+
+	if (!count->first) {
+		count->first = bpf_ktime_get_boot_ns();
+		count->source = packet->source;
+		count->destination = packet->destination;
 	}
-	return bpf_skb_cgroup_id(skb);
+	__sync_fetch_and_add(&seen->packets, 1);
+	__sync_fetch_and_add(&seen->bytes, length);
+	__sync_fetch_and_add(&seen->payload, payload_of(length, packet));
+	if (dropped)
+		__sync_fetch_and_add(&seen->dropped, 1);
+	count->last = bpf_ktime_get_boot_ns();
 }
 
 /* Says whether the packet may go on. */
 static __always_inline int guard_cgroup(struct __sk_buff *skb, int strict)
 {
 	struct packet packet = {};
-	struct guard_key key = {};
+	struct guard_count *of_pod;
+	__u64 pod;
 
 	if (skb->ifindex == LOOPBACK_DEVICE || !read_addresses(skb, &packet) ||
 	    !bpf_map_lookup_elem(&peers, &packet.destination.address))
@@ -213,8 +229,9 @@ static __always_inline int guard_cgroup(struct __sk_buff *skb, int strict)
 	if (!is_outside_tunnel(&packet))
 		return 1;
 	strict = strict && packet.protocol == TCP;
-	key.pod = sending_pod(skb);
-	count_packet(&packet, &key, skb->len, strict);
+	of_pod = count_of_sender(skb, packet.protocol, &pod);
+	if (of_pod)
+		count_packet(&packet, pod, of_pod, AT_CGROUP, skb->len, strict);
 	return !strict;
 }
 
@@ -254,11 +271,8 @@ static __always_inline void count_on_device(const struct packet *packet, __u64 p
 {
 	struct refusal_key key = { .cgroup = pod, .reason = reason };
 	struct refusals now = { .count = 1, .at = bpf_ktime_get_boot_ns(), .destination = packet->destination };
-	struct refusals *before = bpf_map_lookup_elem(&kernel_refusals, &key);
 
-	if (before)
-		now.count += before->count;
-	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
+	add_refusal(&key, &now);
 }
 
 static __always_inline int is_tagged(const struct __sk_buff *skb)
@@ -280,7 +294,7 @@ int guard_device(struct __sk_buff *skb)
 	__u32 number = skb->tc_classid; /* the filter's, not the packet's (net/sched/cls_bpf.c) */
 	struct guarded_device *device = bpf_map_lookup_elem(&guarded_devices, &number);
 	struct packet packet = {};
-	struct guard_key key = {};
+	struct guard_count *of_pod;
 	int dropped;
 
 	if (!device)
@@ -308,8 +322,8 @@ int guard_device(struct __sk_buff *skb)
 	if (!is_outside_tunnel(&packet) || !bpf_map_lookup_elem(&peers, &packet.destination.address))
 		return TC_ACT_UNSPEC;
 	dropped = device->egress == STRICT && packet.protocol == TCP;
-	key.pod = device->pod;
-	key.device = 1;
-	count_packet(&packet, &key, skb->len - ETH_HLEN, dropped);
+	of_pod = count_of_pod(device->pod, packet.protocol);
+	if (of_pod)
+		count_packet(&packet, device->pod, of_pod, AT_DEVICE, skb->len - ETH_HLEN, dropped);
 	return dropped ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

@@ -123,7 +123,7 @@ enum refusal_reason {
 };
 
 struct refusal_key {
-	__u64 cgroup; /* the pod's, or the process's own where no pod above it has been decided on */
+	__u64 cgroup; /* the pod's; 0: any that the agent has not decided on */
 	__u32 reason;
 	__u32 padding;
 };
@@ -139,22 +139,34 @@ struct refusals {
 
 /* Who sent to a peer outside the tunnel. */
 struct guard_key {
-	__u64 pod;    /* its cgroup's ID */
-	struct address peer;
-	__u32 protocol; /* TCP or UDP */
-	__u32 device;	/* 1: seen on the pod's device, 0: sent by a process of its cgroup */
+	__u64 pod;	     /* its cgroup's ID */
+	struct address peer; /* zero: those that have no count of their own */
+	__u32 protocol;	     /* TCP or UDP */
+	__u32 padding;
 };
 
-struct guard_count {
+/* Which of the guards has seen a packet: both may have seen the same. */
+enum guard_place { AT_CGROUP = 0, AT_DEVICE = 1 };
+
+struct guard_traffic {
 	__u64 packets; /* as the kernel hands them on: one may be 64 KiB */
 	__u64 bytes;   /* from the IP header on */
 	__u64 payload; /* bytes behind the TCP or UDP header: none in what opens, acknowledges or ends a connection */
 	__u64 dropped; /* how many of the packets went no further */
-	__u64 first;   /* nanoseconds since the machine started */
+};
+
+struct guard_count {
+	struct guard_traffic seen[2]; /* by enum guard_place */
+	__u64 first;		      /* nanoseconds since the machine started */
 	__u64 last;
 	struct endpoint source; /* of the first */
 	struct endpoint destination;
+	__u64 peers; /* where the key names none: how many have asked for a count of their own */
 };
+
+/* How many peers of a pod have a count of their own: more than people read, and so few that 4,096 pods, which is what
+ * `pods` takes, find room for them all, and for their own two besides. */
+#define MAX_COUNTED_PEERS 13
 
 enum strictness { PERMISSIVE = 0, STRICT = 1, DRY_RUN = 2 };
 
@@ -335,21 +347,24 @@ struct {
 	__type(value, __u32);
 } node_addresses SEC(".maps");
 
-/* What the programs have refused. Written by connect and hold, read by the agent. LRU: which pods there were is nobody's
- * concern for ever. */
+/* What the programs have refused. Written by connect, hold and guard_device, read by the agent, which forgets pods that are
+ * gone. Nothing is evicted, since that would hide what strict would refuse from whoever tries it by a dry run: there is
+ * room for every reason of 4,096 pods, and for those that nobody has decided on, together. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct refusal_key);
 	__type(value, struct refusals);
 } kernel_refusals SEC(".maps");
 
-/* What went to peers outside the tunnel. Written by the guard, read and cleared by the agent. Nothing is evicted: when it
- * is full, the entry of OTHER_PODS counts what has none. */
+/* What went to peers outside the tunnel. The agent makes two entries for every enrolled pod, which name no peer: one for
+ * TCP, one for UDP. So there is always one to count in, whatever other pods do and however little memory there is; who has
+ * none is not enrolled. The guard adds some for single peers, within the pod's own share. Read and cleared by the agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct guard_key);

@@ -108,7 +108,20 @@ static __always_inline __u64 decided_pod(void)
 	return 0;
 }
 
-/* Counts a refused connect(), by pod and reason. */
+/* Counts one by pod and reason: `now` is the last. Two at a time may both be the first, and one of them be forgotten: the
+ * number is for people. Where there is no memory for another entry, only the number says that there was one more. */
+static __always_inline void add_refusal(const struct refusal_key *key, struct refusals *now)
+{
+	struct refusals *before = bpf_map_lookup_elem(&kernel_refusals, key);
+
+	if (before)
+		now->count += before->count;
+	if (bpf_map_update_elem(&kernel_refusals, key, now, BPF_ANY) && before)
+		__sync_fetch_and_add(&before->count, 1);
+}
+
+/* Counts a refused connect(), by pod and reason. Pods that nobody has decided on have one count together: a process may
+ * make itself as many cgroups as it likes. */
 static __noinline void count_refusal(struct bpf_sock_addr *ctx, const struct endpoint *to, __u32 reason)
 {
 	struct refusal_key key = { .cgroup = decided_pod(), .reason = reason };
@@ -119,15 +132,8 @@ static __noinline void count_refusal(struct bpf_sock_addr *ctx, const struct end
 		.destination = *to,
 		.process = bpf_get_current_pid_tgid() >> 32,
 	};
-	struct refusals *before;
 
-	if (!key.cgroup)
-		key.cgroup = bpf_get_current_cgroup_id();
-	before = bpf_map_lookup_elem(&kernel_refusals, &key);
-	/* Two at a time may both be the first, and one of them be forgotten: the number is for people. */
-	if (before)
-		now.count += before->count;
-	bpf_map_update_elem(&kernel_refusals, &key, &now, BPF_ANY);
+	add_refusal(&key, &now);
 }
 
 /* ---- connect ---------------------------------------------------------------------------------------- */

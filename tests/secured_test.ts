@@ -248,6 +248,10 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     await emptyMap(`${state}/maps/pods`);
   });
 
+  await undone("what it sends in clear would not be counted any more", "guard_entry", async () => {
+    await emptyMap(`${state}/maps/guard_counts`);
+  });
+
   await attempt("the pins of maps and of what holds all pods are removed", async () => {
     const before = await pathsBelow(state);
     for (const directory of ["maps", "holds"]) {

@@ -357,10 +357,11 @@ export class NodeControl {
 
   /** Makes room in the kernel's counts. Nothing that is found there is wrong. */
   #forgetGone(): [] {
-    const { guardCounts, deviceGuard } = this.#services.redirector;
+    const { guardCounts, deviceGuard, refusals, hold } = this.#services.redirector;
     const ids = new Set(this.enrolments.list().flatMap(({ cgroupId }) => cgroupId ?? []));
     guardCounts.forgetAllBut(ids);
     deviceGuard.forgetAllBut(ids);
+    refusals.forgetAllBut((cgroup) => hold.hasLetGo(cgroup)); // also those that are not enrolled again yet
     return [];
   }
 

@@ -50,6 +50,7 @@ Deno.test("what leaves a pod's device for a peer outside the tunnel is counted, 
     await using client = await TestProcess.client(one, undefined);
     const pod = podIn(one);
     deviceGuard.attach(pod);
+    guardCounts.count(pod.id);
     await client.connect("tunnel", other.ipv4, TUNNEL_PORT);
     await client.connect("self", one.ipv4, PORT);
     for (const name of ["tunnel", "self"]) assert.equal(await client.talk(name, 9), "echo");
@@ -63,16 +64,19 @@ Deno.test("what leaves a pod's device for a peer outside the tunnel is counted, 
     }
     const seen = () =>
       guardCounts.all().map(({ pod, peer, protocol, seen, payloadBytes, droppedPackets }) =>
-        [pod, formatAddress(peer), protocol, seen, payloadBytes, droppedPackets].join(" ")
+        [
+          ...[pod, peer === undefined ? "others" : formatAddress(peer), protocol],
+          ...[seen, payloadBytes, droppedPackets],
+        ].join(" ")
       ).sort();
     assert.deepEqual(seen(), [
       `4711 ${other.ipv4} tcp device 100000 0`,
-      `4711 ${other.ipv4} udp device 500 0`,
       `4711 ${other.ipv6} tcp device 100000 0`,
-      `4711 ${other.ipv6} udp device 500 0`,
+      `4711 others udp device 1000 0`,
     ]);
 
     guardCounts.forget(pod.id);
+    guardCounts.count(pod.id);
     deviceGuard.attach({ ...pod, egress: "strict" });
     for (const name of ["v4", "v6"]) {
       assert.equal(await client.talk(name, 10, 0.5), "TimeoutError");
@@ -86,6 +90,7 @@ Deno.test("what leaves a pod's device for a peer outside the tunnel is counted, 
 
     deviceGuard.detach(pod);
     guardCounts.forget(pod.id);
+    guardCounts.count(pod.id);
     assert.equal(await client.talk("v6", 10), "echo");
     assert.deepEqual(guardCounts.all(), []);
   }));
@@ -102,6 +107,7 @@ Deno.test("a dry run refuses nothing, and counts what strict would have refused"
     const inside = encodeRange(bytes(other.ipv4), 128);
     egressRules.set(inside, encodeEgressRule([PORT + 1]));
     deviceGuard.attach({ ...pod, inbound: "dry-run", egress: "dry-run" });
+    guardCounts.count(pod.id);
     assert.deepEqual(deviceGuard.inspect({ ...pod, inbound: "dry-run", egress: "dry-run" }), []);
     const counts = () =>
       Object.fromEntries(refusals.all().map(({ reason, count }) => [reason, count]));

@@ -67,6 +67,11 @@ export class Hold implements Disposable {
     this.#decided.set(encodeId(cgroupId(cgroup)), encodeNumber(1));
   }
 
+  /** Whether a pod that is there, by its cgroup's ID, was let go. */
+  hasLetGo(cgroup: bigint): boolean {
+    return this.#decided.has(encodeId(cgroup));
+  }
+
   /** Forgets who was let go, but for the pods of these cgroups. */
   forgetAllBut(cgroups: Iterable<string>): void {
     const present = new Set<bigint>();

@@ -1,3 +1,5 @@
+import assert from "node:assert/strict";
+import type { BpfMap } from "../native/bpf_map.ts";
 import { Redirector, removeState } from "./redirector.ts";
 import { mountBpfFileSystem, unmount } from "../native/file_system.ts";
 
@@ -19,4 +21,16 @@ export async function withMaps(
     unmount(directory);
     await Deno.remove(directory);
   }
+}
+
+/** Adds entries, of keys that no program makes, until there is no room for another one. */
+export function fill(map: BpfMap): void {
+  const key = new Uint8Array(map.keySize).fill(0xff);
+  const add = () => {
+    for (let number = 0; number < 1_000_000; number++) {
+      new DataView(key.buffer).setUint32(0, number);
+      map.add(key, new Uint8Array(map.valueSize));
+    }
+  };
+  assert.throws(add, /E2BIG/);
 }

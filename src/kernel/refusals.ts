@@ -1,6 +1,4 @@
-import { readdirSync } from "node:fs";
 import type { BpfMap } from "../native/bpf_map.ts";
-import { cgroupId } from "../native/file_system.ts";
 import type { Endpoint } from "../native/socket_address.ts";
 import { bootTime, wallClock } from "./boot_time.ts";
 import { decodeEndpoint, decodeId, LAYOUT } from "./maps.ts";
@@ -21,7 +19,7 @@ export type RefusalReason = (typeof REFUSAL_REASONS)[keyof typeof REFUSAL_REASON
 
 /** The connections that were refused to a pod for one reason. */
 export interface KernelRefusal {
-  /** Of the pod, or for "undecided" of the process that connected. */
+  /** Of the pod; 0 for all pods together that the agent has not decided on. */
   readonly cgroup: bigint;
   readonly reason: RefusalReason;
   readonly count: number;
@@ -47,20 +45,17 @@ export class KernelRefusals {
     return [...this.map.entries()].flatMap(({ key, value }) => decode(key, value, boot) ?? []);
   }
 
-  /** Those of the pod that lives in `cgroup`: its own, and its containers' from before it was decided on. */
-  of(cgroup: string): KernelRefusal[] {
-    const ids = new Set<bigint>([cgroupId(cgroup)]);
-    for (const entry of readdirSync(cgroup, { withFileTypes: true })) {
-      if (!entry.isDirectory()) continue;
-      try {
-        ids.add(cgroupId(`${cgroup}/${entry.name}`));
-      } catch {
-        // A container that has ended while we look.
-      }
+  /** Makes room: forgets the pods that are not there any more, by their cgroups' IDs. */
+  forgetAllBut(isPresent: (cgroup: bigint) => boolean): void {
+    for (const key of this.map.keys()) {
+      const cgroup = decodeId(key);
+      if (cgroup !== UNDECIDED && !isPresent(cgroup)) this.map.delete(key);
     }
-    return this.all().filter((refusal) => ids.has(refusal.cgroup));
   }
 }
+
+/** In the place of a pod's cgroup. */
+const UNDECIDED = 0n;
 
 function decode(
   key: Uint8Array<ArrayBuffer>,

@@ -5,7 +5,7 @@ import { formatAddress, parseAddress } from "../addresses.ts";
 import { cgroupId } from "../native/file_system.ts";
 import { Socket } from "../native/socket.ts";
 import { encodeEgressRule, encodeId, encodePeer, encodePod, encodeRange } from "./maps.ts";
-import { withMaps } from "./maps_for_tests.ts";
+import { fill, withMaps } from "./maps_for_tests.ts";
 import { type TestNamespace, TestProcess, withCgroup, withNamespaces } from "./places_for_tests.ts";
 import type { KernelRefusal } from "./refusals.ts";
 import { REFUSAL_REASONS } from "./refusals.ts";
@@ -67,16 +67,17 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
           );
           const refused = async (process: TestProcess, host: string, port = PORT) =>
             assert.equal(await process.connect("any", host, port), "ConnectionRefusedError");
-          const own = () => refusals.of(pod).map(essence);
+          const own = () => refusals.all().map(essence);
 
-          // Nobody has decided on the pod: what is known is the container's cgroup.
+          // Nobody has decided on the pod: its containers have no counts of their own.
           redirector.hold.below([above]);
-          await refused(client, other.ipv4);
+          await using neighbour = await TestProcess.client(one, pod);
+          await refused(neighbour, other.ipv4);
           await refused(client, other.ipv6);
           const usual = { cookie: cookieOf(one), process: client.pid };
           const undecided = {
             ...usual,
-            cgroup: cgroupId(container),
+            cgroup: 0n,
             reason: "undecided",
             count: 2,
             to: `${other.ipv6} ${PORT}`,
@@ -96,7 +97,7 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
             to: `${other.ipv4} ${TUNNEL_PORT}`,
           };
           assert.deepEqual(own().filter(({ reason }) => reason !== "undecided"), [held]);
-          const [at = 0] = refusals.of(pod).filter(({ reason }) => reason === "namespace")
+          const [at = 0] = refusals.all().filter(({ reason }) => reason === "namespace")
             .map(({ last }) => last.atMilliseconds);
           assert(at > began - 100 && at < Date.now() + 100, `${at - began} ms after it began`);
 
@@ -135,11 +136,38 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
             to: `10.97.0.9 ${PORT}`,
           });
           assert.equal(refusals.all().length, 3);
+
+          refusals.forgetAllBut(() => true);
+          assert.equal(refusals.all().length, 3);
+          refusals.forgetAllBut((cgroup) => cgroup !== cgroupId(pod));
+          assert.deepEqual(own(), [undecided]);
         } finally {
           redirector.hold.below([]);
         }
       }).finally(() => {
         for (const name of ["pod/container", "pod"]) rmdirSync(`${above}/${name}`);
+      })
+    )
+  ));
+
+Deno.test("what is counted for a pod is kept, however much is counted for others", () =>
+  withMaps((redirector) =>
+    withCgroup((cgroup) =>
+      withNamespaces(async (one, other) => {
+        const { refusals } = redirector;
+        await using client = await TestProcess.client(one, cgroup);
+        redirector.attach(UID, cgroup, false);
+        redirector.peers.set(
+          bytes(other.ipv4),
+          encodePeer({ identity: 1, generation: 1, ready: true }),
+        );
+        const counted = async () => {
+          assert.equal(await client.connect("any", other.ipv4, PORT), "ConnectionRefusedError");
+          return refusals.all().find((each) => each.cgroup === cgroupId(cgroup))?.count;
+        };
+        assert.equal(await counted(), 1);
+        fill(refusals.map);
+        assert.equal(await counted(), 2);
       })
     )
   ));

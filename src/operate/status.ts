@@ -53,6 +53,7 @@ export interface PlaintextStatus {
   /** What applications have sent: nothing of it opens, acknowledges or ends a connection. */
   readonly payloadBytes: number;
   readonly peers: readonly {
+    /** An address, or {@link OTHER_PEERS}. */
     readonly peer: string;
     readonly protocol: "tcp" | "udp";
     readonly payloadBytes: number;
@@ -234,7 +235,7 @@ function plaintextStatus(counts: readonly GuardCount[]): PlaintextStatus {
   const byPeer = new Map<string, GuardCount>();
   for (const count of counts) {
     if (count.protocol !== "tcp") continue;
-    const peer = formatAddress(count.peer);
+    const peer = count.peer === undefined ? OTHER_PEERS : formatAddress(count.peer);
     if ((byPeer.get(peer)?.packets ?? -1) < count.packets) byPeer.set(peer, count);
   }
   const most = [...byPeer].sort(([, a], [, b]) => b.payloadBytes - a.payloadBytes);
@@ -279,3 +280,6 @@ function* take<T>(items: Iterable<T>, most: number): Generator<T> {
 
 const MAX_PEERS = 1000;
 const MAX_PLAINTEXT_PEERS = 10;
+
+/** Those that the kernel has not counted singly, because the pod had sent to many. */
+const OTHER_PEERS = "other peers";

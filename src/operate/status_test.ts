@@ -122,17 +122,22 @@ Deno.test("plaintext: TCP only, what two have seen once, those that got most fir
     ...others,
     count({ packets: 3, payloadBytes: 30 }),
     count({ packets: 5, payloadBytes: 50, seen: "device" }),
-    count({ packets: 2, payloadBytes: 900, protocol: "udp", peer: address(3) }),
+    count({ packets: 2, payloadBytes: 900, protocol: "udp", peer: undefined }),
+    count({ packets: 6, payloadBytes: 60, peer: undefined }),
+    count({ packets: 7, payloadBytes: 70, peer: undefined, seen: "device" }),
     count({ packets: 4, payloadBytes: 40, peer: address(2), seen: "device" }),
     count({ packets: 1, payloadBytes: 10, peer: address(2) }),
   ]);
   const list = () => [node.enrolment];
   const [enrolment] = status({ enrolments: { list, problems: () => [] } }).enrolments;
   const plaintext = enrolment?.plaintext;
-  deepStrictEqual([plaintext?.packets, plaintext?.payloadBytes], [11 + 5 + 4, 11 + 50 + 40]);
+  deepStrictEqual([plaintext?.packets, plaintext?.payloadBytes], [
+    11 + 7 + 5 + 4,
+    11 + 70 + 50 + 40,
+  ]);
   deepStrictEqual(
-    plaintext?.peers.map(({ peer, payloadBytes }) => `${peer} ${payloadBytes}`).slice(0, 2),
-    ["10.0.0.1 50", "10.0.0.2 40"],
+    plaintext?.peers.map(({ peer, payloadBytes }) => `${peer} ${payloadBytes}`).slice(0, 3),
+    ["other peers 70", "10.0.0.1 50", "10.0.0.2 40"],
   );
   strictEqual(plaintext?.peers.length, 10);
 });

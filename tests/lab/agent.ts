@@ -38,6 +38,11 @@ export interface EnrolmentStatus {
   state: string;
   reason?: string;
   certificate?: { serial: string; notAfter: string };
+  plaintext?: {
+    packets: number;
+    payloadBytes: number;
+    peers: { peer: string; payloadBytes: number; first: string }[];
+  };
   traffic?: {
     streams: number;
     streamsOpen: number;

@@ -288,10 +288,7 @@ export class Enrolment {
     }
     this.#flaws = [];
     this.#served = this.services.now();
-    if (this.#since === 0) {
-      this.#since = this.#served;
-      this.#serving?.countAnew();
-    }
+    if (this.#since === 0) this.#since = this.#served;
     this.#become("active", undefined);
     void this.#proveAtOnce(this.#serving);
     log.info("enrolled {pod}", { pod: this.name, identity: this.#last.identity });
@@ -316,6 +313,8 @@ export class Enrolment {
     const certificate = this.#certificateFor(serving.found.addresses);
     await serving.serve(await certificate.first(), this.#relaySettings());
     serving.follow(certificate);
+    if (this.#since === 0) serving.countAnew();
+    else serving.count(); // what was counted in an earlier sandbox is the same pod's
   }
 
   /** Has the cgroup the pod's UID? */
@@ -438,6 +437,12 @@ export class Enrolment {
     if (!serving.isLetThrough()) {
       findings.push({ kind: "pods_entry", what: "its entry in the map of pods was wrong" });
       yield () => serving.letThrough();
+    }
+    if (!serving.isCounted()) {
+      const what =
+        "what it sent to peers outside the tunnel was not counted: its entry was missing";
+      findings.push({ kind: "guard_entry", what });
+      yield () => serving.count();
     }
     // The listeners of an enrolment that was given up a moment ago may still be there.
     if (this.services.now() - this.#served < SETTLING_MILLISECONDS) return;

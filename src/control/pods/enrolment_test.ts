@@ -433,6 +433,24 @@ Deno.test("what a pod of an unknown kernel sends past its programs shows that it
   }
 });
 
+Deno.test("a pod that could not be counted is not served; one that is counted no more is not secured", async () => {
+  const node = new Node();
+  node.failing.set("count", new Error("map guard_counts: E2BIG"));
+  await node.step();
+  deepStrictEqual([node.state, node.isCounted], ["waiting", false]);
+  match(node.enrolment.reason ?? "", /E2BIG/);
+  node.failing.clear();
+  await node.step();
+  deepStrictEqual([node.state, node.isCounted], ["active", true]);
+
+  node.isCounted = false;
+  deepStrictEqual((await node.enrolment.inspect()).map(({ kind }) => kind), ["guard_entry"]);
+  match(node.enrolment.flaws.join(), /was not counted/);
+  deepStrictEqual([node.isCounted, node.counted], [true, 1], "what was counted stays");
+  deepStrictEqual(await node.enrolment.inspect(), []);
+  deepStrictEqual(node.enrolment.flaws, []);
+});
+
 Deno.test("the agent's end takes everything away at once", async () => {
   const node = await enrolled();
   await node.enrolment.leaveNow();
@@ -478,7 +496,7 @@ Deno.test("another sandbox gives older connections no more time, and counts noth
   node.take();
   await node.enrolment.inspect();
   deepStrictEqual(node.take(), ["end 0"]);
-  strictEqual(node.counted, 1);
+  deepStrictEqual([node.counted, node.isCounted], [1, true]);
 });
 
 Deno.test("when its annotations change, older connections are judged anew at once", async () => {

@@ -47,6 +47,7 @@ export class Node {
   readonly shown: number[] = [];
   /** How often counting was begun anew. */
   counted = 0;
+  isCounted = false;
   readonly services: EnrolmentServices;
   readonly enrolment: Enrolment;
 
@@ -98,6 +99,10 @@ export class Node {
 
   do(what: string): void {
     this.done.push(what);
+    this.fail(what);
+  }
+
+  fail(what: string): void {
     const error = this.failing.get(what);
     if (error !== undefined) throw error;
   }
@@ -125,7 +130,16 @@ export class Node {
       },
       holds: (addresses) => addresses.filter((address) => this.held.includes(address)),
       inspectRestrictions: () => this.inboundFaults.splice(0),
-      countAnew: () => void this.counted++,
+      count: () => {
+        this.fail("count");
+        this.isCounted = true;
+      },
+      countAnew: () => {
+        this.fail("count");
+        this.isCounted = true;
+        this.counted++;
+      },
+      isCounted: () => this.isCounted,
       inspectListeners: (thorough) => {
         this.thoroughLooks.push(thorough);
         return this.listenerFaults.splice(0);

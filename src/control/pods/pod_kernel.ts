@@ -39,8 +39,12 @@ export interface PodServing {
   inspectListeners(thorough: boolean): string[];
   /** Makes a mutual TLS handshake with the pod's own port, as a peer would; at another of its addresses each time. */
   prove(): Promise<ProofResult>;
-  /** Begins to count anew what the pod sends to peers outside the tunnel. */
+  /** Counts what the pod sends to peers outside the tunnel. Throws a SystemError. */
+  count(): void;
+  /** The same, and what was counted before is forgotten. */
   countAnew(): void;
+  /** Whether it is counted. */
+  isCounted(): boolean;
   /** Connections with peers outside the tunnel that are open now. Throws a SystemError. */
   olderConnections(): OpenConnections;
   close(drainMilliseconds: number): Promise<void>;

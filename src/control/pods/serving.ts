@@ -153,8 +153,17 @@ export class Serving implements PodServing {
     ];
   }
 
+  count(): void {
+    this.#redirector.guardCounts.count(this.#cgroupId);
+  }
+
   countAnew(): void {
     this.#redirector.guardCounts.forget(this.#cgroupId);
+    this.count();
+  }
+
+  isCounted(): boolean {
+    return this.#redirector.guardCounts.counts(this.#cgroupId);
   }
 
   isInUse(): boolean {
