@@ -105,7 +105,7 @@ export class PeerIndex {
     }
     this.#published = published;
     const believed = this.#contradictions.apply(published, objects);
-    const parts = this.#bounds.apply(believed.values());
+    const parts = this.#bounds.apply(believed.values(), this.#contradictions.foreign);
     for (const [slice, part] of this.#parts) {
       if (parts.get(slice) !== part) this.#remove(part, note);
     }

@@ -1,6 +1,6 @@
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import { fairShare } from "./fair_share.ts";
-import { rangeOf, type Refusal } from "./refusal.ts";
+import { coveringRanges, order, rangeOf, type Refusal } from "./refusal.ts";
 
 /** How many entries of the registry are believed. */
 export interface RegistryLimits {
@@ -11,12 +11,8 @@ export interface RegistryLimits {
 /** A node's share is some 2,000 pods with two addresses each; kubelet's own limit is 110 by default. */
 export const REGISTRY_LIMITS: RegistryLimits = { ofNode: 4_096, ofAll: 524_288 };
 
-/**
- * Addresses of one node's registry that are refused because they are not believed. A node has some hundreds at most by
- * honest ways. More are not taken together to ranges: whoever has stolen its token would name a few addresses that are
- * far from each other, and cut off all that lies between them.
- */
-const MOST_REFUSED = 1_024;
+/** Refused ranges of one node's registry. An honest node has some hundred addresses that are not believed at most. */
+const MOST_RANGES = 1_024;
 
 /**
  * The registry as far as it is believed: of a node that has published more than it may, only as much. What is not
@@ -26,11 +22,19 @@ const MOST_REFUSED = 1_024;
 export class RegistryBounds {
   /** What was made of nodes that have published too much, or what cannot be believed. */
   #known = new Map<string, Judged>();
+  #spared: Spared = { foreign: NONE, numbers: [] };
 
   constructor(readonly limits: RegistryLimits) {}
 
-  /** The parts that are believed: the same objects as before where nothing has changed. */
-  apply(parts: Iterable<RegistryPart>): Map<string, RegistryPart> {
+  /**
+   * The parts that are believed: the same objects as before where nothing has changed.
+   *
+   * @param foreign the addresses of which it is known that they are nobody's in the registry: these are not refused.
+   */
+  apply(
+    parts: Iterable<RegistryPart>,
+    foreign: ReadonlyMap<string, unknown> = NONE,
+  ): Map<string, RegistryPart> {
     const nodes = new Map<string, RegistryPart[]>();
     const believed = new Map<string, RegistryPart>();
     for (const part of parts) {
@@ -46,9 +50,9 @@ export class RegistryBounds {
       const isBeyond = (sizes.get(node) ?? 0) > share;
       if (!isBeyond && list.every(({ refused }) => refused.length === 0)) continue;
       const before = this.#known.get(node);
-      const judged = before !== undefined && isSame(before, list, share)
+      const judged = before !== undefined && isSame(before, list, share, foreign)
         ? before
-        : judge(node, list, share);
+        : judge(node, list, share, this.#sparedOf(foreign));
       known.set(node, judged);
       for (const part of judged.cut) believed.set(part.slice, part);
     }
@@ -58,6 +62,14 @@ export class RegistryBounds {
 
   refusals(): Refusal[] {
     return [...this.#known.values()].flatMap(({ refusal }) => refusal ?? []);
+  }
+
+  #sparedOf(foreign: ReadonlyMap<string, unknown>): Spared {
+    if (this.#spared.foreign !== foreign) {
+      const numbers = [...foreign.keys()].map((address) => rangeOf(address).first).sort(order);
+      this.#spared = { foreign, numbers };
+    }
+    return this.#spared;
   }
 
   #share(sizes: Iterable<number>): number {
@@ -72,9 +84,23 @@ interface Judged {
   /** In the place of those that are not believed whole. */
   readonly cut: readonly RegistryPart[];
   readonly refusal: Refusal | undefined;
+  /** What is not refused though it lies between what is; undefined: nothing does. */
+  readonly spared: Spared | undefined;
 }
 
-function judge(node: string, parts: readonly RegistryPart[], share: number): Judged {
+/** Addresses of which it is known whose they are. */
+interface Spared {
+  readonly foreign: ReadonlyMap<string, unknown>;
+  /** The same, sorted. */
+  readonly numbers: readonly bigint[];
+}
+
+function judge(
+  node: string,
+  parts: readonly RegistryPart[],
+  share: number,
+  spared: Spared,
+): Judged {
   const cut: RegistryPart[] = [];
   const beyond: Peer[] = [];
   let room = share;
@@ -88,8 +114,9 @@ function judge(node: string, parts: readonly RegistryPart[], share: number): Jud
   }
   const unbelieved = parts.flatMap(({ refused }) => refused).flatMap(({ addresses }) => addresses);
   const addresses = [...new Set([...beyond.map(({ address }) => address), ...unbelieved])];
-  const ranges = addresses.slice(0, MOST_REFUSED).map(rangeOf);
-  const unrefused = addresses.length - ranges.length;
+  const { ranges, covered } = coveringRanges(addresses, spared.numbers, MOST_RANGES);
+  const unrefused = addresses.length - covered;
+  const isExact = ranges.reduce((sum, { prefix }) => sum + 2 ** (128 - prefix), 0) === covered;
   const reasons = [
     ...(beyond.length === 0
       ? []
@@ -102,16 +129,24 @@ function judge(node: string, parts: readonly RegistryPart[], share: number): Jud
     message: `${reasons.join("; ")}: connections to the others' addresses are refused. Look at ` +
       `the agent of ${node}, and at who may write EndpointSlices in its namespace`,
     ranges,
-    isWide: false,
+    isWide: !isExact,
   };
-  return { parts, share, cut, refusal };
+  return { parts, share, cut, refusal, spared: isExact ? undefined : spared };
 }
 
-function isSame(judged: Judged, parts: readonly RegistryPart[], share: number): boolean {
-  return judged.share === share && judged.parts.length === parts.length &&
+function isSame(
+  judged: Judged,
+  parts: readonly RegistryPart[],
+  share: number,
+  foreign: ReadonlyMap<string, unknown>,
+): boolean {
+  return judged.share === share && (judged.spared?.foreign ?? foreign) === foreign &&
+    judged.parts.length === parts.length &&
     judged.parts.every((part, index) => part === parts[index]);
 }
 
 function sizeOf(parts: readonly RegistryPart[]): number {
   return parts.reduce((sum, { peers }) => sum + peers.length, 0);
 }
+
+const NONE: ReadonlyMap<string, unknown> = new Map();

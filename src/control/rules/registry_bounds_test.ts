@@ -48,7 +48,7 @@ Deno.test("a node's excess is refused, whatever the order of its slices, and cos
     deepStrictEqual(more, []);
     strictEqual(refusal?.where, "registry of a");
     match(refusal?.message ?? "", /it has 7 entries, 4 are believed/);
-    const beyond = ["10.97.1.2", "10.97.1.3", "10.97.2.1"];
+    const beyond = ["10.97.1.2/31", "10.97.2.1"];
     deepStrictEqual(refusal?.ranges.map(rangeText), beyond);
     strictEqual(refusal?.isWide, false);
   }
@@ -85,4 +85,16 @@ Deno.test("a few addresses far from each other cut off nobody in between, and a 
   deepStrictEqual(new Set(refusal?.ranges.map(({ prefix }) => prefix)), new Set([128]));
   strictEqual(refusal?.ranges.length, 1_024);
   match(refusal?.message ?? "", /2000 addresses stand in bad entries; 976 of them are too many/);
+});
+
+Deno.test("what lies between many is refused with them, but not what is known to be somebody else's", () => {
+  const bounds = new RegistryBounds(LIMITS);
+  const parts = [part("a", 0, 1, ["10.9.9.1", "10.9.9.2", "10.9.9.3"])];
+  const refused = (foreign: ReadonlyMap<string, unknown>) => {
+    bounds.apply(parts, foreign);
+    return bounds.refusals().flatMap(({ ranges }) => ranges.map(rangeText));
+  };
+  deepStrictEqual(refused(new Map()), ["10.9.9.0/30"]);
+  strictEqual(bounds.refusals()[0]?.isWide, true);
+  deepStrictEqual(refused(new Map([["10.9.9.0", "a Service's"]])), ["10.9.9.1", "10.9.9.2/31"]);
 });

@@ -35,6 +35,11 @@ export class RegistryContradictions {
     return this.#contradictions;
   }
 
+  /** The addresses that are known to be somebody's whom the registry has nothing to say of: the same object until that changes. */
+  get foreign(): ReadonlyMap<string, unknown> {
+    return this.#foreign;
+  }
+
   /** The addresses of our own part that the other nodes' agents do not believe, and why: their pods connect there in clear. */
   doubted(): ReadonlyMap<string, string> {
     return this.#doubted;
