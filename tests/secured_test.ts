@@ -195,15 +195,25 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     await using kept = new Canary(web, api, PORT, CANARY, 30, [ipv6]);
     await lost.answered();
     await named([ipv6]);
-    await waitSecured(lab, api, "False", new RegExp(`still holds ${ipv4}`));
+    await waitSecured(lab, api, "False", new RegExp(`it has ${ipv4}`));
     await lost.refused();
     await kept.answered();
     await lab.agent("node-b").kill();
     await startAgent("node-b");
-    await waitSecured(lab, api, "False", new RegExp(`still holds ${ipv4}`));
+    await waitSecured(lab, api, "False", new RegExp(`it has ${ipv4}`));
     await lost.refused();
     await kept.answered();
     await named([ipv4, ipv6]);
+  });
+
+  await step("it gets a second address, which its object does not name", async () => {
+    const second = "10.77.2.222"; // of its node's podCIDR
+    const ip = (verb: string) => api.run(["ip", "addr", verb, `${second}/32`, "dev", "eth0"]);
+    await ip("add");
+    await waitSecured(lab, api, "False", new RegExp(`it has ${second}`), 60_000);
+    await using canary = new Canary(web, api, PORT, CANARY, 30, [second]);
+    await canary.refused();
+    await ip("del");
   });
 
   const repairs = async (node: string) =>

@@ -18,6 +18,7 @@ import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { keptMilliseconds, VanishedParts } from "./rules/vanished_parts.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
+import { isInOne, podRange } from "../pod_ranges.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
 import { whyNotReady } from "./rules/readiness.ts";
 import { namedAddresses, registryEntries } from "./rules/registry_entries.ts";
@@ -251,9 +252,23 @@ export class NodeControl {
       const { enrolments } = this;
       const node = this.#nodeName;
       const named = namedAddresses(objects.pods, node);
-      this.#publish(registryEntries(desired, node, named, (uid) => enrolments.get(uid)));
+      const isOurs = this.#isOurs(objects);
+      const enrolmentOf = (uid: string) => enrolments.get(uid);
+      this.#publish(registryEntries(desired, node, named, isOurs, enrolmentOf));
     }
     this.#tellUsers(objects, desired);
+  }
+
+  /** Those of the node's podCIDRs, where these are in use, and what the registry names already; in a directory all. */
+  #isOurs({ nodes }: ClusterObjects): (address: string) => boolean {
+    if (nodes.size === 0) return () => true;
+    const { usesPodCidrs } = this.#services.index;
+    const cidrs = usesPodCidrs ? nodes.get(this.#nodeName)?.podCidrs ?? [] : [];
+    const ranges = cidrs.flatMap((cidr) => podRange(cidr) ?? []);
+    const registered = new Set(
+      [...this.#registered.values()].flatMap(({ addresses }) => addresses),
+    );
+    return (address) => isInOne(ranges, address) || registered.has(address);
   }
 
   /** Asks for what was not asked for last: the cluster goes on trying by itself, and writes what others undo again. */

@@ -49,6 +49,17 @@ export class TrafficControl implements Disposable {
     return [...addresses].map(([index, addresses]) => ({ index, addresses }));
   }
 
+  /** By index: what kind of device it is, "bridge" or "veth"; none for hardware and loopback. Throws a SystemError. */
+  kinds(): Map<number, string> {
+    const kinds = new Map<number, string>();
+    const request = new Uint8Array(LINK_MESSAGE_SIZE);
+    this.#netlink.ask("RTM_GETLINK", RTM_GETLINK, NLM_F_DUMP, request, ({ payload }) => {
+      const found = decodeKind(payload);
+      if (found !== undefined) kinds.set(found.index, found.kind);
+    });
+    return kinds;
+  }
+
   /** Puts a program on a device's way out, or in the place of the one with this priority and handle. Throws a SystemError. */
   attach(device: number, program: number, name: string, filter: Omit<EgressFilter, "programId">) {
     this.#makeQueue(device);
@@ -186,6 +197,18 @@ function decodeAddress(
   return { index, address: Uint8Array.from([...IPV4_MAPPED, ...own]) };
 }
 
+/** `struct ifinfomsg` (family, padding, type, device, flags, changes) and its attributes; undefined without a kind. */
+function decodeKind(
+  bytes: Uint8Array<ArrayBuffer>,
+): { readonly index: number; readonly kind: string } | undefined {
+  if (bytes.length < LINK_MESSAGE_SIZE) return undefined;
+  const information = attributes(bytes.slice(LINK_MESSAGE_SIZE)).get(IFLA_LINKINFO);
+  const kind = information === undefined ? undefined : attributes(information).get(IFLA_INFO_KIND);
+  if (kind === undefined) return undefined;
+  const index = new DataView(bytes.buffer).getInt32(4, true);
+  return { index, kind: new TextDecoder().decode(kind).replace(/\0.*$/, "") };
+}
+
 function word(number: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Uint32Array.of(number).buffer);
 }
@@ -209,6 +232,12 @@ const RTM_GETTFILTER = 46;
 const TCA_KIND = 1;
 const TCA_OPTIONS = 2;
 const TC_MESSAGE_SIZE = 20;
+
+// linux/if_link.h, linux/rtnetlink.h
+const RTM_GETLINK = 18;
+const IFLA_LINKINFO = 18;
+const IFLA_INFO_KIND = 1;
+const LINK_MESSAGE_SIZE = 16;
 
 // linux/if_addr.h
 const IFA_ADDRESS = 1;

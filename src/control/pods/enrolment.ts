@@ -149,10 +149,9 @@ export class Enrolment {
   get flaws(): readonly string[] {
     const expired = this.certificateFlaw;
     const unnamed = this.unnamed.length === 0 ? [] : [
-      `it still holds ${
+      `it has ${
         this.unnamed.join(", ")
-      }, which its object names no more: peers are refused ` +
-      "there",
+      }, which its object does not name: nobody encrypts to it there`,
     ];
     return [...expired === undefined ? [] : [expired], ...unnamed, ...this.#flaws];
   }
@@ -393,7 +392,7 @@ export class Enrolment {
     const findings: Finding[] = [];
     try {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
-      const isThorough = isFull || this.#proofs.isDue || this.#flaws.length > 0;
+      const isThorough = isFull || this.#proofs.isDue || this.flaws.length > 0;
       for (const mend of this.#inspections(serving, findings, isThorough)) mend();
       if (isThorough) this.#lookAtUnnamed(serving);
       this.#older.look(serving, this.#settings, this.name, this.#since);

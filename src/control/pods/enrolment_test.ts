@@ -135,7 +135,7 @@ Deno.test("an address that its object loses is refused as long as its namespace 
   deepStrictEqual(node.enrolment.unnamed, ["fd00::1"], "while it is not served");
   await node.step();
   strictEqual(node.state, "active");
-  match(node.enrolment.reason ?? "", /still holds fd00::1/);
+  match(node.enrolment.reason ?? "", /it has fd00::1/);
 
   node.held = ["10.0.0.1"];
   await node.enrolment.inspect([], true);
@@ -145,6 +145,18 @@ Deno.test("an address that its object loses is refused as long as its namespace 
   deepStrictEqual(node.enrolment.unnamed, ["fd00::1"], "the registry names it still");
   node.enrolment.want(both);
   deepStrictEqual(node.enrolment.unnamed, [], "it is named again");
+});
+
+Deno.test("a second address, which nobody has named, is found with the next thorough look", async () => {
+  const node = await enrolled();
+  node.held = ["10.0.0.1", "10.0.0.7"];
+  node.done.length = 0;
+  await node.enrolment.inspect([], true);
+  deepStrictEqual([node.enrolment.unnamed, node.done.includes("changed")], [["10.0.0.7"], true]);
+  match(node.enrolment.reason ?? "", /it has 10\.0\.0\.7, which its object does not name/);
+  node.held = ["10.0.0.1"];
+  await node.enrolment.inspect([], true);
+  deepStrictEqual([node.enrolment.unnamed, node.enrolment.flaws], [[], []]);
 });
 
 Deno.test("the address of a sandbox that has gone is another pod's", async () => {

@@ -4,6 +4,7 @@ import { SystemError } from "../../native/errno.ts";
 import { readLink } from "../../native/file_system.ts";
 import { NetworkNamespace } from "../../native/namespace.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
+import { type Device, TrafficControl } from "../../native/traffic_control.ts";
 
 /** A pod's network namespace, proved to be its own. */
 export interface PodNamespace {
@@ -80,6 +81,31 @@ export function heldOf(namespace: NetworkNamespace, addresses: readonly string[]
   return addresses.filter((address) => held.has(address));
 }
 
+/**
+ * The addresses at which others may reach the namespace, canonical text: all global ones but those of devices that lead to
+ * what is inside of it (a bridge of containers in the pod) or through a tunnel of its own. Throws a SystemError.
+ */
+export function reachableAt(namespace: NetworkNamespace): string[] {
+  using control = namespace.run(() => new TrafficControl());
+  const devices = control.devices();
+  const isOne = ({ addresses }: Device) => addresses.some(isGlobal);
+  if (devices.filter(isOne).length > 1) {
+    const kinds = control.kinds();
+    return globalOf(devices.filter(({ index }) => !INNER_KINDS.has(kinds.get(index) ?? "")));
+  }
+  return globalOf(devices);
+}
+
+function globalOf(devices: readonly Device[]): string[] {
+  return devices.flatMap(({ addresses }) => addresses).filter(isGlobal).map(formatAddress);
+}
+
+function isGlobal(address: Uint8Array): boolean {
+  return specialAddress(address) === undefined;
+}
+
+const INNER_KINDS = new Set(["bridge", "tun", "wireguard"]);
+
 /** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
 function nodeNamespaces(procRoot: string): Set<string> {
   return new Set(
@@ -112,7 +138,7 @@ function podAddresses(
   wanted: readonly string[],
 ): Pick<PodNamespace, "addresses" | "held"> {
   if (wanted.length > 0) return { addresses: wanted, held: heldOf(namespace, wanted) };
-  const global = namespace.addresses().filter((address) => specialAddress(address) === undefined);
+  const global = namespace.addresses().filter(isGlobal);
   const addresses = [global.find(isIpv4), global.find((address) => !isIpv4(address))]
     .filter((address) => address !== undefined).map(formatAddress);
   return { addresses, held: addresses };

@@ -128,7 +128,7 @@ export class Node {
         if (this.inUse instanceof Error) throw this.inUse;
         return this.inUse;
       },
-      holds: (addresses) => addresses.filter((address) => this.held.includes(address)),
+      reachableAt: () => this.held,
       inspectRestrictions: () => this.inboundFaults.splice(0),
       count: () => {
         this.fail("count");

@@ -28,8 +28,8 @@ export interface PodServing {
   restrict(restrictions: Restrictions): void;
   /** Whether processes of the pod still stand in its namespace. Throws when that cannot be told. */
   isInUse(): boolean;
-  /** Those of `addresses`, canonical text, that the namespace's interfaces hold now. Throws a SystemError. */
-  holds(addresses: readonly string[]): readonly string[];
+  /** The addresses at which others may reach the namespace now, canonical text. Throws a SystemError. */
+  reachableAt(): readonly string[];
   /** What of the two is not so, as the kernel says now. */
   inspectRestrictions(restrictions: Restrictions): Fault[];
   /**

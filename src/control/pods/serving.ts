@@ -17,7 +17,7 @@ import {
   socketsOf,
   unlock,
 } from "./listeners.ts";
-import { heldOf, type PodNamespace, stillInUse } from "./namespace.ts";
+import { heldOf, type PodNamespace, reachableAt, stillInUse } from "./namespace.ts";
 import { processesOf } from "./processes.ts";
 import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts";
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
@@ -170,8 +170,8 @@ export class Serving implements PodServing {
     return stillInUse(this.found, () => processesOf(this.#cgroup), this.#procRoot);
   }
 
-  holds(addresses: readonly string[]): readonly string[] {
-    return heldOf(this.found.namespace, addresses);
+  reachableAt(): readonly string[] {
+    return reachableAt(this.found.namespace);
   }
 
   inspectListeners(thorough: boolean): string[] {

@@ -2,13 +2,13 @@ import { sameMembers } from "../../same.ts";
 import type { PodServing } from "./pod_kernel.ts";
 
 /**
- * The addresses that the registry names for a pod and its object names no more, as long as the pod's namespace holds them.
- * Nobody has a certificate for them, so peers are to be refused there: were they withdrawn, peers would send in clear.
+ * The addresses at which others may reach a pod and which its object does not name: it has lost them, or somebody has given
+ * the pod a second one. Nobody has a certificate for them, so that peers, unless they are refused, send there in clear.
  */
 export class UnnamedAddresses {
   #list: readonly string[] = [];
 
-  /** As last looked at. Canonical text. */
+  /** As last looked at, the first ones of many. Canonical text. */
   get list(): readonly string[] {
     return this.#list;
   }
@@ -16,29 +16,34 @@ export class UnnamedAddresses {
   /**
    * Looks again; true when they have changed.
    *
-   * @param named by the pod's object.
-   * @param serving undefined: what the namespace holds is not known, so none goes but what is named again.
+   * @param named by the pod's object; none while it has not been told yet.
+   * @param registered what the registry names for the pod: that may be one while it cannot be told what the pod has.
+   * @param serving undefined: none goes but what is named again.
    */
   look(
     named: readonly string[],
     registered: readonly string[],
     serving: PodServing | undefined,
   ): boolean {
-    const candidates = serving === undefined ? this.#list : registered;
-    const unnamed = candidates.filter((address) => !named.includes(address));
-    const held = unnamed.length === 0 ? unnamed : heldOf(unnamed, serving);
-    if (sameMembers(held, this.#list)) return false;
-    this.#list = held;
+    const candidates = serving === undefined
+      ? this.#list
+      : reachableAt(serving) ?? [...this.#list, ...registered];
+    const unnamed = named.length === 0
+      ? []
+      : [...new Set(candidates)].filter((address) => !named.includes(address)).slice(0, MOST);
+    if (sameMembers(unnamed, this.#list)) return false;
+    this.#list = unnamed;
     return true;
   }
 }
 
-/** Those of `addresses` that the pod has; all of them while that cannot be told. */
-function heldOf(addresses: readonly string[], serving: PodServing | undefined): readonly string[] {
-  if (serving === undefined) return addresses;
+/** Undefined while that cannot be told. */
+function reachableAt(serving: PodServing): readonly string[] | undefined {
   try {
-    return serving.isInUse() ? serving.holds(addresses) : [];
+    return serving.isInUse() ? serving.reachableAt() : [];
   } catch {
-    return addresses; // a node that is out of descriptors
+    return undefined; // a node that is out of descriptors
   }
 }
+
+const MOST = 16;

@@ -77,6 +77,11 @@ export class PeerIndex {
     return this.#contradictions.list();
   }
 
+  /** Whether most nodes' pods have addresses of their nodes' podCIDRs. */
+  get usesPodCidrs(): boolean {
+    return this.#contradictions.usesPodCidrs;
+  }
+
   /** The addresses of our own pods that the other nodes' agents do not believe, and why. */
   doubted(): ReadonlyMap<string, string> {
     return this.#contradictions.doubted();

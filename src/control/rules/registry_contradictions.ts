@@ -26,6 +26,9 @@ export class RegistryContradictions {
   #contradictions: Contradiction[] = [];
   #doubted = new Map<string, string>();
 
+  /** Whether most nodes' pods had addresses of their nodes' podCIDRs at the last {@link apply}. */
+  usesPodCidrs = false;
+
   constructor(nodeName: string) {
     this.#nodeName = nodeName;
   }
@@ -61,6 +64,7 @@ export class RegistryContradictions {
       const isInside = this.#judge(part, cidrs).outside.length === 0;
       fits.set(part.node, isInside && (fits.get(part.node) ?? true));
     }
+    this.usesPodCidrs = usesPodCidrs(fits, "");
     this.#contradictions = [];
     this.#doubted = new Map();
     const believed = new Map<string, RegistryPart>();

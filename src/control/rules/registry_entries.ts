@@ -7,15 +7,18 @@ type Told = "state" | "addresses" | "unnamed" | "certificateFlaw";
 
 /**
  * What the registry must say of a node: every pod that is wanted, whatever can be done for it now. What it does not name is
- * reached in clear. An address that a pod's object names no more is the pod's only as long as no other object names it.
+ * reached in clear. An address that a pod has and its object does not name is the pod's only as long as no other object
+ * names it, and only where it can be believed: a process with CAP_NET_ADMIN may give its pod anybody's.
  *
  * @param named the addresses that objects of this node's pods name.
+ * @param isOurs whether an address is one of this node's pods', whoever has it.
  * @param enrolmentOf a pod's enrolment, by its UID, if it has one.
  */
 export function registryEntries(
   { enrolments, refused }: Desired,
   node: string,
   named: ReadonlySet<string>,
+  isOurs: (address: string) => boolean,
   enrolmentOf: (uid: string) => Pick<Enrolment, Told> | undefined,
 ): RegistryEntry[] {
   const wanted = [...enrolments.values()].flatMap((wanted) => {
@@ -24,7 +27,9 @@ export function registryEntries(
     const addresses = wanted.addresses.length > 0 ? wanted.addresses : enrolment?.addresses ?? [];
     const ready = enrolment?.state === "active" && enrolment.certificateFlaw === undefined;
     const entry = { uid, namespace, name, identity, node, addresses, ready };
-    const unnamed = (enrolment?.unnamed ?? []).filter((address) => !named.has(address));
+    const unnamed = (enrolment?.unnamed ?? []).filter((address) =>
+      !named.has(address) && isOurs(address)
+    );
     return unnamed.length === 0 ? [entry] : [entry, { ...entry, addresses: unnamed, ready: false }];
   });
   const unserved = refused.flatMap(({ uid, namespace, name, registered }) =>

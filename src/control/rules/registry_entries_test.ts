@@ -3,7 +3,7 @@ import type { WantedEnrolment } from "./desired.ts";
 import { registryEntries } from "./registry_entries.ts";
 import { settingsOf } from "./settings.ts";
 
-type EnrolmentOf = Parameters<typeof registryEntries>[3];
+type EnrolmentOf = Parameters<typeof registryEntries>[4];
 
 const WEB = { uid: "u", namespace: "shop", name: "web", identity: "spiffe://td/ns/shop/sa/web" };
 const WANTED: WantedEnrolment = {
@@ -22,12 +22,18 @@ const ACTIVE = {
 const ENTRY = { ...WEB, node: "n1", addresses: ["10.0.0.1"], ready: true };
 
 /** Of a node with one pod. */
-function entries(enrolment: ReturnType<EnrolmentOf>, wanted = WANTED, named = ["10.0.0.1"]) {
+function entries(
+  enrolment: ReturnType<EnrolmentOf>,
+  wanted = WANTED,
+  named = ["10.0.0.1"],
+  isOurs = (_: string) => true,
+) {
   const desired = { enrolments: new Map([[wanted.uid, wanted]]), refused: [] };
   return registryEntries(
     desired,
     "n1",
     new Set(named),
+    isOurs,
     (uid) => uid === wanted.uid ? enrolment : undefined,
   );
 }
@@ -80,7 +86,7 @@ Deno.test("who asks for encryption and cannot have it is refused; what was no re
     { uid: "w", namespace: "shop", name: "host", reason: "hostNetwork" },
   ];
   const desired = { enrolments: new Map([["u", WANTED]]), refused };
-  deepStrictEqual(registryEntries(desired, "n1", new Set(), () => ACTIVE), [ENTRY, {
+  deepStrictEqual(registryEntries(desired, "n1", new Set(), () => true, () => ACTIVE), [ENTRY, {
     uid: "v",
     namespace: "kube-system",
     name: "static",
@@ -89,4 +95,13 @@ Deno.test("who asks for encryption and cannot have it is refused; what was no re
     addresses: ["10.0.0.9"],
     ready: false,
   }]);
+});
+
+Deno.test("an address that may be anybody's is not named, whoever has given it to a pod", () => {
+  const unnamed = ["192.0.2.1", "10.0.0.7"];
+  const isOurs = (address: string) => address.startsWith("10.");
+  deepStrictEqual(entries({ ...ACTIVE, unnamed }, WANTED, ["10.0.0.1"], isOurs), [
+    ENTRY,
+    { ...ENTRY, addresses: ["10.0.0.7"], ready: false },
+  ]);
 });
