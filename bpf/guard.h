@@ -221,8 +221,9 @@ static __always_inline int guard_cgroup(struct __sk_buff *skb, int strict)
 	struct guard_count *of_pod;
 	__u64 pod;
 
-	if (skb->ifindex == LOOPBACK_DEVICE || !read_addresses(skb, &packet) ||
-	    !bpf_map_lookup_elem(&peers, &packet.destination.address))
+	if (skb->ifindex == LOOPBACK_DEVICE)
+		return reaches_relay(skb);
+	if (!read_addresses(skb, &packet) || !bpf_map_lookup_elem(&peers, &packet.destination.address))
 		return 1;
 	skip_extensions(skb, &packet);
 	read_ports(skb, &packet);

@@ -608,6 +608,7 @@ int strict_inbound(struct bpf_sk_lookup *ctx)
 	return SK_DROP;
 }
 
+#include "dial.h"
 #include "guard.h"
 
 /* The helpers used here are offered to GPL-compatible programs only (include/linux/license.h). */

@@ -1,7 +1,10 @@
+import { readdirSync } from "node:fs";
 import { parseAddress } from "../../addresses.ts";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../../constants.ts";
 import { EADDRINUSE, SystemError } from "../../native/errno.ts";
+import { listeners } from "../../kernel/plain_connections.ts";
 import type { NetworkNamespace } from "../../native/namespace.ts";
+import { readLink } from "../../native/file_system.ts";
 import { Socket } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 
@@ -18,17 +21,54 @@ export interface PodListeners {
 const LOOPBACK4 = parseAddress("127.0.0.1");
 const LOOPBACK6 = parseAddress("::1");
 
-/** Of the whole of 127.0.0.0/8, addresses at which no application is likely to want the ports of listeners. */
-const ASIDE = ["127.127.255.254", "127.126.255.253", "127.125.255.252"].map(parseAddress);
-
 /**
- * Opens a pod's listeners in its namespace: outbound on loopback, inbound on each of the pod's addresses.
- * Throws a SystemError when the tunnel port is taken or an address is gone, with nothing left open.
+ * Opens a pod's listeners in its namespace: outbound on loopback, inbound on each of the pod's addresses. Throws, with
+ * nothing left open: a SystemError when the tunnel port is taken or an address is gone, an Error when a process of the pod
+ * has joined its listeners before they were locked.
  */
 export function openListeners(
   namespace: NetworkNamespace,
   addresses: readonly string[],
   workers: number,
+): PodListeners {
+  const avoid = new Set<number>();
+  for (;;) {
+    const opened = openOnce(namespace, addresses, workers, avoid);
+    const shared = sharedPort(namespace, opened);
+    if (shared === undefined) return opened;
+    closeListeners(opened);
+    avoid.add(shared);
+    if (shared === TUNNEL_PORT || avoid.size >= MOST_PORTS) {
+      throw new Error(`a process of the pod shares port ${shared}, which its listeners need alone`);
+    }
+  }
+}
+
+/** A port at which others listen, too: whoever comes after the locks cannot, so this need not be asked again. */
+function sharedPort(namespace: NetworkNamespace, opened: PodListeners): number | undefined {
+  const there = listeners(namespace).filter(({ local: { port } }) =>
+    port === TUNNEL_PORT || port === opened.outboundPort
+  );
+  if (there.length === socketsOf(opened).length) return undefined;
+  // Those of an enrolment that was given up a moment ago may be there still.
+  const own = ownSockets();
+  return there.find(({ inode }) => !own.has(inode))?.local.port;
+}
+
+/** The inodes of this process's sockets. */
+function ownSockets(): Set<number> {
+  return new Set(
+    readdirSync("/proc/self/fd").map((descriptor) =>
+      Number(/^socket:\[(\d+)\]$/.exec(readLink(`/proc/self/fd/${descriptor}`) ?? "")?.[1])
+    ),
+  );
+}
+
+function openOnce(
+  namespace: NetworkNamespace,
+  addresses: readonly string[],
+  workers: number,
+  avoid: ReadonlySet<number>,
 ): PodListeners {
   const opened: Socket[] = [];
   const listen = (endpoint: Endpoint): Socket => {
@@ -44,7 +84,7 @@ export function openListeners(
   );
   try {
     return namespace.run(() => {
-      const outboundPort = freePort(loopbacks);
+      const outboundPort = freePort(loopbacks, avoid);
       const sets = Array.from({ length: workers }, () => ({
         // Accepted sockets inherit it: if the agent dies, half an answer must not look like a whole one.
         outbound: loopbacks.map((address) => resetting(listen({ address, port: outboundPort }))),
@@ -83,7 +123,8 @@ function lock(port: number, addresses: readonly Uint8Array[], opened: Socket[]):
 }
 
 function aside(port: number, opened: Socket[]): Socket {
-  for (const [index, address] of ASIDE.entries()) {
+  for (let attempt = 1;; attempt++) {
+    const address = asideAddress();
     const socket = Socket.forAddress(address);
     try {
       socket.bind({ address, port });
@@ -92,11 +133,21 @@ function aside(port: number, opened: Socket[]): Socket {
     } catch (error) {
       socket[Symbol.dispose]();
       const isTaken = error instanceof SystemError && error.errno === EADDRINUSE;
-      if (!isTaken || index === ASIDE.length - 1) throw error;
+      if (!isTaken || attempt === MOST_ASIDE) throw error;
     }
   }
-  throw new RangeError("there is no address");
 }
+
+/** Any of 127.129.0.0 to 127.255.255.254, at which no application is likely to want a port; a neighbour who would take it must guess. */
+function asideAddress(): Uint8Array {
+  const [second = 0, third = 0, fourth = 0] = crypto.getRandomValues(new Uint8Array(3));
+  return parseAddress(`127.${129 + second % 127}.${third}.${1 + fourth % 254}`);
+}
+
+const MOST_ASIDE = 8;
+
+/** A pod's processes may follow from port to port; then it is not enrolled, and says why. */
+const MOST_PORTS = 4;
 
 function resetting(listener: Socket): Socket {
   listener.resetsOnClose(true);
@@ -120,9 +171,9 @@ export function socketsOf({ sets }: PodListeners): Socket[] {
 }
 
 /** The usual port, or one of the kernel's choice that is free on every loopback when the pod uses that. */
-function freePort(loopbacks: readonly Uint8Array[]): number {
+function freePort(loopbacks: readonly Uint8Array[], avoid: ReadonlySet<number>): number {
   for (let attempt = 0; attempt < 10; attempt++) {
-    let port = attempt === 0 ? OUTBOUND_PORT : 0;
+    let port = attempt === 0 && !avoid.has(OUTBOUND_PORT) ? OUTBOUND_PORT : 0;
     const probes: Socket[] = [];
     try {
       for (const address of loopbacks) {

@@ -7,8 +7,11 @@ import type { Expiring } from "./deadlines.ts";
 import type { Handler } from "./event_loop.ts";
 import type { WorkerContext } from "./worker_context.ts";
 
-/** How many connections one event may accept before others have their turn. */
-const BATCH = 64;
+/**
+ * How many connections one event may accept before others have their turn. Each may cost a dial and a handshake: one pod
+ * that connects and resets all the time, with more, made others wait for seconds.
+ */
+const BATCH = 4;
 
 /** How long accepting rests when the process or the node is out of descriptors or memory. */
 const PAUSE_MILLISECONDS = 100;
