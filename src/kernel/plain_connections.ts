@@ -1,5 +1,6 @@
 import type { NetworkNamespace } from "../native/namespace.ts";
 import { SocketDiagnosis, type TcpSocket, type TcpState } from "../native/sock_diag.ts";
+import { isLoopback } from "../native/socket_address.ts";
 
 /** In which bytes of a connection may still go either way. */
 const ALIVE: readonly TcpState[] = [
@@ -51,6 +52,14 @@ export function endConnections(
 export function listeners(namespace: NetworkNamespace): readonly TcpSocket[] {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
   return diagnosis.tcpSockets(["listening"]).sockets;
+}
+
+/** Connections that wait for an answer from a port of loopback. Throws a SystemError. */
+export function waitingFor(namespace: NetworkNamespace, port: number): readonly TcpSocket[] {
+  using diagnosis = namespace.run(() => new SocketDiagnosis());
+  return diagnosis.tcpSockets(["synSent"]).sockets.filter(({ remote }) =>
+    remote.port === port && isLoopback(remote.address)
+  );
 }
 
 /** Exported for its test. */

@@ -4,7 +4,14 @@ import { cookieOf, encodeId, encodeNumber, encodePod } from "../../kernel/maps.t
 import type { GuardedPod } from "../../kernel/device_guard.ts";
 import { cgroupId } from "../../native/file_system.ts";
 import type { Fault } from "../../kernel/fault.ts";
-import { endConnections, listeners, plainConnections } from "../../kernel/plain_connections.ts";
+import {
+  endConnections,
+  listeners,
+  plainConnections,
+  waitingFor,
+} from "../../kernel/plain_connections.ts";
+import { errorText } from "../../error_text.ts";
+import { logger } from "../../log.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import { text } from "../../native/socket.ts";
 import { isIpv4 } from "../../native/socket_address.ts";
@@ -23,6 +30,8 @@ import type { OpenConnections, PodServing, Restrictions } from "./pod_kernel.ts"
 import type { PodCertificate, PodCredentials } from "./pod_certificate.ts";
 import { sameBytes } from "../../same.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
+
+const log = logger("enrolment");
 
 export interface ServingServices {
   readonly redirector: Redirector;
@@ -242,7 +251,10 @@ export class Serving implements PodServing {
   async close(drainMilliseconds: number): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.isLetThrough()) this.#redirector.pods.delete(this.#key);
+    if (this.isLetThrough()) {
+      this.#redirector.pods.delete(this.#key);
+      this.#endWaiting();
+    }
     if (this.#relay === undefined) closeListeners(this.#listeners);
     else {
       unlock(this.#listeners);
@@ -252,6 +264,20 @@ export class Serving implements PodServing {
     if (!this.#redirector.pods.has(this.#key)) this.#forgetFlows();
     // The namespace was lent to the workers until now.
     this.found.namespace[Symbol.dispose]();
+  }
+
+  /** What the listeners have not answered would be sent again, to whoever has their port once the programs are detached. */
+  #endWaiting(): void {
+    const { namespace } = this.found;
+    const { outboundPort } = this.#listeners;
+    try {
+      endConnections(namespace, waitingFor(namespace, outboundPort));
+    } catch (error) {
+      log.warn("connections of {pod} that wait for the relay cannot be ended: {error}", {
+        pod: `${this.wanted.namespace}/${this.wanted.name}`,
+        error: errorText(error),
+      });
+    }
   }
 
   #guarded({ egress, inbound }: Restrictions): GuardedPod {
