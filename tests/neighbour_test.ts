@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
+import { until } from "./lab/delay.ts";
 import type { Pod } from "./lab/pod.ts";
 import { openScene } from "./lab/scene.ts";
 
@@ -55,6 +56,60 @@ Deno.test("nobody in a pod joins the relay's listeners", async (t) => {
     assert.equal((await web.connect("echo", api.ipv4 ?? "", PORT)).code, 0);
   });
 });
+
+Deno.test("a connection that waits for the relay is nobody else's, when the agent dies or the pod leaves", async () => {
+  await using lab = await openScene([
+    { name: "web", node: "node-a" },
+    { name: "api", node: "node-b", annotation: "true" },
+  ]);
+  const [web, api] = [lab.pod("web"), lab.pod("api")];
+  await api.serve("echo", PORT);
+  // So that few connections fill what the relay has not accepted, and the kernel sends the others' SYN again.
+  await web.run(["sysctl", "-w", "net.core.somaxconn=2"]);
+  for (const end of ["the agent dies", "the pod leaves"]) {
+    await web.annotate("true");
+    await lab.waitEnrolled(web);
+    const place = `127.0.0.1/${OUTBOUND_PORT}`;
+    await using thief = web.spawn([...WITHOUT_CAPABILITIES, ...JOIN, "--hold", place]);
+    await thief.waitForEvent(({ event }) => event === "waiting");
+    const agent = lab.agent("node-a");
+    agent.process.kill("SIGSTOP");
+    await using victims = web.spawn(["python3", "-c", MANY, api.ipv4 ?? "", `${PORT}`]);
+    await until(async () => {
+      const { stdout } = await web.run(["ss", "-Htn", "state", "syn-sent"]);
+      return stdout.split("\n").length > 20;
+    }, 30_000);
+    if (end === "the agent dies") await agent.kill();
+    else {
+      await web.annotate(undefined);
+      agent.process.kill("SIGCONT");
+    }
+    await thief.waitForEvent(({ event }) => event === "listening", 30_000);
+    // After 1, 3 and 7 s a SYN is sent again.
+    await victims.waitForEvent(({ event }) => event === "ended", 30_000);
+    assert.deepEqual(thief.stdout.all.filter((line) => line.includes("stolen")), [], end);
+    if (end === "the agent dies") await lab.startAgent("node-a");
+  }
+});
+
+const MANY = `
+import errno, json, selectors, socket, sys, time
+ready = selectors.DefaultSelector()
+for _ in range(60):
+    s = socket.socket()
+    s.setblocking(False)
+    if s.connect_ex((sys.argv[1], int(sys.argv[2]))) == errno.EINPROGRESS:
+        ready.register(s, selectors.EVENT_WRITE)
+end = time.monotonic() + 8
+while time.monotonic() < end:
+    for key, _ in ready.select(0.2):
+        ready.unregister(key.fileobj)
+        try:
+            key.fileobj.send(b"secret")
+        except OSError:
+            pass
+print(json.dumps({"event": "ended"}), flush=True)
+`;
 
 Deno.test("nobody in a pod is taken for the client of a relay that is no more", async () => {
   await using lab = await openScene();

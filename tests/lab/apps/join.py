@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import time
 
 SO_REUSEPORT = 15
 
@@ -16,7 +17,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("places", nargs="+", metavar="ADDRESS/PORT")
     parser.add_argument("--uid", type=int, action="append", default=[])
-    parser.add_argument("--hold", action="store_true", help="keep the first one, and tell of each connection there")
+    parser.add_argument("--hold", action="store_true", help="keep the first one, as soon as it is free, and tell of each connection there")
     options = parser.parse_args()
     if options.hold:
         return hold(*options.places[0].rsplit("/", 1))
@@ -32,7 +33,13 @@ def main():
 def hold(address, port):
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address, int(port)))
+        print(json.dumps({"event": "waiting"}), flush=True)
+        while True:
+            try:
+                sock.bind((address, int(port)))
+                break
+            except OSError:
+                time.sleep(0.001)
         sock.listen(64)
         print(json.dumps({"event": "listening"}), flush=True)
         while True:
