@@ -75,10 +75,14 @@ Deno.test("a connection that waits for the relay is nobody else's, when the agen
     const agent = lab.agent("node-a");
     agent.process.kill("SIGSTOP");
     await using victims = web.spawn(["python3", "-c", MANY, api.ipv4 ?? "", `${PORT}`]);
-    await until(async () => {
-      const { stdout } = await web.run(["ss", "-Htn", "state", "syn-sent"]);
-      return stdout.split("\n").length > 20;
-    }, 30_000);
+    await until(
+      async () => {
+        const { stdout } = await web.run(["ss", "-Htn", "state", "syn-sent"]);
+        return stdout.split("\n").length > 20;
+      },
+      30_000,
+      () => agent.logTail(),
+    );
     if (end === "the agent dies") await agent.kill();
     else {
       await web.annotate(undefined);
