@@ -158,6 +158,7 @@ const OUR_NAMES: Record<string, string | undefined> = {
   MAX_PROGRAMS: undefined,
   TC_MESSAGE_SIZE: "sizeof(struct tcmsg)",
   ADDRESS_MESSAGE_SIZE: "sizeof(struct ifaddrmsg)",
+  LINK_MESSAGE_SIZE: "sizeof(struct ifinfomsg)",
   CLSACT_HANDLE: "TC_H_MAKE(TC_H_CLSACT, 0)",
   CLSACT_INGRESS: "TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)",
   CLSACT_EGRESS: "TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)",
