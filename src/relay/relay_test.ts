@@ -5,16 +5,9 @@ import { allowDescriptors } from "../native/descriptor_limit.ts";
 import { Socket } from "../native/socket.ts";
 import { parsePolicy } from "../policy.ts";
 import { shopCredentials } from "../standalone/authority_for_tests.ts";
-import {
-  addressOf,
-  Application,
-  bytes,
-  endpoint,
-  identityOf,
-  RelayBench,
-  type Script,
-  type ScriptedServer,
-} from "../standalone/relay_for_tests.ts";
+import { Application, bytes, endpoint } from "../standalone/applications_for_tests.ts";
+import { addressOf, identityOf, RelayBench } from "../standalone/relay_for_tests.ts";
+import type { Script, ScriptedServer } from "../standalone/scripted_relay_for_tests.ts";
 import type { WorkerContext } from "./loop/worker_context.ts";
 import type { Denied, PodDescription, WorkerEvent } from "./messages.ts";
 import { Relay } from "./relay.ts";

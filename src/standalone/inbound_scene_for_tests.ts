@@ -1,11 +1,7 @@
 /** For tests of the inbound side: a pod that is served, and a client that does what the test says. No root is needed. */
-import {
-  addressOf,
-  endpoint,
-  type ListeningApplication,
-  RelayBench,
-  type Script,
-} from "./relay_for_tests.ts";
+import { endpoint, type ListeningApplication } from "./applications_for_tests.ts";
+import { addressOf, RelayBench } from "./relay_for_tests.ts";
+import type { Script } from "./scripted_relay_for_tests.ts";
 import type { RelayPod } from "../relay/stream/pod.ts";
 
 export const CLIENT_PORT = 40_000;

@@ -1,14 +1,11 @@
 /** For tests of the outbound side: a pod, and a peer's relay that does what the test says. No root is needed. */
 import { strictEqual } from "node:assert/strict";
-import { type Application, RelayBench, type ScriptedServer } from "./relay_for_tests.ts";
-import type { WorkerContext } from "../relay/loop/worker_context.ts";
+import type { Application } from "./applications_for_tests.ts";
+import { type Facing, RelayBench } from "./relay_for_tests.ts";
 import type { RelayPod } from "../relay/stream/pod.ts";
 
-export interface Scene {
+export interface Scene extends Facing {
   readonly bench: RelayBench;
-  readonly pod: RelayPod;
-  readonly far: WorkerContext;
-  readonly server: ScriptedServer;
   /** Connects to the server, at 8080. */
   connect(): Application;
   /** The same, up to the accepted stream. */
@@ -20,9 +17,8 @@ export interface Scene {
 export function scene(name: string, play: (scene: Scene) => Promise<void>): void {
   Deno.test(name, async () => {
     using bench = new RelayBench();
-    const pod = await bench.pod(bench.worker(), "client");
-    const far = bench.worker();
-    const server = await bench.script(far);
+    const facing = await bench.facing();
+    const { pod, server } = facing;
     const connect = () => bench.connect(pod, server.at(8080));
     const opened = (tunnels = 1) =>
       bench.until(() => server.tunnels.length === tunnels && server.tunnel.last === "open 8080");
@@ -33,7 +29,7 @@ export function scene(name: string, play: (scene: Scene) => Promise<void>): void
       await bench.until(() => pod.pool !== undefined && stateOf(pod) === "streaming");
       return app;
     };
-    await play({ bench, pod, far, server, connect, stream, opened });
+    await play({ bench, ...facing, connect, stream, opened });
     strictEqual(pod.counters.streamsOpen, pod.connections.size, "what is open is counted");
   });
 }

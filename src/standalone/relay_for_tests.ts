@@ -2,7 +2,7 @@
  * The relay in one process, for an ordinary user: pods are addresses of 127.0.0.0/8, a kernel map is a Map, the clock
  * stands still until a test turns it; sockets, epoll and TLS are the real ones.
  */
-import { formatAddress, parseAddress } from "../addresses.ts";
+import { formatAddress } from "../addresses.ts";
 import { TUNNEL_PORT } from "../constants.ts";
 import {
   encodeBackendKey,
@@ -14,15 +14,12 @@ import {
   encodeSocketKey,
 } from "../kernel/maps.ts";
 import { Bell } from "../native/epoll.ts";
-import { EAGAIN } from "../native/errno.ts";
-import { ScatterBuffer } from "../native/scatter.ts";
-import { sendBytes, Socket, text } from "../native/socket.ts";
+import { Socket, text } from "../native/socket.ts";
 import type { Endpoint } from "../native/socket_address.ts";
 import { AlpnProtocol, TlsContext } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
 import { EventLoop } from "../relay/loop/event_loop.ts";
 import { Load } from "../relay/loop/load.ts";
-import { Pending } from "../relay/loop/pending.ts";
 import { WorkerContext, type WorkerMap, type WorkerMaps } from "../relay/loop/worker_context.ts";
 import type {
   PodDescription,
@@ -34,14 +31,17 @@ import type {
 import { acceptInbound } from "../relay/stream/inbound.ts";
 import { acceptOutbound } from "../relay/stream/outbound.ts";
 import { RelayPod } from "../relay/stream/pod.ts";
-import { ALPN, FRAME, type Open } from "../relay/tunnel/frame.ts";
-import { Tunnel, type TunnelOwner } from "../relay/tunnel/tunnel.ts";
+import { ALPN } from "../relay/tunnel/frame.ts";
+import { Tunnel } from "../relay/tunnel/tunnel.ts";
+import {
+  Application,
+  bytes,
+  ListeningApplication,
+  PATIENCE_MILLISECONDS,
+  shrink,
+} from "./applications_for_tests.ts";
 import { shopCredentials, TRUST_DOMAIN } from "./authority_for_tests.ts";
-
-const MAX_TOLD = 1_000;
-
-/** How long a condition may take, by the real clock. */
-const PATIENCE_MILLISECONDS = 5_000;
+import { Script, ScriptedServer } from "./scripted_relay_for_tests.ts";
 
 /** One of the kernel's maps. */
 export class MemoryMap implements WorkerMap {
@@ -70,6 +70,14 @@ export class MemoryMap implements WorkerMap {
   delete(key: Uint8Array<ArrayBuffer>): void {
     this.entries.delete(key.toHex());
   }
+}
+
+/** Two relays, one of which dials the other. */
+export interface Facing {
+  readonly pod: RelayPod;
+  /** The server's. */
+  readonly far: WorkerContext;
+  readonly server: ScriptedServer;
 }
 
 /** Everything that a test has: certificates, maps, a clock, and the workers' loops. */
@@ -118,6 +126,13 @@ export class RelayBench implements Disposable {
     this.#workers.push(context);
     this.#closing.push(loop, loop.bell);
     return context;
+  }
+
+  /** A pod, and a peer's relay, by another worker, that does what the test says. */
+  async facing(): Promise<Facing> {
+    const pod = await this.pod(this.worker(), "client");
+    const far = this.worker();
+    return { pod, far, server: await this.script(far) };
   }
 
   wall(): number {
@@ -386,214 +401,6 @@ export class RelayBench implements Disposable {
   }
 }
 
-/** A relay on the other side that does what the test says; `seen` is what has come. */
-export class Script implements TunnelOwner {
-  readonly seen: string[] = [];
-  opened: Open | undefined;
-  accepting = true;
-  /** Bytes of DATA; the first thousand are told. */
-  received = 0;
-  #tunnel: Tunnel | undefined;
-
-  get tunnel(): Tunnel {
-    if (this.#tunnel === undefined) throw new Error("the script has no tunnel");
-    return this.#tunnel;
-  }
-
-  set tunnel(tunnel: Tunnel) {
-    this.#tunnel = tunnel;
-  }
-
-  secured(tunnel: Tunnel): void {
-    this.seen.push("secured");
-    tunnel.agreed(3_600, Date.now() + 3_600_000);
-  }
-
-  open(open: Open): void {
-    this.opened = open;
-    this.seen.push(`open ${open.port}`);
-  }
-
-  accept(): void {
-    this.seen.push("accept");
-  }
-
-  refuse(errno: number): void {
-    this.seen.push(`refuse ${errno}`);
-  }
-
-  data(start: number, length: number): void {
-    this.received += length;
-    if (this.received > MAX_TOLD) return;
-    const { bytes } = this.tunnel.worker.plain;
-    const part = new TextDecoder().decode(bytes.subarray(start, start + length));
-    const last = this.seen.at(-1);
-    if (last?.startsWith("data ")) this.seen[this.seen.length - 1] = last + part;
-    else this.seen.push(`data ${part}`);
-  }
-
-  end(): void {
-    this.seen.push("end");
-  }
-
-  reset(): void {
-    this.seen.push("reset");
-  }
-
-  batchEnd(): void {}
-
-  drained(): void {}
-
-  lost(reason: string): void {
-    this.seen.push(`lost: ${reason}`);
-  }
-
-  get last(): string {
-    return this.seen.at(-1) ?? "";
-  }
-
-  get isLost(): boolean {
-    return this.last.startsWith("lost");
-  }
-
-  /** Sends a frame without payload. */
-  send(name: "ACCEPT" | "END" | "RESET"): void {
-    this.tunnel.send(FRAME[name]);
-  }
-
-  sendData(payload: string): void {
-    const encoded = new TextEncoder().encode(payload);
-    const buffer = new ScatterBuffer(64 + encoded.length);
-    buffer.bytes.set(encoded, 4);
-    this.tunnel.sealData(buffer, 0, encoded.length);
-    this.tunnel.flush();
-  }
-}
-
-export class ScriptedServer {
-  readonly tunnels: Script[] = [];
-  listener: Disposable | undefined;
-
-  constructor(readonly address: string) {}
-
-  at(port: number): Endpoint {
-    return endpoint(this.address, port);
-  }
-
-  /** The last tunnel. */
-  get tunnel(): Script {
-    return this.tunnels.at(-1) ?? new Script();
-  }
-}
-
-/** An application's connection, read whenever the bench turns. */
-export class Application {
-  received = "";
-  /** `fin`, `reset`, or empty while it is open. */
-  end = "";
-
-  constructor(readonly socket: Socket) {}
-
-  read(): void {
-    for (; this.end === "" && !this.socket.closed;) {
-      buffer.clear();
-      buffer.add(0, buffer.bytes.length);
-      const count = buffer.receive(this.socket.descriptor);
-      if (count === -EAGAIN) return;
-      if (count > 0) this.received += new TextDecoder().decode(buffer.bytes.subarray(0, count));
-      else this.end = count === 0 ? "fin" : "reset";
-    }
-  }
-
-  /** Says how many bytes were taken. */
-  send(payload: string | Uint8Array<ArrayBuffer>): number {
-    const encoded = typeof payload === "string" ? new TextEncoder().encode(payload) : payload;
-    return sendBytes(this.socket.descriptor, encoded);
-  }
-
-  finish(): void {
-    this.socket.finish();
-  }
-
-  reset(): void {
-    this.socket.reset();
-  }
-}
-
-export class ListeningApplication implements Disposable {
-  readonly #listener: Socket;
-  readonly connections: Application[] = [];
-  /** Where the connections have come from. */
-  readonly sources: string[] = [];
-
-  constructor(readonly endpoint: Endpoint) {
-    this.#listener = Socket.forAddress(endpoint.address).reuseAddress();
-    this.#listener.bind(endpoint);
-    this.#listener.listen();
-  }
-
-  /** The last connection, if one has come. */
-  accept(): Application | undefined {
-    for (;;) {
-      const result = this.#listener.accept();
-      if (typeof result === "number") break;
-      this.connections.push(new Application(result.socket));
-      this.sources.push(text(result.peer));
-    }
-    for (const connection of this.connections) connection.read();
-    return this.connections.at(-1);
-  }
-
-  [Symbol.dispose](): void {
-    this.#listener[Symbol.dispose]();
-    for (const { socket } of this.connections) socket[Symbol.dispose]();
-  }
-}
-
-/** The next call that sends `buffer` finds a socket with room for so many bytes; no event tells when there is more. */
-export function takesOnly(count: number, buffer: ScatterBuffer): void {
-  buffer.send = (descriptor) => {
-    delete (buffer as { send?: unknown }).send;
-    if (count === 0) return -EAGAIN;
-    const all = new Uint8Array(buffer.length);
-    buffer.copyRest(0, all, 0);
-    return sendBytes(descriptor, all.subarray(0, count));
-  };
-}
-
-/** Until the other end's kernel has all that was sent; no loop has a turn meanwhile. */
-export function awaitDelivery(socket: Socket): void {
-  const end = performance.now() + PATIENCE_MILLISECONDS;
-  while (!socket.delivery().isComplete) {
-    if (performance.now() > end) {
-      throw new Error("what was sent does not fit the receiver's buffer");
-    }
-  }
-}
-
-/** So many of the process's receivers are slow. */
-export function slowReceivers(count: number): Disposable {
-  const one = new ScatterBuffer(1);
-  one.add(0, 1);
-  const all = Array.from({ length: count }, () => new Pending());
-  for (const pending of all) pending.keep(one, 0);
-  return { [Symbol.dispose]: () => all.forEach((pending) => pending.drop()) };
-}
-
-/** As small as the kernel lets them be (SO_SNDBUF, SO_RCVBUF of asm-generic/socket.h). */
-function shrink(socket: Socket): void {
-  socket.setOption(1, 7, 1);
-  socket.setOption(1, 8, 1);
-}
-
-export function endpoint(address: string, port: number): Endpoint {
-  return { address: bytes(address), port };
-}
-
-export function bytes(address: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(parseAddress(address));
-}
-
 /** The sockets that a pod makes from now on. */
 export function socketsOf(pod: RelayPod): readonly Socket[] {
   const made: Socket[] = [];
@@ -632,4 +439,3 @@ function newAddress(): string {
 const process = 1 + Deno.pid % 120;
 let lastAddress = 1;
 const LOOPBACK = bytes("127.0.0.1");
-const buffer = new ScatterBuffer(262_144);

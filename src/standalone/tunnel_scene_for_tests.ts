@@ -1,14 +1,9 @@
 /** For tests: two relays, one of which dials the other, and tunnels between them. */
-import { RelayBench, type Script, type ScriptedServer } from "./relay_for_tests.ts";
-import type { WorkerContext } from "../relay/loop/worker_context.ts";
-import type { RelayPod } from "../relay/stream/pod.ts";
+import { type Facing, RelayBench } from "./relay_for_tests.ts";
+import type { Script } from "./scripted_relay_for_tests.ts";
 
-export interface Scene {
+export interface Scene extends Facing {
   readonly bench: RelayBench;
-  readonly pod: RelayPod;
-  /** The server's. */
-  readonly far: WorkerContext;
-  readonly server: ScriptedServer;
   /** Both ends of a tunnel whose handshake is done, of which the server sends nothing more by itself. */
   pair(): Promise<{ client: Script; far: Script }>;
 }
@@ -16,9 +11,8 @@ export interface Scene {
 export function scene(name: string, play: (scene: Scene) => Promise<void>): void {
   Deno.test(name, async () => {
     using bench = new RelayBench();
-    const pod = await bench.pod(bench.worker(), "client");
-    const far = bench.worker();
-    const server = await bench.script(far);
+    const facing = await bench.facing();
+    const { pod, server } = facing;
     const pair = async () => {
       const client = bench.dial(pod, server.address);
       const count = server.tunnels.length;
@@ -28,6 +22,6 @@ export function scene(name: string, play: (scene: Scene) => Promise<void>): void
       );
       return { client, far: server.tunnel };
     };
-    await play({ bench, pod, far, server, pair });
+    await play({ bench, ...facing, pair });
   });
 }

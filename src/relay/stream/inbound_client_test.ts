@@ -7,7 +7,8 @@ import { ECONNREFUSED, EPERM } from "../../native/errno.ts";
 import { Certificate } from "../../native/certificate.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { type Scene, scene } from "../../standalone/inbound_scene_for_tests.ts";
-import { addressOf, endpoint, identityOf } from "../../standalone/relay_for_tests.ts";
+import { endpoint } from "../../standalone/applications_for_tests.ts";
+import { addressOf, identityOf } from "../../standalone/relay_for_tests.ts";
 import type { RelayPod } from "./pod.ts";
 import { prove } from "./proof.ts";
 

@@ -5,7 +5,8 @@ import { encodeOrigin, encodeSocketKey } from "../../kernel/maps.ts";
 import { EACCES, ECONNREFUSED, ETIMEDOUT } from "../../native/errno.ts";
 import { parsePolicy } from "../../policy.ts";
 import { CLIENT_PORT, scene } from "../../standalone/inbound_scene_for_tests.ts";
-import { addressOf, endpoint, identityOf } from "../../standalone/relay_for_tests.ts";
+import { endpoint } from "../../standalone/applications_for_tests.ts";
+import { addressOf, identityOf } from "../../standalone/relay_for_tests.ts";
 
 scene(
   "a stream: the client's address is noted before the SYN, bytes go both ways, the tunnel stays",

@@ -4,7 +4,8 @@ import { TUNNEL_PORT } from "../../constants.ts";
 import { Socket } from "../../native/socket.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { CLIENT_PORT, type Scene, scene } from "../../standalone/inbound_scene_for_tests.ts";
-import { addressOf, bytes, endpoint } from "../../standalone/relay_for_tests.ts";
+import { bytes, endpoint } from "../../standalone/applications_for_tests.ts";
+import { addressOf } from "../../standalone/relay_for_tests.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 scene("deadlines: handshake 10 s, OPEN 5 s, the next OPEN 2 min", async (s) => {

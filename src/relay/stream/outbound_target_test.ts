@@ -5,12 +5,8 @@ import { decodePem } from "../../identity/pem.ts";
 import { ECONNREFUSED } from "../../native/errno.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { finish, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
-import {
-  type Application,
-  endpoint,
-  identityOf,
-  socketsOf,
-} from "../../standalone/relay_for_tests.ts";
+import { type Application, endpoint } from "../../standalone/applications_for_tests.ts";
+import { identityOf, socketsOf } from "../../standalone/relay_for_tests.ts";
 import type { RelayPod } from "./pod.ts";
 
 scene("a peer that has left while the connection was on its way is still dialled", async (s) => {

@@ -3,7 +3,8 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
 import { finish, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
-import { bytes, identityOf } from "../../standalone/relay_for_tests.ts";
+import { bytes } from "../../standalone/applications_for_tests.ts";
+import { identityOf } from "../../standalone/relay_for_tests.ts";
 
 scene(
   "a stream: OPEN names port, client and what was dialled, bytes go both ways, both ends end it",

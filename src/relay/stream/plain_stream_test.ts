@@ -8,8 +8,8 @@ import {
   bytes,
   endpoint,
   type ListeningApplication,
-  RelayBench,
-} from "../../standalone/relay_for_tests.ts";
+} from "../../standalone/applications_for_tests.ts";
+import { RelayBench } from "../../standalone/relay_for_tests.ts";
 import { ALL_EVENTS } from "../tunnel/tunnel.ts";
 import { PlainStream } from "./plain_stream.ts";
 

@@ -1,7 +1,8 @@
 /** Where a connection to a Service may go, with a Map in the place of each kernel map. No root is needed. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { text } from "../../native/socket.ts";
-import { endpoint, RelayBench } from "../../standalone/relay_for_tests.ts";
+import { endpoint } from "../../standalone/applications_for_tests.ts";
+import { RelayBench } from "../../standalone/relay_for_tests.ts";
 import type { RelayPod } from "./pod.ts";
 import { PeerRoute } from "./route.ts";
 import { ServiceRoute } from "./service_route.ts";

@@ -8,11 +8,11 @@ import {
   Application,
   awaitDelivery,
   bytes,
-  RelayBench,
-  type Script,
   slowReceivers,
   takesOnly,
-} from "../../standalone/relay_for_tests.ts";
+} from "../../standalone/applications_for_tests.ts";
+import { RelayBench } from "../../standalone/relay_for_tests.ts";
+import type { Script } from "../../standalone/scripted_relay_for_tests.ts";
 import { isCrowded } from "../loop/pending.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 import { FRAME, MAX_DATA } from "../tunnel/frame.ts";

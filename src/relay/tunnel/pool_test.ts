@@ -2,14 +2,9 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
-import {
-  addressOf,
-  bytes,
-  type ListeningApplication,
-  RelayBench,
-  type ScriptedServer,
-  socketsOf,
-} from "../../standalone/relay_for_tests.ts";
+import { bytes, type ListeningApplication } from "../../standalone/applications_for_tests.ts";
+import { addressOf, RelayBench, socketsOf } from "../../standalone/relay_for_tests.ts";
+import type { ScriptedServer } from "../../standalone/scripted_relay_for_tests.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
 import type { RelayPod } from "../stream/pod.ts";
 import { Dial, type Failure } from "./dial.ts";

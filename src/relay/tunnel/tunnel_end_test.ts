@@ -11,10 +11,10 @@ import { INCOMING_SIZE } from "../../native/tls_session.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import {
   awaitDelivery,
-  type Script,
   slowReceivers,
   takesOnly,
-} from "../../standalone/relay_for_tests.ts";
+} from "../../standalone/applications_for_tests.ts";
+import type { Script } from "../../standalone/scripted_relay_for_tests.ts";
 import { type Scene, scene } from "../../standalone/tunnel_scene_for_tests.ts";
 import { isCrowded } from "../loop/pending.ts";
 

@@ -4,7 +4,12 @@ import { TUNNEL_PORT } from "../../constants.ts";
 import { EPOLLOUT } from "../../native/epoll.ts";
 import { Socket } from "../../native/socket.ts";
 import { TlsEngine } from "../../native/tls_session.ts";
-import { awaitDelivery, bytes, endpoint, slowReceivers } from "../../standalone/relay_for_tests.ts";
+import {
+  awaitDelivery,
+  bytes,
+  endpoint,
+  slowReceivers,
+} from "../../standalone/applications_for_tests.ts";
 import { scene } from "../../standalone/tunnel_scene_for_tests.ts";
 
 scene("every frame comes out as it went in, also when many are sent at once", async (s) => {
