@@ -18,6 +18,7 @@ import {
 } from "../constants.ts";
 import { parseSpiffeId } from "../identity/spiffe.ts";
 import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
+import { compare } from "../order.ts";
 import type { RegistryEndpoint, RegistrySlice } from "./objects.ts";
 
 /** One pod that must be encrypted, as its node's agent publishes it. */
@@ -310,11 +311,6 @@ function shared(text: string): string {
 
 const SHARED = new Map<string, string>();
 const MAX_SHARED = 20_000;
-
-/** By code unit: the same on every node, whatever its locale. */
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
 
 /** Tells Kubernetes' own controllers that the slice is none of theirs (discovery.k8s.io/v1). */
 const MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by";

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { logger, logSentence } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
-import type { ClusterProblem } from "../cluster/cluster.ts";
-import type { ClusterObjects } from "../cluster/cluster.ts";
+import { compare } from "../order.ts";
+import type { ClusterObjects, ClusterProblem } from "../cluster/cluster.ts";
 import {
   MIRROR_ANNOTATION,
   type Namespace,
@@ -297,7 +297,7 @@ function decode(bytes: Uint8Array): string {
 }
 
 function byPath([a]: [string, KnownFile], [b]: [string, KnownFile]): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+  return compare(a, b);
 }
 
 const log = logger("cluster");

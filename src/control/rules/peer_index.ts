@@ -1,5 +1,6 @@
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { Pod } from "../../cluster/objects.ts";
+import { compare } from "../../order.ts";
 import { hasEnded } from "./desired.ts";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import type { ShownCertificate } from "../../relay/messages.ts";
@@ -236,9 +237,4 @@ function supportOf(pod: Pod | undefined, address: string, isLocal: boolean): num
 function isSame(a: Peer | undefined, b: Peer | undefined): boolean {
   return a === b || (a !== undefined && a.identity === b?.identity && a.uid === b.uid &&
     a.pod === b.pod && a.node === b.node && a.ready === b.ready);
-}
-
-/** By code unit: the same on every node, whatever its locale. */
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -1,5 +1,6 @@
 /** Where connections are refused because what is known does not tell whether a peer is there. */
 import { formatAddress, parseAddress } from "../../addresses.ts";
+import { compare } from "../../order.ts";
 import { type Cidr, firstAddress, toBigInt } from "../../cidr.ts";
 
 export interface Refusal {
@@ -50,7 +51,9 @@ export function coveringRanges(
   spared: readonly bigint[],
   most: number,
 ): { readonly ranges: Cidr[]; readonly covered: number } {
-  const numbers = [...new Set([...addresses].map((address) => rangeOf(address).first))].sort(order);
+  const numbers = [...new Set([...addresses].map((address) => rangeOf(address).first))].sort(
+    compare,
+  );
   const ranges: Cidr[] = [];
   let covered = 0;
   const cover = (from: number, to: number) => {
@@ -90,11 +93,6 @@ function indexOf(sorted: readonly bigint[], least: bigint, from: number, to: num
     else high = middle;
   }
   return low;
-}
-
-/** For {@link Array.sort}. */
-export function order(a: bigint, b: bigint): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function isMapped(number: bigint): boolean {

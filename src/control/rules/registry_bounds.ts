@@ -1,6 +1,7 @@
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
+import { compare } from "../../order.ts";
 import { fairShare } from "./fair_share.ts";
-import { coveringRanges, order, rangeOf, type Refusal } from "./refusal.ts";
+import { coveringRanges, rangeOf, type Refusal } from "./refusal.ts";
 
 /** How many entries of the registry are believed. */
 export interface RegistryLimits {
@@ -66,7 +67,7 @@ export class RegistryBounds {
 
   #sparedOf(foreign: ReadonlyMap<string, unknown>): Spared {
     if (this.#spared.foreign !== foreign) {
-      const numbers = [...foreign.keys()].map((address) => rangeOf(address).first).sort(order);
+      const numbers = [...foreign.keys()].map((address) => rangeOf(address).first).sort(compare);
       this.#spared = { foreign, numbers };
     }
     return this.#spared;

@@ -1,3 +1,4 @@
+import { compare } from "../../order.ts";
 import { fairShare } from "./fair_share.ts";
 
 /** What a Service needs of the kernel's maps. */
@@ -100,5 +101,5 @@ export function byAge(
   a: { readonly service: string; readonly created: number },
   b: { readonly service: string; readonly created: number },
 ): number {
-  return a.created - b.created || (a.service < b.service ? -1 : a.service > b.service ? 1 : 0);
+  return a.created - b.created || compare(a.service, b.service);
 }
