@@ -33,7 +33,6 @@ static __always_inline int reaches_relay(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk, *listener;
 	struct dialled *dialled;
 	__u32 length;
-	int found;
 
 	if (!sk)
 		return 1;
@@ -53,9 +52,5 @@ static __always_inline int reaches_relay(struct __sk_buff *skb)
 			tuple.ipv6.sport = 0;
 		listener = bpf_sk_lookup_tcp(skb, &tuple, length, BPF_F_CURRENT_NETNS, 0);
 	}
-	if (!listener)
-		return 1; /* the kernel answers with a reset */
-	found = bpf_sk_storage_get(&listeners, listener, 0, 0) != 0;
-	bpf_sk_release(listener);
-	return found;
+	return listener ? is_relay(listener) : 1; /* nobody: the kernel answers with a reset */
 }

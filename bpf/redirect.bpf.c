@@ -197,13 +197,21 @@ static __always_inline int is_tunnel(const struct endpoint *to)
 	return to->port == bpf_htons(TUNNEL_PORT) && bpf_map_lookup_elem(&peers, &to->address);
 }
 
+/* Whether a listener that was looked up is the pod's relay's own. Releases it. */
+static __always_inline int is_relay(struct bpf_sock *listener)
+{
+	int found = bpf_sk_storage_get(&listeners, listener, 0, 0) != 0;
+
+	bpf_sk_release(listener);
+	return found;
+}
+
 /* Whether the pod's relay listens at the port. While its agent is away any process of the pod may have taken that, and
  * would be sent what the others dial. The source is loopback, as it will be: strict_inbound is asked, too. */
 static __always_inline int has_relay(struct bpf_sock_addr *ctx, __be16 port, int ipv4)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
-	int found;
 
 	if (ipv4) {
 		tuple.ipv4.saddr = LOOPBACK4;
@@ -216,11 +224,7 @@ static __always_inline int has_relay(struct bpf_sock_addr *ctx, __be16 port, int
 		tuple.ipv6.dport = port;
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
-	if (!sk)
-		return 0;
-	found = bpf_sk_storage_get(&listeners, sk, 0, 0) != 0;
-	bpf_sk_release(sk);
-	return found;
+	return sk ? is_relay(sk) : 0;
 }
 
 static __always_inline enum route refuse(struct bpf_sock_addr *ctx, const struct endpoint *to,
