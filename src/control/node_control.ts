@@ -18,11 +18,10 @@ import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { keptMilliseconds, VanishedParts } from "./rules/vanished_parts.ts";
 import { type Desired, desiredState } from "./rules/desired.ts";
 import { knownUids } from "./rules/known_pods.ts";
-import { isInOne, podRange } from "../pod_ranges.ts";
 import type { PeerIndex } from "./rules/peer_index.ts";
 import { whyNotReady } from "./rules/readiness.ts";
-import { namedAddresses, registryEntries } from "./rules/registry_entries.ts";
-import { namesReady, type Registered, registeredOf } from "./rules/registered.ts";
+import { namedAddresses, ownAddresses, registryEntries } from "./rules/registry_entries.ts";
+import { NOT_NAMED, type Registered, registeredOf, whyUnknown } from "./rules/registered.ts";
 import type { Annotations } from "./rules/settings.ts";
 import { notEnrolled, verdictsOf } from "./rules/verdicts.ts";
 
@@ -252,23 +251,12 @@ export class NodeControl {
       const { enrolments } = this;
       const node = this.#nodeName;
       const named = namedAddresses(objects.pods, node);
-      const isOurs = this.#isOurs(objects);
+      const { usesPodCidrs } = this.#services.index;
+      const isOurs = ownAddresses(objects, node, usesPodCidrs, this.#registered.values());
       const enrolmentOf = (uid: string) => enrolments.get(uid);
       this.#publish(registryEntries(desired, node, named, isOurs, enrolmentOf));
     }
     this.#tellUsers(objects, desired);
-  }
-
-  /** Those of the node's podCIDRs, where these are in use, and what the registry names already; in a directory all. */
-  #isOurs({ nodes }: ClusterObjects): (address: string) => boolean {
-    if (nodes.size === 0) return () => true;
-    const { usesPodCidrs } = this.#services.index;
-    const cidrs = usesPodCidrs ? nodes.get(this.#nodeName)?.podCidrs ?? [] : [];
-    const ranges = cidrs.flatMap((cidr) => podRange(cidr) ?? []);
-    const registered = new Set(
-      [...this.#registered.values()].flatMap(({ addresses }) => addresses),
-    );
-    return (address) => isInOne(ranges, address) || registered.has(address);
   }
 
   /** Asks for what was not asked for last: the cluster goes on trying by itself, and writes what others undo again. */
@@ -286,30 +274,25 @@ export class NodeControl {
   #tellUsers(objects: ClusterObjects, desired: Desired): void {
     const now = performance.now();
     let isSoon = false;
-    const hasNode = objects.nodes.size === 0 || objects.nodes.has(this.#nodeName);
-    const whyUnknown = (uid: string) => {
+    const evidence = {
+      nodeName: this.#nodeName,
+      hasNode: objects.nodes.size === 0 || objects.nodes.has(this.#nodeName),
+      doubted: this.#services.index.doubted(),
+    };
+    const whyNotSecured = (uid: string) => {
       const enrolment = this.enrolments.get(uid);
       const registered = this.#registered.get(uid);
       if (enrolment === undefined || registered === undefined) return NOT_NAMED;
       const { wanted: { identity }, addresses } = enrolment;
-      if (!namesReady(registered, { identity, addresses })) return NOT_NAMED;
-      if (!hasNode) {
-        return `there is no Node ${this.#nodeName}, without which others do not believe its agent`;
-      }
-      const doubt = addresses.flatMap((address) => {
-        const why = this.#services.index.doubted().get(address);
-        return why === undefined
-          ? []
-          : `other nodes do not believe that it has ${address}, which ${why}`;
-      });
-      if (doubt.length > 0) return doubt.join("; ");
+      const why = whyUnknown(registered, { identity, addresses }, evidence);
+      if (why !== undefined) return why;
       if (now - registered.since >= PROPAGATION_MILLISECONDS) return undefined;
       isSoon = true;
       return NOT_NAMED;
     };
     const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
     void this.#services.cluster.tell(
-      verdictsOf(pods, desired, this.enrolments.list(), whyUnknown, this.#trustProblems()),
+      verdictsOf(pods, desired, this.enrolments.list(), whyNotSecured, this.#trustProblems()),
     );
     clearTimeout(this.#tellingUsers);
     this.#tellingUsers = setTimeout(
@@ -401,8 +384,6 @@ const BURST_MILLISECONDS = 300;
 
 /** Nothing that users are told is older than this. */
 const TELL_AGAIN_MILLISECONDS = 5_000;
-
-const NOT_NAMED = "not every node's registry may name it yet";
 
 /** Other agents have read the registry by then: until they have, their pods connect in clear. */
 const PROPAGATION_MILLISECONDS = 1_000;

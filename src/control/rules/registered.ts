@@ -38,3 +38,34 @@ export function namesReady(
   return registered !== undefined && registered.ready && registered.identity === identity &&
     addresses.length > 0 && addresses.every((address) => registered.addresses.includes(address));
 }
+
+/**
+ * Why pods of other nodes may connect to a pod in clear though the registry is to name it; undefined: all that read the
+ * registry encrypt.
+ *
+ * @param hasNode whether the pod's node has a Node object, or nothing has.
+ * @param doubted addresses that the other nodes' agents do not believe, and why.
+ */
+export function whyUnknown(
+  registered: Registered | undefined,
+  pod: { readonly identity: string; readonly addresses: readonly string[] },
+  { nodeName, hasNode, doubted }: {
+    readonly nodeName: string;
+    readonly hasNode: boolean;
+    readonly doubted: ReadonlyMap<string, string>;
+  },
+): string | undefined {
+  if (!namesReady(registered, pod)) return NOT_NAMED;
+  if (!hasNode) {
+    return `there is no Node ${nodeName}, without which others do not believe its agent`;
+  }
+  const doubts = pod.addresses.flatMap((address) => {
+    const why = doubted.get(address);
+    return why === undefined
+      ? []
+      : `other nodes do not believe that it has ${address}, which ${why}`;
+  });
+  return doubts.length === 0 ? undefined : doubts.join("; ");
+}
+
+export const NOT_NAMED = "not every node's registry may name it yet";

@@ -1,6 +1,6 @@
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { Peer, RegistryPart } from "../../cluster/registry.ts";
-import { namesReady, registeredOf } from "./registered.ts";
+import { namesReady, NOT_NAMED, registeredOf, whyUnknown } from "./registered.ts";
 
 const IDENTITY = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -52,4 +52,19 @@ Deno.test("peers encrypt to a pod when the registry names it ready, as itself, a
     const pod = { identity: IDENTITY, addresses };
     strictEqual(namesReady(registered, pod), expected, JSON.stringify([registered, addresses]));
   }
+});
+
+Deno.test("other nodes' pods may connect in clear to a pod that is not named, has no Node, or is not believed", () => {
+  const pod = { identity: IDENTITY, addresses: ["10.0.0.1", "fd00::1"] };
+  const registered = { ready: true, ...pod };
+  const evidence = { nodeName: "n1", hasNode: true, doubted: new Map<string, string>() };
+  strictEqual(whyUnknown(registered, pod, evidence), undefined);
+  strictEqual(whyUnknown(undefined, pod, evidence), NOT_NAMED);
+  strictEqual(whyUnknown({ ...registered, ready: false }, pod, evidence), NOT_NAMED);
+  match(whyUnknown(registered, pod, { ...evidence, hasNode: false }) ?? "", /no Node n1/);
+  const doubted = new Map([["fd00::1", "is a Service's"], ["10.0.0.9", "is another pod's"]]);
+  strictEqual(
+    whyUnknown(registered, pod, { ...evidence, doubted }),
+    "other nodes do not believe that it has fd00::1, which is a Service's",
+  );
 });

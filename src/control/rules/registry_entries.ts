@@ -1,5 +1,7 @@
+import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { RegistryEntry } from "../../cluster/registry.ts";
 import type { Pod } from "../../cluster/objects.ts";
+import { isInOne, podRange } from "../../pod_ranges.ts";
 import type { Enrolment } from "../pods/enrolment.ts";
 import { type Desired, hasEnded } from "./desired.ts";
 
@@ -43,4 +45,21 @@ export function namedAddresses(pods: readonly Pod[], node: string): Set<string> 
   return new Set(
     pods.flatMap((pod) => pod.nodeName === node && !hasEnded(pod) ? pod.addresses : []),
   );
+}
+
+/**
+ * Whether an address is one of a node's pods', whoever has it: one of the node's podCIDRs, where these are in use, or one
+ * that the registry names for its pods already. In a directory, which has no Nodes, every one.
+ */
+export function ownAddresses(
+  { nodes }: Pick<ClusterObjects, "nodes">,
+  node: string,
+  usesPodCidrs: boolean,
+  registered: Iterable<{ readonly addresses: readonly string[] }>,
+): (address: string) => boolean {
+  if (nodes.size === 0) return () => true;
+  const cidrs = usesPodCidrs ? nodes.get(node)?.podCidrs ?? [] : [];
+  const ranges = cidrs.flatMap((cidr) => podRange(cidr) ?? []);
+  const named = new Set([...registered].flatMap(({ addresses }) => addresses));
+  return (address) => isInOne(ranges, address) || named.has(address);
 }

@@ -1,6 +1,6 @@
-import { deepStrictEqual } from "node:assert/strict";
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import type { WantedEnrolment } from "./desired.ts";
-import { registryEntries } from "./registry_entries.ts";
+import { ownAddresses, registryEntries } from "./registry_entries.ts";
 import { settingsOf } from "./settings.ts";
 
 type EnrolmentOf = Parameters<typeof registryEntries>[4];
@@ -104,4 +104,16 @@ Deno.test("an address that may be anybody's is not named, whoever has given it t
     ENTRY,
     { ...ENTRY, addresses: ["10.0.0.7"], ready: false },
   ]);
+});
+
+Deno.test("a node speaks for its podCIDRs where these are in use, for what it has said before, and alone in a directory", () => {
+  const facts = { name: "n1", zone: undefined, podCidrs: ["10.0.0.0/24"], addresses: [] };
+  const nodes = new Map([["n1", facts]]);
+  const said = [{ addresses: ["192.0.2.1"] }];
+  const of = (isOurs: (address: string) => boolean) =>
+    ["10.0.0.7", "10.0.1.7", "192.0.2.1"].filter(isOurs);
+  deepStrictEqual(of(ownAddresses({ nodes }, "n1", true, said)), ["10.0.0.7", "192.0.2.1"]);
+  deepStrictEqual(of(ownAddresses({ nodes }, "n1", false, said)), ["192.0.2.1"]);
+  deepStrictEqual(of(ownAddresses({ nodes }, "n2", true, [])), []);
+  strictEqual(of(ownAddresses({ nodes: new Map() }, "n1", false, [])).length, 3);
 });
