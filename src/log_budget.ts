@@ -122,7 +122,7 @@ const LEAST_BURST = 10;
 const FORGET_MILLISECONDS = 1_000;
 
 /** More than a node has: pods are some hundred. */
-const MOST_NAMESPACES = 1_024;
+export const MOST_NAMESPACES = 1_024;
 
 /**
  * Lines about a namespace's pods, on one node: enough to see what happens, too little for a hostile tenant to fill a disk

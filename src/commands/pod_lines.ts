@@ -1,5 +1,5 @@
 import type { LogRecord } from "@logtape/logtape";
-import { LogShares, NAMESPACE_LINES, Suppressed } from "../log_budget.ts";
+import { LogShares, MOST_NAMESPACES, NAMESPACE_LINES, Suppressed } from "../log_budget.ts";
 import { namespaceOf } from "../names.ts";
 
 /**
@@ -44,6 +44,3 @@ function namespaceIn({ properties: { pod, where } }: LogRecord): string {
   const name = pod ?? where;
   return typeof name === "string" ? namespaceOf(name) : "";
 }
-
-/** More than a node has. */
-const MOST_NAMESPACES = 1_024;

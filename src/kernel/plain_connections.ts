@@ -54,12 +54,13 @@ export function listeners(namespace: NetworkNamespace): readonly TcpSocket[] {
   return diagnosis.tcpSockets(["listening"]).sockets;
 }
 
-/** Connections that wait for an answer from a port of loopback. Throws a SystemError. */
-export function waitingFor(namespace: NetworkNamespace, port: number): readonly TcpSocket[] {
+/** Ends the connections that wait for an answer from a port of loopback. Throws a SystemError. */
+export function endWaiting(namespace: NetworkNamespace, port: number): void {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
-  return diagnosis.tcpSockets(["synSent"]).sockets.filter(({ remote }) =>
-    remote.port === port && isLoopback(remote.address)
-  );
+  for (const socket of diagnosis.tcpSockets(["synSent"]).sockets) {
+    const { remote } = socket;
+    if (remote.port === port && isLoopback(remote.address)) diagnosis.destroy(socket);
+  }
 }
 
 /** Exported for its test. */

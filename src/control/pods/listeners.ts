@@ -1,10 +1,10 @@
 import { readdirSync } from "node:fs";
 import { parseAddress } from "../../addresses.ts";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../../constants.ts";
-import { EADDRINUSE, SystemError } from "../../native/errno.ts";
 import { listeners } from "../../kernel/plain_connections.ts";
-import type { NetworkNamespace } from "../../native/namespace.ts";
+import { EADDRINUSE, SystemError } from "../../native/errno.ts";
 import { readLink } from "../../native/file_system.ts";
+import type { NetworkNamespace } from "../../native/namespace.ts";
 import { Socket } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 
@@ -138,7 +138,10 @@ function aside(port: number, opened: Socket[]): Socket {
   }
 }
 
-/** Any of 127.129.0.0 to 127.255.255.254, at which no application is likely to want a port; a neighbour who would take it must guess. */
+/**
+ * Any of 127.129.0.0 to 127.255.255.254, at which no application is likely to want a port; a neighbour who would take it
+ * must guess.
+ */
 function asideAddress(): Uint8Array {
   const [second = 0, third = 0, fourth = 0] = crypto.getRandomValues(new Uint8Array(3));
   return parseAddress(`127.${129 + second % 127}.${third}.${1 + fourth % 254}`);

@@ -6,9 +6,9 @@ import { cgroupId } from "../../native/file_system.ts";
 import type { Fault } from "../../kernel/fault.ts";
 import {
   endConnections,
+  endWaiting,
   listeners,
   plainConnections,
-  waitingFor,
 } from "../../kernel/plain_connections.ts";
 import { errorText } from "../../error_text.ts";
 import { logger } from "../../log.ts";
@@ -268,10 +268,8 @@ export class Serving implements PodServing {
 
   /** What the listeners have not answered would be sent again, to whoever has their port once the programs are detached. */
   #endWaiting(): void {
-    const { namespace } = this.found;
-    const { outboundPort } = this.#listeners;
     try {
-      endConnections(namespace, waitingFor(namespace, outboundPort));
+      endWaiting(this.found.namespace, this.#listeners.outboundPort);
     } catch (error) {
       log.warn("connections of {pod} that wait for the relay cannot be ended: {error}", {
         pod: `${this.wanted.namespace}/${this.wanted.name}`,

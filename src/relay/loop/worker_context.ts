@@ -1,6 +1,5 @@
 import { IdentityError } from "../../identity/reasons.ts";
 import { identityOfLeaf, type PeerIdentity } from "../../identity/verify.ts";
-import type { TlsSession } from "../../native/tls_session.ts";
 import { openMap } from "../../kernel/maps.ts";
 import {
   LogBudget,
@@ -14,7 +13,7 @@ import type { BpfMap } from "../../native/bpf_map.ts";
 import type { Certificate } from "../../native/certificate.ts";
 import { releaseFreedMemory } from "../../native/heap.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
-import type { TlsEngine } from "../../native/tls_session.ts";
+import type { TlsEngine, TlsSession } from "../../native/tls_session.ts";
 import { AccessLog } from "./access_log.ts";
 import { ConnectionShares } from "./connection_shares.ts";
 import { KnownPeers } from "./known_peers.ts";

@@ -174,8 +174,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     if (!this.#tunnel.current) return this.#expire();
     const client = formatAddress(open.client.address);
     const registered = this.#registered(open.client.address);
-    worker.shown(identity, client, registered, this.#tunnel.session);
-    requireClient(identity, client, registered);
+    this.#requireClient(identity, client, registered);
     if (isIpv4(open.client.address) !== isIpv4(this.local)) {
       throw new FrameError("the client's address is of another family than the tunnel");
     }
@@ -188,6 +187,11 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     if (this.#client !== undefined) return this.#admit(identity, last);
     this.#state = { name: "unregistered", identity, last };
     this.#rearm(ASK_AGAIN_MILLISECONDS);
+  }
+
+  #requireClient(identity: PeerIdentity, client: string, registered: string | undefined): void {
+    this.pod.worker.shown(identity, client, registered, this.#tunnel.session);
+    requireClient(identity, client, registered);
   }
 
   // ---- unregistered ----
@@ -204,9 +208,8 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     }
     this.pod.worker.loop.deadlines.disarm(this);
     this.#state = { name: "idle", identity, last };
-    this.pod.worker.shown(identity, client, registered, this.#tunnel.session);
     try {
-      requireClient(identity, client, registered);
+      this.#requireClient(identity, client, registered);
     } catch (error) {
       return this.lost(errorText(error), error);
     }
