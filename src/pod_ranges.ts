@@ -47,17 +47,27 @@ export function isPodAddressOf(cidr: string, address: string): boolean {
 }
 
 /**
- * Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs (Calico's, Cilium's) leave these
+ * Tells whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs (Calico's, Cilium's) leave these
  * unused. Most nodes decide, and none has a voice in what is to limit it.
- *
- * @param fits by node: whether all of its pods have. Only of nodes that have pods and podCIDRs.
  */
-export function usesPodCidrs(fits: ReadonlyMap<string, boolean>, except: string): boolean {
-  let [inside, outside] = [0, 0];
-  for (const [node, isInside] of fits) {
-    if (node === except) continue;
-    if (isInside) inside++;
-    else outside++;
+export class PodCidrUse {
+  /** By node: whether all of its pods have. */
+  readonly #fits = new Map<string, boolean>();
+  #inside = 0;
+
+  /** Of a node that has podCIDRs: whether some of its pods have addresses of these, and none has others. */
+  note(node: string, isInside: boolean): void {
+    const before = this.#fits.get(node);
+    const now = isInside && (before ?? true);
+    this.#fits.set(node, now);
+    this.#inside += Number(now) - Number(before ?? false);
   }
-  return inside > outside;
+
+  /** @param except the node that is to be limited. */
+  isUsual(except?: string): boolean {
+    const own = except === undefined ? undefined : this.#fits.get(except);
+    const inside = this.#inside - Number(own ?? false);
+    const all = this.#fits.size - (own === undefined ? 0 : 1);
+    return 2 * inside > all;
+  }
 }

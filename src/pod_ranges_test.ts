@@ -1,5 +1,5 @@
 import { strictEqual } from "node:assert/strict";
-import { isPodAddressOf, usesPodCidrs } from "./pod_ranges.ts";
+import { isPodAddressOf, PodCidrUse } from "./pod_ranges.ts";
 
 const CASES: [string, string, boolean][] = [
   ["10.1.2.0/24", "10.1.2.2", true],
@@ -39,10 +39,26 @@ Deno.test("which addresses a node's IPAM gives to pods", () => {
 });
 
 Deno.test("most of the other nodes say whether podCIDRs are in use", () => {
-  const fits = (...all: boolean[]) => new Map(all.map((one, index) => [`n${index}`, one]));
-  strictEqual(usesPodCidrs(fits(), "n0"), false, "nobody knows");
-  strictEqual(usesPodCidrs(fits(true), "n0"), false, "it is alone");
-  strictEqual(usesPodCidrs(fits(false, true), "n0"), true, "it has no voice");
-  strictEqual(usesPodCidrs(fits(true, true, false), "n0"), false);
-  strictEqual(usesPodCidrs(fits(true, true, true, false), "n0"), true);
+  const isUsual = (all: boolean[], except?: string) => {
+    const use = new PodCidrUse();
+    for (const [index, one] of all.entries()) use.note(`n${index}`, one);
+    return use.isUsual(except);
+  };
+  strictEqual(isUsual([], "n0"), false, "nobody knows");
+  strictEqual(isUsual([true], "n0"), false, "it is alone");
+  strictEqual(isUsual([true]), true);
+  strictEqual(isUsual([false, true], "n0"), true, "it has no voice");
+  strictEqual(isUsual([false, true]), false);
+  strictEqual(isUsual([true, true, false], "n0"), false);
+  strictEqual(isUsual([true, true, true, false], "n0"), true);
+});
+
+Deno.test("one pod elsewhere, and a node does not fit", () => {
+  const use = new PodCidrUse();
+  for (const isInside of [true, false, true]) use.note("n0", isInside);
+  strictEqual(use.isUsual(), false);
+  for (const isInside of [true, true]) use.note("n1", isInside);
+  strictEqual(use.isUsual(), false, "one of two");
+  use.note("n2", true);
+  strictEqual(use.isUsual(), true, "two of three");
 });

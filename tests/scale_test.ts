@@ -18,6 +18,7 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   await using lab = await Lab.open({ cluster: "api", nodes: ["node-a"] });
   const [web] = await lab.addPods([{ name: "web", node: "node-a", annotation: "true" }]);
   assert(web);
+  await lab.api.server.seed(Array.from({ length: NODES }, (_, node) => nodeOf(node)));
   await lab.api.server.seed(Array.from({ length: NODES }, (_, node) => registrySlice(node)));
   await lab.api.server.seed(Array.from({ length: SERVICES }, (_, service) => serviceOf(service)));
   await lab.api.server.seed(Array.from({ length: SERVICES }, (_, service) => endpointsOf(service)));
@@ -46,7 +47,7 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   await t.step("a change of one slice is in the kernel's map within a second", async () => {
     for (let change = 0; change < 5; change++) {
       const slice = registrySlice(17);
-      const address = `10.250.0.${change + 1}`;
+      const address = addressOf(17, PODS_A_NODE + change);
       slice.endpoints = slice.endpoints.map((endpoint, index) =>
         index === 3 ? { ...endpoint, addresses: [address] } : endpoint
       );
@@ -73,9 +74,20 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   });
 });
 
+/** Each node has a /26 for its pods, the first two addresses of which are the network's and the bridge's. */
 function addressOf(node: number, pod: number): string {
-  const number = node * PODS_A_NODE + pod;
+  const number = node * 64 + 2 + pod;
   return `10.${100 + (number >> 16)}.${(number >> 8) & 255}.${number & 255}`;
+}
+
+function nodeOf(node: number) {
+  const podCIDRs = [`${addressOf(node, -2)}/26`];
+  return {
+    apiVersion: "v1",
+    kind: "Node",
+    metadata: { name: `worker-${node}` },
+    spec: { podCIDR: podCIDRs[0], podCIDRs },
+  };
 }
 
 function registrySlice(node: number) {

@@ -1,6 +1,6 @@
 import type { Pod } from "../cluster/objects.ts";
 import type { NodeFacts } from "../cluster/nodes.ts";
-import { isInOne, podRange, usesPodCidrs } from "../pod_ranges.ts";
+import { isInOne, PodCidrUse, podRange } from "../pod_ranges.ts";
 
 /** What an address that a pod claims is held against. */
 export interface Surroundings {
@@ -76,7 +76,7 @@ export class AddressBook {
         ...index.nodesOf.get(address) ?? [],
         ...index.holdersOf.get(address)?.filter(({ uid }) => uid !== claim.uid) ?? [],
       ],
-      usesRanges: usesPodCidrs(index.fits, claim.node),
+      usesRanges: index.use.isUsual(claim.node),
     };
   }
 }
@@ -86,8 +86,7 @@ interface Index {
   readonly nodes: ReadonlyMap<string, NodeFacts>;
   readonly nodesOf: ReadonlyMap<string, readonly Owner[]>;
   readonly holdersOf: ReadonlyMap<string, readonly AddressHolder[]>;
-  /** By node: whether all of its pods have addresses of its podCIDRs. Only of nodes that have pods and podCIDRs. */
-  readonly fits: ReadonlyMap<string, boolean>;
+  readonly use: PodCidrUse;
 }
 
 function indexOf(
@@ -105,7 +104,7 @@ function indexOf(
     podCidrs.flatMap((cidr) => podRange(cidr) ?? []),
   ]));
   const holdersOf = new Map<string, AddressHolder[]>();
-  const fits = new Map<string, boolean>();
+  const use = new PodCidrUse();
   for (const holder of holders.values()) {
     const node = byName.get(holder.node);
     const own = ranges.get(holder.node) ?? [];
@@ -114,8 +113,8 @@ function indexOf(
       if (others === undefined) holdersOf.set(address, [holder]);
       else others.push(holder);
       if (node === undefined || node.podCidrs.length === 0) continue;
-      fits.set(holder.node, isInOne(own, address) && (fits.get(holder.node) ?? true));
+      use.note(holder.node, isInOne(own, address));
     }
   }
-  return { nodes: byName, nodesOf, holdersOf, fits };
+  return { nodes: byName, nodesOf, holdersOf, use };
 }

@@ -1,6 +1,6 @@
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import type { RegistryPart } from "../../cluster/registry.ts";
-import { isInOne, type PodRange, podRange, usesPodCidrs } from "../../pod_ranges.ts";
+import { isInOne, PodCidrUse, type PodRange, podRange } from "../../pod_ranges.ts";
 import { KnownCidrs, NO_NODE } from "./known_cidrs.ts";
 
 /** Entries of one slice that are not believed, because others' objects contradict them. */
@@ -58,46 +58,37 @@ export class RegistryContradictions {
     // Of 150,000 entries and 10,000 Services hardly anything changes at a time.
     if (!isSame(foreign, this.#foreign)) this.#foreign = foreign;
     this.#cidrs.update(nodes);
-    const fits = new Map<string, boolean>();
+    const use = new PodCidrUse();
     for (const part of parts.values()) {
       const cidrs = this.#cidrs.of(part.node);
       if (part.peers.length + part.refused.length === 0 || cidrs.length === 0) continue;
-      const isInside = this.#judge(part, cidrs).outside.length === 0;
-      fits.set(part.node, isInside && (fits.get(part.node) ?? true));
+      use.note(part.node, this.#judge(part, cidrs).outside.length === 0);
     }
-    this.usesPodCidrs = usesPodCidrs(fits, "");
+    this.usesPodCidrs = use.isUsual();
     this.#contradictions = [];
     this.#doubted = new Map();
     const believed = new Map<string, RegistryPart>();
     for (const [slice, part] of parts) {
       const judged = this.#judge(part, this.#cidrs.of(part.node));
-      believed.set(slice, this.#believed(part, judged, fits));
+      believed.set(slice, this.#believed(part, judged, use));
     }
     return believed;
   }
 
-  #believed(part: RegistryPart, judged: Judged, fits: ReadonlyMap<string, boolean>): RegistryPart {
+  #believed(part: RegistryPart, judged: Judged, use: PodCidrUse): RegistryPart {
     const { foreign, outside } = judged;
     if (foreign.length + outside.length === 0) return part;
-    const isHeld = outside.length > 0 && usesPodCidrs(fits, part.node);
-    const without = isHeld ? [...foreign, ...outside] : foreign;
+    const isHeld = outside.length > 0 && use.isUsual(part.node);
+    if (judged.kept?.isHeld !== isHeld) {
+      judged.kept = keptOf(part, isHeld ? [...foreign, ...outside] : foreign, isHeld);
+    }
+    const { without, contradiction, rest } = judged.kept;
     if (part.node === this.#nodeName) {
       for (const { address, why } of without) this.#doubted.set(address, why);
       return part;
     }
-    const [first] = without;
-    if (first === undefined) return part;
-    const others = without.length === 1 ? "" : ` (and ${without.length - 1} others)`;
-    this.#contradictions.push({
-      where: part.slice,
-      message: `node ${part.node} names ${first.address}${others}, which ${first.why}: it is not ` +
-        "believed. Look at that node's agent",
-    });
-    if (judged.kept?.isHeld !== isHeld) {
-      const addresses = new Set(without.map(({ address }) => address));
-      judged.kept = { isHeld, part: withoutAddresses(part, addresses) };
-    }
-    return judged.kept.part;
+    if (contradiction !== undefined) this.#contradictions.push(contradiction);
+    return rest;
   }
 
   #judge(part: RegistryPart, cidrs: readonly string[]): Judged {
@@ -143,6 +134,17 @@ function addressesOf({ peers, refused }: RegistryPart): string[] {
   return [...peers.map(({ address }) => address), ...refused.flatMap(({ addresses }) => addresses)];
 }
 
+/** What is left of a part without its entries that are not believed. */
+function keptOf(part: RegistryPart, without: readonly Doubtful[], isHeld: boolean): Kept {
+  const [first] = without;
+  if (first === undefined) return { isHeld, without, contradiction: undefined, rest: part };
+  const others = without.length === 1 ? "" : ` (and ${without.length - 1} others)`;
+  const message = `node ${part.node} names ${first.address}${others}, which ${first.why}: it is ` +
+    "not believed. Look at that node's agent";
+  const rest = withoutAddresses(part, new Set(without.map(({ address }) => address)));
+  return { isHeld, without, contradiction: { where: part.slice, message }, rest };
+}
+
 function withoutAddresses(part: RegistryPart, unbelieved: ReadonlySet<string>): RegistryPart {
   return {
     ...part,
@@ -162,7 +164,15 @@ interface Judged {
   readonly outside: readonly Doubtful[];
   /** Somebody else's. */
   readonly foreign: readonly Doubtful[];
-  kept: { readonly isHeld: boolean; readonly part: RegistryPart } | undefined;
+  kept: Kept | undefined;
+}
+
+interface Kept {
+  /** Whether the node's podCIDRs count. */
+  readonly isHeld: boolean;
+  readonly without: readonly Doubtful[];
+  readonly contradiction: Contradiction | undefined;
+  readonly rest: RegistryPart;
 }
 
 interface Doubtful {
