@@ -57,7 +57,13 @@ struct origin {
 struct peer {
 	__u32 identity;   /* key of `identities` */
 	__u32 generation; /* never the same for two pods that had the address one after the other */
-	__u32 ready;	  /* 1: its node's agent can serve it, 0: the relays wait a little for that */
+	__u16 ready;	  /* 1: its node's agent can serve it, 0: the relays wait a little for that */
+	__u16 slice;	  /* key of `slices`, 0: none */
+};
+
+/* A slice of the registry, as "node/namespace/name", zero-padded: 63 + 1 + 12 + 1 + 253 bytes at most, and one zero. */
+struct slice {
+	char text[336];
 };
 
 /* A SPIFFE ID, zero-padded: 9 + 255 + 4 + 63 + 4 + 253 bytes at most, and one zero. */
@@ -198,6 +204,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct identity);
 } identities SEC(".maps");
+
+/* Where `peers` come from. No program reads them: an agent that starts sees what has gone from the registry while no
+ * agent ran, or just before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65535);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct slice);
+} slices SEC(".maps");
 
 /* Network namespace cookie to enrolled pod. Written by the agent once the pod's listeners are open, read by
  * connect and getsockname. A pod whose programs are attached but that is missing here is held: its

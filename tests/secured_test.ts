@@ -45,6 +45,17 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     assert.notEqual(uid, metadata.uid);
   };
 
+  /** A problem of node-a's agent. */
+  const readerSays = (message: RegExp) =>
+    until(
+      async () => {
+        const { problems } = await lab.agent("node-a").status();
+        return problems.some((problem) => message.test(problem.message));
+      },
+      10_000,
+      () => "no problem says so",
+    );
+
   /** A step that fails leaves a lab of which the next ones can say nothing. */
   const attempt = async (name: string, happens: () => Promise<void>) => {
     if (!await t.step(name, happens)) throw new Error(`it ends with the step "${name}"`);
@@ -79,15 +90,12 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     for (const name of await slices()) {
       await server.delete({ resource: SLICES, namespace: GATEWAY_NAMESPACE, name });
     }
-    await until(
-      async () => {
-        const { problems } = await lab.agent("node-a").status();
-        return problems.some(({ message }) => /node-b's agent has not said/.test(message));
-      },
-      10_000,
-      () => "no problem says so",
-    );
+    await readerSays(/node-b's agent has not said/);
     await delay(6_000); // longer than a living agent would need
+    await canary.refused();
+    await lab.agent("node-a").kill();
+    await startAgent("node-a");
+    await readerSays(/node-b's agent has not said/);
     await canary.refused();
     await startAgent("node-b");
   });
@@ -96,9 +104,13 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     "its agent is dead, and its Node is deleted and made anew: its slices are collected",
     async (canary) => {
       await lab.agent("node-b").kill();
-      await remakeNode(() =>
-        until(async () => (await slices()).length === 0, 10_000, () => "not collected")
-      );
+      await lab.agent("node-a").kill();
+      await remakeNode(async () => {
+        await until(async () => (await slices()).length === 0, 10_000, () => "not collected");
+        await startAgent("node-a"); // which has never seen the slices, nor the Node
+        await readerSays(/node-b's agent has not said/);
+        await canary.refused();
+      });
       await delay(6_000);
       await canary.refused();
       await startAgent("node-b");

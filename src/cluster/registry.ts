@@ -45,6 +45,8 @@ export interface Peer {
   /** `namespace/name`. */
   readonly pod: string;
   readonly node: string;
+  /** The slice that says so, `namespace/name`. */
+  readonly slice: string;
   /** Its node's agent can serve it now. */
   readonly ready: boolean;
 }
@@ -57,6 +59,8 @@ export interface RegistryPart {
   readonly node: string;
   readonly peers: readonly Peer[];
   readonly refused: readonly RefusedEntry[];
+  /** An earlier agent has believed all of it; it is not known any more what it was held against. */
+  readonly wasBelieved?: boolean;
 }
 
 /** An endpoint, or a whole slice (then without `uid`), that was not believed. */
@@ -153,7 +157,7 @@ export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart 
   const peers = new Map<string, Peer>();
   const refused: RefusedEntry[] = [];
   for (const endpoint of slice.endpoints) {
-    const peer = peerOf(slice, endpoint, identities, trustDomain);
+    const peer = peerOf(key, slice, endpoint, identities, trustDomain);
     if (typeof peer !== "string") {
       peers.set(`${peer.address} ${peer.uid}`, peer);
       continue;
@@ -241,6 +245,7 @@ function identitiesOf(slice: RegistrySlice): Map<string, unknown> | string {
 
 /** The peer that an endpoint stands for, or why it is refused. */
 function peerOf(
+  key: string,
   slice: RegistrySlice,
   endpoint: RegistryEndpoint,
   identities: Map<string, unknown>,
@@ -277,6 +282,7 @@ function peerOf(
     uid,
     pod: `${namespace}/${name}`,
     node: shared(slice.node),
+    slice: key,
     ready: endpoint.ready,
   };
 }

@@ -88,6 +88,7 @@ Deno.test("published entries come back as they were, at most 100 in a slice, in 
     uid: "uid-000",
     pod: "shop/web-0",
     node: "n1",
+    slice: "kube-gateway/registry-n1-ipv4-0",
     ready: true,
   });
   deepStrictEqual(slicesOf("n1", [...entries].reverse()), slicesOf("n1", entries));

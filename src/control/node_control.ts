@@ -13,6 +13,7 @@ import { RefusalLog } from "./audit/refusal_log.ts";
 import { Enrolments } from "./pods/enrolments.ts";
 import { openPodKernel } from "./pods/open_pod_kernel.ts";
 import type { NodeAddresses } from "./routing/node_addresses.ts";
+import { rememberedParts } from "./routing/remembered_parts.ts";
 import { Routing } from "./routing/routing.ts";
 import type { StrictEgressOptions } from "./routing/strict_egress.ts";
 import { keptMilliseconds, VanishedParts } from "./rules/vanished_parts.ts";
@@ -88,6 +89,7 @@ export class NodeControl {
     this.#services = services;
     this.#inherited = services.redirector.attached();
     const { redirector, issuer } = services;
+    this.#vanished.remember(rememberedParts(redirector));
     this.routing = new Routing(options.nodeName, options, services);
     this.enrolments = new Enrolments(options.cgroupRoot, redirector.hold, {
       kernel: openPodKernel({

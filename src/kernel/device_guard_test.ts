@@ -34,7 +34,7 @@ function withPeers(
       for (const address of [one.ipv4, one.ipv6, other.ipv4, other.ipv6]) {
         redirector.peers.set(
           bytes(address),
-          encodePeer({ identity: 1, generation: 1, ready: true }),
+          encodePeer({ identity: 1, generation: 1, ready: true, slice: 0 }),
         );
       }
       await use(redirector, one, other);

@@ -27,7 +27,7 @@ function makePeer({ peers }: Redirector, ...addresses: string[]): void {
   for (const address of addresses) {
     peers.set(
       new Uint8Array(parseAddress(address)),
-      encodePeer({ identity: 1, generation: 1, ready: true }),
+      encodePeer({ identity: 1, generation: 1, ready: true, slice: 0 }),
     );
   }
 }

@@ -10,7 +10,8 @@ export const LAYOUT = {
   address: { size: 16 },
   endpoint: { size: 20, address: 0, port: 16 },
   socket_key: { size: 32, netns_cookie: 0, endpoint: 8 },
-  peer: { size: 12, identity: 0, generation: 4, ready: 8 },
+  peer: { size: 12, identity: 0, generation: 4, ready: 8, slice: 10 },
+  slice: { size: 336, text: 0 },
   identity: { size: 592, text: 0 },
   pod: { size: 36, own: 0, outbound_port: 32 },
   frontend: { size: 12, set: 0, count: 4, affinity: 8 },
@@ -41,6 +42,7 @@ export const LAYOUT = {
 export const MAPS = {
   peers: { key: "address", value: "peer" },
   identities: { key: 4, value: "identity" },
+  slices: { key: 4, value: "slice" },
   pods: { key: 8, value: "pod" },
   decided: { key: 8, value: 4 },
   flows: { key: "socket_key", value: "endpoint" },
@@ -80,14 +82,19 @@ export interface PeerValue {
   readonly generation: number;
   /** Its node's agent can serve it now. */
   readonly ready: boolean;
+  /** Key of the `slices` map; 0 when it is not known. */
+  readonly slice: number;
 }
 
-export function encodePeer({ identity, generation, ready }: PeerValue): Uint8Array<ArrayBuffer> {
+export function encodePeer(
+  { identity, generation, ready, slice }: PeerValue,
+): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(LAYOUT.peer.size);
   const view = new DataView(bytes.buffer);
   view.setUint32(LAYOUT.peer.identity, identity, true);
   view.setUint32(LAYOUT.peer.generation, generation, true);
-  view.setUint32(LAYOUT.peer.ready, Number(ready), true);
+  view.setUint16(LAYOUT.peer.ready, Number(ready), true);
+  view.setUint16(LAYOUT.peer.slice, slice, true);
   return bytes;
 }
 
@@ -96,7 +103,8 @@ export function decodePeer(bytes: Uint8Array<ArrayBuffer>): PeerValue {
   return {
     identity: view.getUint32(LAYOUT.peer.identity, true),
     generation: view.getUint32(LAYOUT.peer.generation, true),
-    ready: view.getUint32(LAYOUT.peer.ready, true) !== 0,
+    ready: view.getUint16(LAYOUT.peer.ready, true) !== 0,
+    slice: view.getUint16(LAYOUT.peer.slice, true),
   };
 }
 
@@ -212,15 +220,25 @@ export function decodeNumber(bytes: Uint8Array<ArrayBuffer>): number {
 
 /** `struct identity`. @throws {RangeError} for a SPIFFE ID that is longer than any pod's can be. */
 export function encodeIdentity(id: string): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(LAYOUT.identity.size);
-  const { read, written } = new TextEncoder().encodeInto(id, bytes.subarray(0, -1));
-  if (read < id.length) throw new RangeError(`a SPIFFE ID of more than ${written} bytes`);
-  return bytes;
+  return encodeText(id, LAYOUT.identity.size);
 }
 
-export function decodeIdentity(bytes: Uint8Array<ArrayBuffer>): string {
+/** `struct slice`. @throws {RangeError} for longer texts than a node's and a slice's names make. */
+export function encodeSlice(text: string): Uint8Array<ArrayBuffer> {
+  return encodeText(text, LAYOUT.slice.size);
+}
+
+/** The text of a `struct identity` or a `struct slice`. */
+export function decodeText(bytes: Uint8Array<ArrayBuffer>): string {
   const end = bytes.indexOf(0);
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? bytes.length : end));
+}
+
+function encodeText(text: string, size: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(size);
+  const { read, written } = new TextEncoder().encodeInto(text, bytes.subarray(0, -1));
+  if (read < text.length) throw new RangeError(`a text of more than ${written} bytes: ${text}`);
+  return bytes;
 }
 
 /** `struct socket_key`. */

@@ -5,8 +5,8 @@ import {
   CAPACITY,
   cookieOf,
   decodeEndpoint,
-  decodeIdentity,
   decodePeer,
+  decodeText,
   encodeEndpoint,
   encodeId,
   encodeIdentity,
@@ -136,18 +136,21 @@ Deno.test("a pod is its two addresses, zero where it has none, and the outbound 
 });
 
 Deno.test("a peer and an identity come back from their bytes", () => {
-  deepStrictEqual([...encodePeer({ identity: 0x01020304, generation: 5, ready: true })], [
+  deepStrictEqual([
+    ...encodePeer({ identity: 0x01020304, generation: 5, ready: true, slice: 0x0607 }),
+  ], [
     ...[4, 3, 2, 1],
     ...[5, 0, 0, 0],
-    ...[1, 0, 0, 0],
+    ...[1, 0],
+    ...[7, 6],
   ]);
   for (const ready of [false, true]) {
-    const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1, ready };
+    const largest = { identity: 2 ** 32 - 1, generation: 2 ** 32 - 1, ready, slice: 2 ** 16 - 1 };
     deepStrictEqual(decodePeer(encodePeer(largest)), largest);
   }
   const longest = `spiffe://${"t".repeat(255)}/ns/${"n".repeat(63)}/sa/${"s".repeat(253)}`;
   for (const id of ["", "spiffe://td/ns/shop/sa/web", longest]) {
-    strictEqual(decodeIdentity(encodeIdentity(id)), id);
+    strictEqual(decodeText(encodeIdentity(id)), id);
   }
   throws(() => encodeIdentity(`${longest}${"x".repeat(10)}`), RangeError);
 });

@@ -76,6 +76,7 @@ const MAP_NAMES: readonly string[] = [...Object.keys(MAPS), ...SOCKET_STORAGES];
 export class Redirector implements Disposable {
   readonly peers: BpfMap;
   readonly identities: BpfMap;
+  readonly slices: BpfMap;
   readonly pods: BpfMap;
   readonly hold: Hold;
   readonly flows: BpfMap;
@@ -118,6 +119,7 @@ export class Redirector implements Disposable {
     const open = (name: MapName) => openMap(name, this.#object.map(name));
     this.peers = open("peers");
     this.identities = open("identities");
+    this.slices = open("slices");
     this.pods = open("pods");
     this.flows = open("flows");
     this.origins = open("origins");

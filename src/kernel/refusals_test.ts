@@ -59,11 +59,11 @@ Deno.test("every refused connection is counted by pod and reason, and the last i
           await using elsewhere = await TestProcess.client(other, container);
           redirector.peers.set(
             bytes(other.ipv4),
-            encodePeer({ identity: 1, generation: 1, ready: true }),
+            encodePeer({ identity: 1, generation: 1, ready: true, slice: 0 }),
           );
           redirector.peers.set(
             bytes(other.ipv6),
-            encodePeer({ identity: 1, generation: 1, ready: true }),
+            encodePeer({ identity: 1, generation: 1, ready: true, slice: 0 }),
           );
           const refused = async (process: TestProcess, host: string, port = PORT) =>
             assert.equal(await process.connect("any", host, port), "ConnectionRefusedError");
@@ -159,7 +159,7 @@ Deno.test("what is counted for a pod is kept, however much is counted for others
         redirector.attach(UID, cgroup, false);
         redirector.peers.set(
           bytes(other.ipv4),
-          encodePeer({ identity: 1, generation: 1, ready: true }),
+          encodePeer({ identity: 1, generation: 1, ready: true, slice: 0 }),
         );
         const counted = async () => {
           assert.equal(await client.connect("any", other.ipv4, PORT), "ConnectionRefusedError");

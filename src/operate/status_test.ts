@@ -104,6 +104,7 @@ Deno.test("all peers are counted, the first thousand listed", () => {
     uid: `${index}`,
     pod: "a/b",
     node: "n2",
+    slice: "kube-gateway/registry-n2-ipv4-0",
     ready: true,
   }));
   const { peers: listed, peerCount } = status({ peers: peers(list) });

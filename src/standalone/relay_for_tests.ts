@@ -183,7 +183,7 @@ export class RelayBench implements Disposable {
   setPeer(address: string, serviceAccount = "web", { ready = true, generation = 1 } = {}): void {
     const identity = serviceAccounts.add(serviceAccount);
     this.maps.identities.set(encodeNumber(identity), encodeIdentity(identityOf(serviceAccount)));
-    this.maps.peers.set(bytes(address), encodePeer({ identity, generation, ready }));
+    this.maps.peers.set(bytes(address), encodePeer({ identity, generation, ready, slice: 0 }));
     this.peersChanged();
   }
 

@@ -68,6 +68,7 @@ function owner(cycle: number): Peer[] {
     uid: `uid-${cycle}`,
     pod: `shop/pod-${cycle}`,
     node: cycle % 4 < 2 ? "n2" : "n3",
+    slice: "kube-gateway/one",
     ready: true,
   }));
 }

@@ -1,14 +1,6 @@
 import { errorText } from "../../error_text.ts";
 import { formatAddress, parseAddress } from "../../addresses.ts";
-import {
-  decodeIdentity,
-  decodeNumber,
-  decodePeer,
-  encodeIdentity,
-  encodeNumber,
-  encodePeer,
-  LAYOUT,
-} from "../../kernel/maps.ts";
+import { decodePeer, encodeIdentity, encodePeer, encodeSlice, LAYOUT } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import { SystemError } from "../../native/errno.ts";
@@ -16,13 +8,19 @@ import type { RelayWorkers } from "../../relay/workers.ts";
 import type { Peer } from "../../cluster/registry.ts";
 import type { PeerChange, PeerIndex } from "../rules/peer_index.ts";
 import { rangeOf, type Refusal } from "../rules/refusal.ts";
+import { NumberedTexts } from "./numbered_texts.ts";
 import type { Repairs } from "./problem.ts";
+import { textOf } from "./remembered_parts.ts";
 import { addressAt, wordsOf } from "./words.ts";
 
-/** Keeps the kernel's maps `peers` and `identities` equal to the registry. */
+/**
+ * Keeps the kernel's maps `peers`, `identities` and `slices` equal to the registry. A peer whose identity could not be
+ * written is refused by the relay.
+ */
 export class Peers {
   readonly #map: BpfMap;
-  readonly #identities: Identities;
+  readonly #identities: NumberedTexts;
+  readonly #slices: NumberedTexts;
   readonly #workers: Pick<RelayWorkers, "peersChanged" | "peersLeaving">;
   readonly #index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>;
   #generation = 0;
@@ -32,12 +30,14 @@ export class Peers {
   readonly #failed = new Map<string, Refusal>();
 
   constructor(
-    redirector: Pick<Redirector, "peers" | "identities">,
+    redirector: Pick<Redirector, "peers" | "identities" | "slices">,
     workers: Pick<RelayWorkers, "peersChanged" | "peersLeaving">,
     index: Pick<PeerIndex, "get" | "size" | typeof Symbol.iterator>,
   ) {
     this.#map = redirector.peers;
-    this.#identities = new Identities(redirector.identities);
+    // The workers read an identity once: no number may be another's while the agent runs.
+    this.#identities = new NumberedTexts(redirector.identities, encodeIdentity, 0xffff_ffff);
+    this.#slices = new NumberedTexts(redirector.slices, encodeSlice, 0xffff);
     this.#workers = workers;
     this.#index = index;
   }
@@ -54,9 +54,15 @@ export class Peers {
     if (leaving.length > 0) this.#workers.peersLeaving(leaving);
     for (const { address, before, now } of [...gone, ...here]) {
       // The identity first: whoever finds the peer finds it, too.
-      if (now !== undefined) this.#identities.use(now.identity);
+      if (now !== undefined) {
+        this.#identities.use(now.identity);
+        this.#slices.use(now.slice, textOf(now));
+      }
       this.#write(address, now, before);
-      if (before !== undefined) this.#identities.release(before.identity);
+      if (before !== undefined) {
+        this.#identities.release(before.identity);
+        this.#slices.release(before.slice);
+      }
     }
     if (changes.some(({ before }) => before !== undefined)) this.#workers.peersChanged();
   }
@@ -68,6 +74,7 @@ export class Peers {
       if (this.#index.get(formatAddress(key)) === undefined) this.#map.delete(key);
     }
     this.#identities.prune();
+    this.#slices.prune();
     this.#retry();
   }
 
@@ -88,7 +95,7 @@ export class Peers {
     for (const peer of missing) this.#write(peer.address, peer);
     const peers = stale.length + wrong.length + missing.length;
     if (peers > 0) this.#workers.peersChanged();
-    return { peer: peers, identity: this.#identities.audit() };
+    return { peer: peers, identity: this.#identities.audit(), slice: this.#slices.audit() };
   }
 
   #compare(): { stale: Uint8Array<ArrayBuffer>[]; wrong: Peer[]; right: number } {
@@ -108,9 +115,11 @@ export class Peers {
     return { stale, wrong, right };
   }
 
-  #isRight(words: Uint32Array<ArrayBuffer>, at: number, { identity, ready }: Peer): boolean {
-    return words[at + IDENTITY] === this.#identities.numberOf(identity) &&
-      words[at + READY] === Number(ready);
+  #isRight(words: Uint32Array<ArrayBuffer>, at: number, peer: Peer): boolean {
+    const readyAndSlice = words[at + READY] ?? 0;
+    return words[at + IDENTITY] === this.#identities.numberOf(peer.identity) &&
+      (readyAndSlice & 0xffff) === Number(peer.ready) &&
+      readyAndSlice >>> 16 === this.#slices.numberOf(peer.slice);
   }
 
   #missing(): Peer[] {
@@ -129,8 +138,9 @@ export class Peers {
       if (peer === undefined) this.#map.delete(key);
       else {
         const identity = this.#identities.numberOf(peer.identity);
+        const slice = this.#slices.numberOf(peer.slice);
         const generation = this.#generationOf(key, peer, before);
-        this.#map.set(key, encodePeer({ identity, generation, ready: peer.ready }));
+        this.#map.set(key, encodePeer({ identity, generation, ready: peer.ready, slice }));
       }
       this.#failed.delete(address);
     } catch (error) {
@@ -163,74 +173,4 @@ const READY = LAYOUT.peer.ready / 4;
 
 function keyOf(address: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(parseAddress(address));
-}
-
-/**
- * SPIFFE IDs by number, as long as a peer has them. A number is never used again while the agent runs. A peer whose
- * identity could not be written is refused by the relay.
- */
-class Identities {
-  readonly #map: BpfMap;
-  readonly #known = new Map<string, { readonly number: number; peers: number }>();
-  /** An earlier agent's numbers, which peers may refer to until all have been written anew. */
-  readonly #earlier: Set<number>;
-  #next: number;
-
-  constructor(map: BpfMap) {
-    this.#map = map;
-    this.#earlier = new Set(map.keys().map(decodeNumber));
-    this.#next = [...this.#earlier].reduce((most, number) => Math.max(most, number), 0) + 1;
-  }
-
-  /** 0, which no identity has, for one that nobody uses. */
-  numberOf(id: string): number {
-    return this.#known.get(id)?.number ?? 0;
-  }
-
-  use(id: string): void {
-    const known = this.#known.get(id);
-    if (known !== undefined) {
-      known.peers++;
-      return;
-    }
-    const number = this.#next++;
-    this.#known.set(id, { number, peers: 1 });
-    this.#write(id, number);
-  }
-
-  release(id: string): void {
-    const known = this.#known.get(id);
-    if (known === undefined || --known.peers > 0) return;
-    this.#known.delete(id);
-    this.#map.delete(encodeNumber(known.number));
-  }
-
-  prune(): void {
-    for (const number of this.#earlier) this.#map.delete(encodeNumber(number));
-    this.#earlier.clear();
-  }
-
-  audit(): number {
-    let repaired = 0;
-    const found = new Map<number, string>();
-    for (const { key, value } of this.#map.entries()) {
-      found.set(decodeNumber(key), decodeIdentity(value));
-    }
-    for (const [id, { number }] of this.#known) {
-      if (found.get(number) !== id) repaired += this.#write(id, number) ? 1 : 0;
-      found.delete(number);
-    }
-    for (const number of found.keys()) this.#map.delete(encodeNumber(number));
-    return repaired + found.size;
-  }
-
-  #write(id: string, number: number): boolean {
-    try {
-      this.#map.set(encodeNumber(number), encodeIdentity(id));
-      return true;
-    } catch (error) {
-      if (error instanceof SystemError) return false;
-      throw error;
-    }
-  }
 }

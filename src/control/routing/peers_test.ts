@@ -24,6 +24,7 @@ const A: Peer = {
   uid: "uid-a",
   pod: "shop/a",
   node: "n1",
+  slice: "kube-gateway/n1",
   ready: true,
 };
 const B: Peer = { ...A, address: "fd00::2", uid: "uid-b", pod: "shop/b" };
@@ -154,19 +155,20 @@ Deno.test("an audit finds what was removed, changed and added behind our back, a
     const all = many(10_000);
     peers.apply(index.update(cluster(...all)));
     peers.prune();
-    deepStrictEqual(peers.audit(), { peer: 0, identity: 0 });
+    deepStrictEqual(peers.audit(), { peer: 0, identity: 0, slice: 0 });
     const key = (index: number) => new Uint8Array(parseAddress(all[index]?.address ?? ""));
     for (let index = 0; index < 7; index++) redirector.peers.delete(key(index));
     const [right] = [decodePeer(redirector.peers.get(key(10)) ?? new Uint8Array(12))];
     redirector.peers.set(key(20), encodePeer({ ...right, identity: 999_999 }));
     redirector.peers.set(key(21), encodePeer({ ...right, ready: false }));
+    redirector.peers.set(key(22), encodePeer({ ...right, slice: right.slice + 1 }));
     redirector.peers.set(new Uint8Array(parseAddress("192.0.2.1")), encodePeer(right));
     redirector.identities.delete(encodeNumber(1));
     redirector.identities.set(encodeNumber(2), encodeIdentity(OTHER));
     redirector.identities.set(encodeNumber(88_888), encodeIdentity(OTHER));
-    deepStrictEqual(peers.audit(), { peer: 10, identity: 3 });
+    deepStrictEqual(peers.audit(), { peer: 11, identity: 3, slice: 0 });
     strictEqual(told, 1);
-    deepStrictEqual(peers.audit(), { peer: 0, identity: 0 });
+    deepStrictEqual(peers.audit(), { peer: 0, identity: 0, slice: 0 });
     const known = new KnownPeers(redirector.peers, redirector.identities);
     strictEqual(redirector.peers.keys().length, all.length);
     for (const peer of all) {

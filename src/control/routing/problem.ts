@@ -17,6 +17,7 @@ export type Repairs = Partial<Record<RepairKind, number>>;
 export type RepairKind =
   | "peer"
   | "identity"
+  | "slice"
   | "frontend"
   | "backend"
   | "egress_rule"

@@ -105,7 +105,7 @@ Deno.test("an audit repairs each map, and says what of which kind", () =>
     const all = routing(kernel);
     all.apply(cluster({ registry: [registry("a", 5)] }));
     const fine = {
-      ...{ peer: 0, identity: 0, frontend: 0, backend: 0 },
+      ...{ peer: 0, identity: 0, slice: 0, frontend: 0, backend: 0 },
       ...{ egress_rule: 0, refused_range: 0 },
     };
     deepStrictEqual(all.audit(true), fine);
@@ -158,12 +158,13 @@ function cluster(change: Partial<ClusterObjects> = {}): ClusterObjects {
 }
 
 /** A slice of a node's registry. */
-function registry(node: string, count: number, slice = 0, network?: string) {
+function registry(node: string, count: number, index = 0, network?: string) {
+  const slice = `kube-gateway/${node}-${String(index).padStart(5, "0")}`;
   return {
-    slice: `kube-gateway/${node}-${String(slice).padStart(5, "0")}`,
+    slice,
     node,
     peers: Array.from({ length: count }, (_, pod) => {
-      const number = slice * 100 + pod;
+      const number = index * 100 + pod;
       return {
         address: network === undefined
           ? `10.${1 + (number >> 16)}.${(number >> 8) & 255}.${number & 255}`
@@ -172,6 +173,7 @@ function registry(node: string, count: number, slice = 0, network?: string) {
         uid: `${node}-${number}`,
         pod: "a/b",
         node,
+        slice,
         ready: true,
       };
     }),

@@ -236,5 +236,5 @@ function supportOf(pod: Pod | undefined, address: string, isLocal: boolean): num
 
 function isSame(a: Peer | undefined, b: Peer | undefined): boolean {
   return a === b || (a !== undefined && a.identity === b?.identity && a.uid === b.uid &&
-    a.pod === b.pod && a.node === b.node && a.ready === b.ready);
+    a.pod === b.pod && a.node === b.node && a.slice === b.slice && a.ready === b.ready);
 }

@@ -62,6 +62,7 @@ Deno.test("peers are the registry's entries of all nodes, by address", () => {
     uid: pod.uid,
     pod: `shop/${pod.name}`,
     node: pod.nodeName,
+    slice: `kube-gateway/registry-${pod.nodeName}-ipv${address.includes(":") ? 6 : 4}-0`,
     ready: true,
   });
   deepStrictEqual(

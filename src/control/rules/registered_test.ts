@@ -5,7 +5,15 @@ import { namesReady, NOT_NAMED, registeredOf, whyUnknown } from "./registered.ts
 const IDENTITY = "spiffe://cluster.local/ns/shop/sa/web";
 
 function peer(uid: string, address: string, { ready = true, node = "n1" } = {}): Peer {
-  return { uid, address, identity: IDENTITY, node, pod: `shop/${uid}`, ready };
+  return {
+    uid,
+    address,
+    identity: IDENTITY,
+    node,
+    slice: "kube-gateway/one",
+    pod: `shop/${uid}`,
+    ready,
+  };
 }
 
 function part(slice: string, ...peers: Peer[]): RegistryPart {

@@ -17,6 +17,7 @@ function part(node: string, index: number, count: number, unbelieved: string[] =
       uid: `${node}-${index}-${pod}`,
       pod: "a/b",
       node,
+      slice,
       ready: true,
     })),
     refused: unbelieved.length === 0

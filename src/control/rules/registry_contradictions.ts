@@ -102,7 +102,7 @@ export class RegistryContradictions {
       // Reading 150,000 addresses takes seconds: not again because a Service is new.
       outside: known?.cidrs === cidrs
         ? known.outside
-        : cidrs === NO_NODE
+        : cidrs === NO_NODE && part.wasBelieved !== true
         ? named.map((address) => ({ address, why: "may be anybody's: it has no Node object" }))
         : ranges.length === 0
         ? []

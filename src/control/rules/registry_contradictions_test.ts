@@ -17,9 +17,21 @@ const part = (node: string, ...addresses: string[]): RegistryPart => ({
     uid: `u-${address}`,
     pod: "x/x",
     node,
+    slice: `kube-gateway/registry-${node}-ipv4-0`,
     ready: true,
   })),
   refused: [],
+});
+
+Deno.test("what an earlier agent has believed is believed without its Node, too", () => {
+  const remembered = { ...part("gone", "10.1.9.5"), wasBelieved: true };
+  const judge = new RegistryContradictions("n9");
+  const parts = [part("n1", "10.1.1.5"), part("n2", "10.1.2.5"), remembered];
+  const believed = judge.apply(new Map(parts.map((each) => [each.slice, each])), {
+    ...NOTHING,
+    nodes: nodes({ n1: ["10.1.1.0/24"], n2: ["10.1.2.0/24"] }),
+  });
+  deepStrictEqual(believed.get(remembered.slice)?.peers.length, 1);
 });
 
 /** `node` → its podCIDRs. */

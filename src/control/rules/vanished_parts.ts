@@ -20,6 +20,11 @@ export class VanishedParts {
     this.#mostOfNode = mostOfNode;
   }
 
+  /** What an earlier agent knew: what the registry has lost since has gone just now. */
+  remember(parts: readonly RegistryPart[]): void {
+    this.#last = new Map(parts.map((part) => [part.slice, part]));
+  }
+
   /**
    * The parts that there are, and those that were there until a while ago. Who has got another's address since
    * is who the registry says now.
@@ -55,11 +60,14 @@ export class VanishedParts {
 
   /** For people: whose parts are kept. */
   problems(): ClusterProblem[] {
-    return [...this.#kept.values()].map(({ part: { slice, node, peers } }) => ({
-      file: slice,
-      message:
-        `it has gone with ${peers.length} addresses in it, of which ${node}'s agent has not said that nobody is ` +
-        "there: they are taken for peers' until that agent writes it again; does it run?",
+    const kept = [...this.#kept.values()].filter(({ shown }) => shown.peers.length > 0);
+    return kept.map(({ part: { slice, node }, shown: { peers } }) => ({
+      file: slice === "" ? "registry" : slice,
+      message: slice === ""
+        ? `${peers.length} addresses have gone from it while no agent ran here, nobody knows of which node: they are ` +
+          "taken for peers' for a while"
+        : `it has gone with ${peers.length} addresses in it, of which ${node}'s agent has not said that nobody is ` +
+          "there: they are taken for peers' until that agent writes it again; does it run?",
     }));
   }
 

@@ -10,6 +10,7 @@ const part = (slice: string, ...uids: string[]): RegistryPart => ({
     address: slice === "b" ? "10.0.0.2" : "10.0.0.1",
     identity: "spiffe://cluster.local/ns/default/sa/web",
     node: "n1",
+    slice,
     pod: `default/${uid}`,
     ready: true,
   })),
@@ -42,6 +43,25 @@ Deno.test("a part that was emptied before is not kept", () => {
   const vanished = new VanishedParts();
   vanished.apply([part("a")], 0, keep);
   deepStrictEqual(vanished.apply([], 1_000, keep), []);
+});
+
+Deno.test("what an earlier agent knew, and is not there any more, is kept from now on", () => {
+  const vanished = new VanishedParts();
+  const [a, b] = [part("a", "web"), part("b", "api")];
+  vanished.remember([a, b]);
+  deepStrictEqual(vanished.apply([b], 1_000, keep), [b, a]);
+  strictEqual(vanished.next, 5_000);
+});
+
+Deno.test("what nobody knows the place of is kept as far as nobody else has it", () => {
+  const vanished = new VanishedParts();
+  const [here, gone] = [part("a", "web"), part("b", "api")];
+  vanished.remember([{ ...here, slice: "", node: "", peers: [...here.peers, ...gone.peers] }]);
+  const [, kept] = vanished.apply([here], 0, keep);
+  deepStrictEqual(kept?.peers, gone.peers);
+  match(vanished.problems()[0]?.message ?? "", /^1 addresses have gone from it while no agent ran/);
+  vanished.apply([here, { ...gone, slice: "c" }], 1_000, keep);
+  deepStrictEqual(vanished.problems(), [], "all is known again");
 });
 
 Deno.test("how long depends on the node, as it is by then", () => {

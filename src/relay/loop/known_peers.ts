@@ -1,5 +1,5 @@
 import { formatAddress } from "../../addresses.ts";
-import { decodeIdentity, decodePeer, encodeNumber } from "../../kernel/maps.ts";
+import { decodePeer, decodeText, encodeNumber } from "../../kernel/maps.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 import type { LeavingPeer } from "../messages.ts";
 
@@ -91,7 +91,7 @@ export class KnownPeers {
   #read(number: number): string | undefined {
     const value = this.identities.get(encodeNumber(number));
     if (value === undefined) return undefined;
-    const identity = decodeIdentity(value);
+    const identity = decodeText(value);
     this.#identities.set(number, identity);
     return identity;
   }
