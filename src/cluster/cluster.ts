@@ -3,6 +3,7 @@ import type { NodeFacts } from "./nodes.ts";
 import type { Namespace, Pod } from "./objects.ts";
 import type { RegistryEntry, RegistryPart } from "./registry.ts";
 import type { Service, ServiceEndpoints } from "./services.ts";
+import type { UnreadList } from "./unread_lists.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** Everything that is known about the cluster at one moment. */
@@ -22,6 +23,8 @@ export interface ClusterObjects {
   readonly denied: DenyList;
   /** By name; one that has not changed is the same object as before. */
   readonly nodes: ReadonlyMap<string, NodeFacts>;
+  /** What of all this is old, nobody knows how much. The same object while it is the same. */
+  readonly unread: readonly UnreadList[];
   /**
    * False while a source has never been read whole (a file that has been malformed since the agent
    * started): what is listed is true, but what is not listed must not be removed for that reason.

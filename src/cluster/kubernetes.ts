@@ -26,6 +26,7 @@ import {
   type ServiceEndpoints,
 } from "./services.ts";
 import { ConditionWriter } from "./condition_writer.ts";
+import { UnreadLists } from "./unread_lists.ts";
 
 const log = logger("cluster");
 
@@ -53,6 +54,7 @@ class KubernetesCluster implements Cluster {
   readonly #publisher: RegistryPublisher;
   readonly #conditions: ConditionWriter;
   readonly #watches: WatchedList[] = [];
+  readonly #unread: UnreadLists;
   #pods: ReadonlyMap<string, Pod> = new Map();
   #namespaces: ReadonlyMap<string, Namespace> = new Map();
   #slices: ReadonlyMap<string, Slice> = new Map();
@@ -72,6 +74,7 @@ class KubernetesCluster implements Cluster {
     this.#options = options;
     this.#publisher = new RegistryPublisher(options.api, options.nodeName);
     this.#conditions = new ConditionWriter(options.api, options.nodeName);
+    this.#unread = new UnreadLists(options.api, () => this.#tellSoon());
   }
 
   async start(onChange: (objects: ClusterObjects) => void): Promise<void> {
@@ -79,12 +82,14 @@ class KubernetesCluster implements Cluster {
     const synced = [
       this.#watch({
         name: "pods of this node",
+        hides: "Which pods are annotated, and which have ended, is not seen",
         path: "/api/v1/pods",
         query: { fieldSelector: `spec.nodeName=${nodeName}` },
         read: (pod) => readPod(pod),
       }, (pods) => this.#pods = pods),
       this.#watch({
         name: "namespaces",
+        hides: "Which namespaces are annotated is not seen",
         path: "/api/v1/namespaces",
         read: (value) => readNamespace(value),
       }, (namespaces) => {
@@ -93,6 +98,7 @@ class KubernetesCluster implements Cluster {
       }),
       this.#watch({
         name: "registry",
+        ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/namespaces/${GATEWAY_NAMESPACE}/endpointslices`,
         query: { labelSelector: REGISTRY_LABEL },
         pageSize: SLICES_A_PAGE,
@@ -102,11 +108,17 @@ class KubernetesCluster implements Cluster {
         this.#observeOwn();
       }),
       this.#watch(
-        { name: "services", path: "/api/v1/services", read: (value) => readService(value) },
+        {
+          name: "services",
+          ...PEERS_ARE_HIDDEN,
+          path: "/api/v1/services",
+          read: (value) => readService(value),
+        },
         (services) => this.#services = services,
       ),
       this.#watch({
         name: "endpoints of services",
+        ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/endpointslices`,
         query: { labelSelector: `!${REGISTRY_LABEL}` },
         pageSize: SLICES_A_PAGE,
@@ -115,6 +127,7 @@ class KubernetesCluster implements Cluster {
       this.#watchNodes(),
       this.#watch({
         name: "deny list",
+        hides: "Who has been denied since may still connect, and be connected to",
         path: `/api/v1/namespaces/${GATEWAY_NAMESPACE}/configmaps`,
         query: { fieldSelector: `metadata.name=${DENY_LIST}` },
         read: (value) => readDenyList(value),
@@ -123,12 +136,14 @@ class KubernetesCluster implements Cluster {
     // Not waited for: the pods of a class that is not known are guarded.
     void this.#watch({
       name: "runtime classes",
+      hides: "Pods of classes that are new are guarded as those with a kernel of their own",
       path: "/apis/node.k8s.io/v1/runtimeclasses",
       read: (value) => readRuntimeClass(value).handler,
     }, (handlers) => this.#runtimeHandlers = handlers);
     if (daemonSet !== undefined) {
       this.#watch({
         name: "this agent's DaemonSet",
+        hides: "That it is deleted is not seen: pods stay held when this agent ends",
         path: `/apis/apps/v1/namespaces/${GATEWAY_NAMESPACE}/daemonsets`,
         query: { fieldSelector: `metadata.name=${daemonSet}` },
         read: readDeletion,
@@ -160,7 +175,8 @@ class KubernetesCluster implements Cluster {
     const unreadable = this.#watches.flatMap((watch) =>
       [...watch.problems()].map(([file, message]) => ({ file, message }))
     );
-    return [...unreadable, ...this.#publisher.problems()];
+    const unread = this.#unread.list().map(({ name, message }) => ({ file: name, message }));
+    return [...unread, ...unreadable, ...this.#publisher.problems()];
   }
 
   get silence(): number {
@@ -175,6 +191,7 @@ class KubernetesCluster implements Cluster {
   async close(): Promise<void> {
     this.#tell = undefined;
     clearTimeout(this.#timer);
+    this.#unread.close();
     await Promise.all([
       this.#publisher.close(),
       this.#conditions.close(),
@@ -206,25 +223,31 @@ class KubernetesCluster implements Cluster {
 
   /** Resolves when it has been listed whole. */
   #watch<T>(
-    options: Omit<WatchOptions<T>, "onChange">,
+    options: FollowOptions<T>,
     set: (items: ReadonlyMap<string, T>) => void,
   ): Promise<void> {
-    const watch = watchList(this.#options.api, {
+    return this.#follow({
       ...options,
       onChange: (items) => {
         set(items);
         this.#tellSoon();
       },
     });
-    this.#watches.push(watch);
-    return watch.synced;
+  }
+
+  #follow<T>({ hides, hidesPeers = false, ...options }: FollowOptions<T> & OnChange<T>) {
+    const list = watchList(this.#options.api, options);
+    this.#watches.push(list);
+    this.#unread.follow({ name: options.name, list, hides, hidesPeers });
+    return list.synced;
   }
 
   /** Kubelets write their Nodes every few minutes, almost always without anything new for us. */
   #watchNodes(): Promise<void> {
     let changed = false;
-    const watch = watchList(this.#options.api, {
+    return this.#follow({
       name: "nodes",
+      ...PEERS_ARE_HIDDEN,
       path: "/api/v1/nodes",
       read: (value) => {
         const node = readNode(value);
@@ -240,8 +263,6 @@ class KubernetesCluster implements Cluster {
         this.#tellSoon();
       },
     });
-    this.#watches.push(watch);
-    return watch.synced;
   }
 
   /** The first change at once, those that follow closely together. */
@@ -275,6 +296,7 @@ class KubernetesCluster implements Cluster {
       endpoints: this.#endpoints,
       nodes: this.#nodes,
       denied: this.#denied,
+      unread: this.#unread.list(),
       complete: true,
     };
   }
@@ -292,6 +314,19 @@ class KubernetesCluster implements Cluster {
     this.#publisher.observed(own);
   }
 }
+
+/** What is followed, and what is not seen while it cannot be read. */
+interface FollowOptions<T> extends Omit<WatchOptions<T>, "onChange"> {
+  readonly hides: string;
+  readonly hidesPeers?: boolean;
+}
+
+type OnChange<T> = Pick<WatchOptions<T>, "onChange">;
+
+const PEERS_ARE_HIDDEN = {
+  hides: "Which pods are enrolled, and what leads to them, is not seen",
+  hidesPeers: true,
+} as const;
 
 /** A slice of the registry; of our own node's also the object, to see when somebody else changes it. */
 interface Slice {

@@ -294,7 +294,10 @@ export class NodeControl {
     };
     const pods = objects.pods.filter(({ nodeName }) => nodeName === this.#nodeName);
     void this.#services.cluster.tell(
-      verdictsOf(pods, desired, this.enrolments.list(), whyNotSecured, this.#trustProblems()),
+      verdictsOf(pods, desired, this.enrolments.list(), whyNotSecured, [
+        ...this.#trustProblems(),
+        ...objects.unread.map(({ name, message }) => `${name}: ${message}`),
+      ]),
     );
     clearTimeout(this.#tellingUsers);
     this.#tellingUsers = setTimeout(

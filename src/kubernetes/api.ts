@@ -71,17 +71,20 @@ export class KubernetesApi implements Disposable {
   /**
    * The body of a GET as it comes, without a timeout: a watch. The signal ends it.
    *
+   * @param accepted is called when the server has begun to answer with success.
    * @throws {ApiError} for an answer that is no success; else what fetch throws.
    */
   async *stream(
     path: string,
     query: Readonly<Record<string, string>>,
     signal: AbortSignal,
+    accepted?: () => void,
   ): AsyncGenerator<Uint8Array> {
     const response = await this.#pace.run(
       () => this.#fetch("GET", path, { query }, signal),
       signal,
     );
+    accepted?.();
     try {
       for await (const chunk of response.body ?? []) {
         this.#heard = performance.now();

@@ -36,12 +36,22 @@ export interface WatchOptions<T> {
   readonly idleMilliseconds?: number;
 }
 
+/** A collection of which nothing is heard. */
+export interface Unheard {
+  /** By the monotonic clock, in milliseconds. */
+  readonly since: number;
+  /** What went wrong last. */
+  readonly why: string;
+}
+
 /** A collection of the API server, followed. */
 export interface WatchedList {
   /** Resolves when the first list is complete; never when that does not happen before `close`. */
   readonly synced: Promise<void>;
   /** Objects that could not be read, by `namespace/name`, and why. */
   problems(): ReadonlyMap<string, string>;
+  /** Set while nothing comes of it: since when, and why. */
+  unheard(): Unheard | undefined;
   close(): Promise<void>;
 }
 
@@ -58,6 +68,7 @@ export function watchList<T>(api: ApiClient, options: WatchOptions<T>): WatchedL
   return {
     synced: follower.synced.promise,
     problems: () => follower.problems,
+    unheard: () => follower.unheard,
     close: () => follower.close(),
   };
 }
@@ -71,6 +82,7 @@ interface Known<T> {
 class Follower<T> {
   readonly synced = Promise.withResolvers<void>();
   readonly problems = new Map<string, string>();
+  unheard: Unheard | undefined = { since: performance.now(), why: "it has not been answered yet" };
   readonly #api: ApiClient;
   readonly #options: WatchOptions<T>;
   readonly #stop = new AbortController();
@@ -148,6 +160,7 @@ class Follower<T> {
     this.#changed ||= !this.#isSynced;
     this.#tell();
     this.#isSynced = true;
+    this.unheard = undefined;
     this.synced.resolve();
     if (pages > 1) releaseMemorySoon();
   }
@@ -161,20 +174,26 @@ class Follower<T> {
     const began = performance.now();
     let events = 0;
     try {
-      const stream = this.#api.stream(this.#options.path, {
-        ...this.#options.query,
-        watch: "1",
-        allowWatchBookmarks: "true",
-        resourceVersion: this.#version,
-        // Not all agents at the same moment: 5 to 10 minutes, as client-go has it.
-        timeoutSeconds: String(Math.round(300 * (1 + Math.random()))),
-      }, AbortSignal.any([this.#stop.signal, idle.signal]));
+      const stream = this.#api.stream(
+        this.#options.path,
+        {
+          ...this.#options.query,
+          watch: "1",
+          allowWatchBookmarks: "true",
+          resourceVersion: this.#version,
+          // Not all agents at the same moment: 5 to 10 minutes, as client-go has it.
+          timeoutSeconds: String(Math.round(300 * (1 + Math.random()))),
+        },
+        AbortSignal.any([this.#stop.signal, idle.signal]),
+        () => this.unheard = undefined,
+      );
       for await (const lines of readLines(stream, MAX_EVENT_BYTES)) {
         clearTimeout(timer);
         timer = setTimeout(giveUp, idleMilliseconds);
         for (const line of lines) this.#event(JSON.parse(line));
         events += lines.length;
         this.#failures = 0;
+        this.unheard = undefined;
         this.#tell();
       }
     } finally {
@@ -259,13 +278,14 @@ class Follower<T> {
     // count.
     if (this.#isAway && !isOutage(error)) this.#failures = 0;
     this.#isAway = isOutage(error);
+    this.unheard = { since: this.unheard?.since ?? performance.now(), why: errorText(error) };
     const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
     const wait = Math.max(
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
       jittered(Math.min(backoff, MAX_BACKOFF_MILLISECONDS), 0.5),
     );
-    // One cut is an everyday event; the second in a row may interest somebody.
-    if (this.#failures++ > 0) {
+    // One cut is an everyday event; the second in a row may interest somebody, and who waits for the first list.
+    if (this.#failures++ > 0 || !this.#isSynced) {
       log.warn("{name}: {error}; again in {seconds} s", {
         name: this.#options.name,
         error: errorText(error),

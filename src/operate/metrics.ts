@@ -42,6 +42,10 @@ export class Metrics {
     "api_server_silence_seconds",
     "Time since the API server was last heard of; its bookmarks come every minute.",
   );
+  readonly #unread = this.#gauge(
+    "unread_lists",
+    "Lists of the API server that cannot be read though it answers: what has changed there is not known.",
+  );
   readonly #problems = this.#gauge("problems", "What kube-gateway status lists as problems.");
   readonly #memory = this.#gauge("resident_memory_bytes", "Resident memory of the agent.");
   readonly #streams = this.#counter("streams_total", "Application connections that were relayed.");
@@ -99,6 +103,7 @@ export class Metrics {
     this.#streamsOpen.set(traffic.streamsOpen);
     this.#tunnelsOpen.set(traffic.tunnelsOpen);
     this.#silence.set(status.silentSeconds);
+    this.#unread.set(status.unreadLists.length);
     this.#problems.set(status.problems.length);
     this.#memory.set(status.memory);
     this.#setCertificates(status);

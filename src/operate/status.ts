@@ -39,6 +39,8 @@ export interface AgentStatus {
   readonly maxConnections: number;
   /** Seconds since the API server was last heard of. */
   readonly silentSeconds: number;
+  /** Lists of the API server that cannot be read for a while though it answers, by name. */
+  readonly unreadLists: readonly string[];
   /** What the agent has seen when it last looked whether it is so; absent before the first look. */
   readonly audit?: AuditStatus;
   /** How often something was found wrong and put right since the agent started, by kind. */
@@ -161,6 +163,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     frontends: sources.routing.frontendCount,
     maxConnections: sources.limit.connections,
     silentSeconds: Math.round(sources.silence / 1000),
+    unreadLists: (objects?.unread ?? []).map(({ name }) => name),
     ...(sources.audit.last === undefined ? {} : { audit: auditStatus(sources.audit.last) }),
     repairs: Object.fromEntries(sources.audit.repairs),
     problems: [

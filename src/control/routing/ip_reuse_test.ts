@@ -83,5 +83,6 @@ const NOTHING: ClusterObjects = {
   endpoints: new Map(),
   nodes: new Map(),
   denied: NOBODY_DENIED,
+  unread: [],
   complete: true,
 };

@@ -50,6 +50,7 @@ function cluster(...peers: Peer[]): ClusterObjects {
     endpoints: new Map(),
     nodes: new Map(),
     denied: NOBODY_DENIED,
+    unread: [],
     complete: true,
   };
 }

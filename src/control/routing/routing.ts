@@ -31,6 +31,8 @@ export class Routing {
   readonly #peers: Peers;
   readonly #frontends: Frontends;
   readonly #strictEgress: StrictEgress;
+  readonly #inside: StrictEgressOptions["inside"];
+  #unread: ClusterObjects["unread"] = [];
   readonly #pace = { peers: new Pace(), frontends: new Pace(), refused: new Pace() };
   /** What earlier agents have left and nobody asks for is gone. */
   #isPruned = false;
@@ -41,6 +43,7 @@ export class Routing {
     this.#index = index;
     this.#serviceIndex = new ServiceIndex(nodeName, (address) => index.get(address));
     this.#state = redirector.routingState;
+    this.#inside = options.inside;
     this.#refused = new RefusedRanges(redirector.refusedRanges, options.inside);
     this.#peers = new Peers(redirector, workers, index);
     this.#frontends = new Frontends(redirector);
@@ -58,6 +61,7 @@ export class Routing {
    * let go last; peers come before the frontends that lead to them. Never throws.
    */
   apply(objects: ClusterObjects): void {
+    this.#refuseUnread(objects.unread);
     const changes = this.#index.update(objects);
     this.#refused.refuse("registry", this.#index.refusals());
     this.#peers.apply(changes);
@@ -102,6 +106,19 @@ export class Routing {
       ...this.#frontends.problems(),
       ...this.#strictEgress.problems(),
     ]);
+  }
+
+  /** What is in a list that cannot be read may be a peer's. */
+  #refuseUnread(unread: ClusterObjects["unread"]): void {
+    if (unread === this.#unread) return;
+    this.#unread = unread;
+    const refusals = unread.filter(({ hidesPeers }) => hidesPeers).map(({ name }) => ({
+      where: name,
+      message: undefined, // it is a problem of the cluster's
+      ranges: this.#inside,
+      isWide: true,
+    }));
+    this.#refused.refuse("unread", refusals);
   }
 
   #settle(): void {

@@ -152,6 +152,7 @@ function cluster(change: Partial<ClusterObjects> = {}): ClusterObjects {
     endpoints: new Map(),
     nodes: new Map(),
     denied: NOBODY_DENIED,
+    unread: [],
     complete: true,
     ...change,
   };

@@ -36,6 +36,7 @@ function objects(pods: Pod[], annotation?: string): ClusterObjects {
     services: new Map(),
     nodes: new Map(),
     denied: NOBODY_DENIED,
+    unread: [],
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map([["kata", "kata-qemu"], ["odd", "odd"]]),

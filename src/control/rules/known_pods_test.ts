@@ -41,6 +41,7 @@ function known(
     endpoints: new Map(),
     nodes: new Map(),
     denied: NOBODY_DENIED,
+    unread: [],
     complete: true,
   };
   return [...knownUids(objects, "node-a")];

@@ -32,6 +32,7 @@ function objects(pods: Pod[], entries: RegistryEntry[] = [], trustDomain = "td")
     services: new Map(),
     nodes: new Map(),
     denied: NOBODY_DENIED,
+    unread: [],
     endpoints: new Map(),
     hasNamespaces: false,
     runtimeHandlers: new Map(),

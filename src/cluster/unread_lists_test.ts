@@ -1,0 +1,98 @@
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { until } from "../../tests/lab/delay.ts";
+import { ApiError } from "../kubernetes/errors.ts";
+import type { Unheard } from "../kubernetes/watch.ts";
+import { UnreadLists } from "./unread_lists.ts";
+
+const TIMES = { look: 5, unread: 30 };
+const REFUSED: () => unknown = () => {
+  throw new ApiError(403, "Forbidden", "GET /version: 403");
+};
+const AWAY: () => unknown = () => {
+  throw new TypeError("connection refused");
+};
+
+/** Two lists, of which the registry is heard or not, and a server that answers so. */
+function open(server: { answer: () => unknown; asked: number }) {
+  const state: { unheard: Unheard | undefined } = { unheard: undefined };
+  let changes = 0;
+  const request = () => {
+    server.asked++;
+    try {
+      return Promise.resolve(server.answer());
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
+  const lists = new UnreadLists({ request }, () => changes++, TIMES);
+  lists.follow({
+    name: "registry",
+    list: { unheard: () => state.unheard },
+    hides: "Much is not seen",
+    hidesPeers: true,
+  });
+  lists.follow({
+    name: "deny list",
+    list: { unheard: () => undefined },
+    hides: "Nothing",
+    hidesPeers: false,
+  });
+  const untilAsked = (times: number) => {
+    const before = server.asked;
+    return until(() => server.asked >= before + times, 10_000, () => `asked ${server.asked}`);
+  };
+  return { lists, state, untilAsked, changes: () => changes };
+}
+
+Deno.test("a list that is refused while the server answers is unread, until it is heard", async () => {
+  for (const answer of [() => ({ major: "1" }), REFUSED]) {
+    const { lists, state, changes } = open({ answer, asked: 0 });
+    const none = lists.list();
+    state.unheard = { since: performance.now() - 5_000, why: "GET /apis: 403 no right" };
+    await until(() => lists.list().length > 0, 10_000, () => "not unread");
+    const [unread] = lists.list();
+    deepStrictEqual([unread?.name, unread?.hidesPeers, none], ["registry", true, []]);
+    match(unread?.message ?? "", /not been read since .*: GET \/apis: 403 no right\. Much is not/);
+    const same = lists.list();
+    state.unheard = { ...state.unheard, why: "another reason" };
+    strictEqual(lists.list(), same, "the same object, whatever goes wrong next");
+    state.unheard = undefined;
+    await until(() => lists.list().length === 0, 10_000, () => "still unread");
+    strictEqual(changes(), 2);
+    lists.close();
+  }
+});
+
+Deno.test("while the server is away no list counts, and one that is young does not", async () => {
+  const server = { answer: AWAY, asked: 0 };
+  const { lists, state, untilAsked } = open(server);
+  state.unheard = { since: performance.now() - 60_000, why: "connection refused" };
+  await untilAsked(8);
+  deepStrictEqual(lists.list(), [], "the server is away");
+  server.answer = () => server.asked % 3 === 0 ? AWAY() : "";
+  await untilAsked(12);
+  deepStrictEqual(lists.list(), [], "it has only just come back, each time");
+  state.unheard = { since: performance.now() + 60_000, why: "one cut" };
+  server.answer = () => "";
+  await untilAsked(8);
+  deepStrictEqual(lists.list(), [], "it may be read in a moment");
+  lists.close();
+});
+
+Deno.test("nobody is asked while every list is heard, and what is unread stays so in an outage", async () => {
+  const server = { answer: (): unknown => "", asked: 0 };
+  const { lists, state, untilAsked } = open(server);
+  state.unheard = { since: performance.now() - 5_000, why: "refused" };
+  await until(() => lists.list().length > 0, 10_000, () => "not unread");
+  server.answer = AWAY;
+  await untilAsked(5);
+  strictEqual(lists.list().length, 1);
+  state.unheard = undefined;
+  await until(() => lists.list().length === 0, 10_000, () => "still unread");
+  const { asked } = server;
+  const looks = Promise.withResolvers<void>();
+  setTimeout(looks.resolve, 20 * TIMES.look);
+  await looks.promise;
+  strictEqual(server.asked, asked);
+  lists.close();
+});
