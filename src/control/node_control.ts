@@ -1,4 +1,5 @@
 import { errorText } from "../error_text.ts";
+import { NOBODY_DENIED } from "../cluster/deny_list.ts";
 import type { Cluster, ClusterObjects, ClusterProblem } from "../cluster/cluster.ts";
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
@@ -55,8 +56,8 @@ export class NodeControl {
   readonly #guestRuntimes: readonly string[];
   readonly #defaults: Annotations;
   readonly #services: NodeServices;
-  /** Whom the workers know to be denied, as text to compare. */
-  #denied = ",";
+  /** Whom the workers know to be denied. */
+  #denied = NOBODY_DENIED;
   readonly routing: Routing;
   readonly enrolments: Enrolments;
   readonly audit = new Audit(() => this.#audited());
@@ -204,17 +205,11 @@ export class NodeControl {
     if (this.#services.index.shown(certificate) && objects !== undefined) this.#route(objects);
   }
 
-  /** Pods are denied by the addresses in their certificates, so the list is looked up anew with every change. */
-  #deny({ denied: { serials, identities, pods } }: ClusterObjects): void {
-    const { index, workers } = this.#services;
-    const addresses = new Set<string>();
-    if (pods.size > 0) {
-      for (const { uid, address } of index) if (pods.has(uid)) addresses.add(address);
-    }
-    const key = [...serials, "", ...identities, "", ...addresses].join();
-    if (key === this.#denied) return;
-    this.#denied = key;
-    workers.deny({ serials, identities, addresses });
+  #deny({ denied }: ClusterObjects): void {
+    if (denied === this.#denied) return;
+    this.#denied = denied;
+    const { serials, identities, pods } = denied;
+    this.#services.workers.deny({ serials, identities, pods });
   }
 
   #detachUnwanted(desired: Desired): void {

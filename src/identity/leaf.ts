@@ -19,6 +19,9 @@ export interface LeafOptions {
   readonly ttlSeconds: number;
 }
 
+/** The object identifier of a subject's userId (RFC 4519 2.39). */
+export const USER_ID = "0.9.2342.19200300.100.1.1";
+
 /** Lifetimes that may be configured, in seconds. */
 export const MAX_TTL_SECONDS = 90 * 86_400;
 
@@ -36,16 +39,25 @@ export async function signLeaf(
   pod: PodIdentity,
   options: LeafOptions,
 ): Promise<IssuedCertificate> {
-  const names = { id: idOf(pod, options.trustDomain), addresses: addressesOf(pod) };
+  const id = idOf(pod, options.trustDomain);
+  const names = { id, addresses: addressesOf(pod), podUid: pod.uid };
   return await signNames(x509, authority, publicKey, names, options.ttlSeconds);
 }
 
-/** As {@link signLeaf}, for a SPIFFE ID and addresses that have been judged, or that nobody will ever show. */
+/** What a certificate says of a pod. */
+export interface LeafNames {
+  /** SPIFFE ID. */
+  readonly id: string;
+  readonly addresses: readonly string[];
+  readonly podUid: string;
+}
+
+/** As {@link signLeaf}, for names that have been judged, or that nobody will ever show. */
 export async function signNames(
   x509: typeof X509,
   authority: SigningAuthority,
   publicKey: CryptoKey,
-  { id, addresses }: { readonly id: string; readonly addresses: readonly string[] },
+  { id, addresses, podUid }: LeafNames,
   ttlSeconds: number,
 ): Promise<IssuedCertificate> {
   const issuer = authority.certificate;
@@ -54,7 +66,8 @@ export async function signNames(
   const leaf = await x509.X509CertificateGenerator.create({
     serialNumber: newSerial(),
     issuer: issuer.subjectName,
-    // The subject stays empty: only the SAN names a pod, so it must be critical (RFC 5280 4.2.1.6).
+    // The SAN says who it is, and is critical; the subject says which pod, for the deny list.
+    subject: [{ [USER_ID]: [podUid] }],
     notBefore: new Date(Math.max(now - CLOCK_SKEW_MS, issuer.notBefore.getTime())),
     notAfter: new Date(Math.min(now + ttlSeconds * 1000, issuer.notAfter.getTime())),
     publicKey,

@@ -8,6 +8,8 @@ import { parseSpiffeId, type SpiffeIdentity } from "./spiffe.ts";
 export interface PeerIdentity extends SpiffeIdentity {
   /** The IP SANs in canonical text, without duplicates. */
   readonly addresses: readonly string[];
+  /** Undefined when the certificate does not say. */
+  readonly podUid: string | undefined;
 }
 
 /**
@@ -28,7 +30,8 @@ export function identityOfLeaf(facts: LeafFacts, trustDomain: string): PeerIdent
   if (uri === undefined) throw new IdentityError("no_uri_san");
   if (others.length > 0) throw new IdentityError("two_uri_sans", `${others.length + 1} of them`);
   if (facts.subjectEmpty && !facts.sanCritical) throw new IdentityError("san_not_critical");
-  return { ...parseSpiffeId(uri, trustDomain), addresses: addressesOf(facts.ipSans) };
+  const { podUid } = facts;
+  return { ...parseSpiffeId(uri, trustDomain), addresses: addressesOf(facts.ipSans), podUid };
 }
 
 /**

@@ -37,11 +37,14 @@ export function verifyIssued(
     const leaf = new X509Certificate(der);
     const key = leaf.publicKey.export({ type: "spki", format: "der" });
     if (!sameBytes(new Uint8Array(key), publicKey)) throw bad("it is for another key");
-    const { id, addresses } = identityOfLeaf(factsOf(der), trustDomain);
+    const { id, addresses, podUid } = identityOfLeaf(factsOf(der), trustDomain);
     const expected = spiffeId(trustDomain, pod.namespace, pod.serviceAccount);
     if (id !== expected) throw bad(`it is for ${quoted(id, 256)}, not ${expected}`);
     if (!sameMembers(addresses, pod.addresses)) {
       throw bad(`its addresses are ${addresses.join(", ")}, not ${pod.addresses.join(", ")}`);
+    }
+    if (podUid !== pod.uid) {
+      throw bad(`it is for the pod ${quoted(podUid ?? "", 256)}, not ${pod.uid}`);
     }
     requireChain(chain, roots);
     return {

@@ -10,6 +10,7 @@ const fd00_1 = Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 const GOOD: LeafFacts = {
   uriSans: [bytes(ID)],
   ipSans: [Uint8Array.of(10, 0, 0, 1), fd00_1],
+  podUid: "uid-1",
   hasBasicConstraints: true,
   isCa: false,
   keyUsage: 0x80,
@@ -25,6 +26,7 @@ Deno.test("a pod's certificate names its identity and addresses", () => {
     namespace: "shop",
     serviceAccount: "web",
     addresses: ["10.0.0.1", "fd00::1"],
+    podUid: "uid-1",
   };
   for (
     const harmless of [

@@ -85,6 +85,12 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_get_subject_name: { parameters: ["pointer"], result: "pointer" },
   // int X509_NAME_entry_count(const X509_NAME *name);
   X509_NAME_entry_count: { parameters: ["pointer"], result: "i32" },
+  // int X509_NAME_get_index_by_NID(const X509_NAME *name, int nid, int lastpos);
+  X509_NAME_get_index_by_NID: { parameters: ["pointer", "i32", "i32"], result: "i32" },
+  // X509_NAME_ENTRY *X509_NAME_get_entry(const X509_NAME *name, int loc);
+  X509_NAME_get_entry: { parameters: ["pointer", "i32"], result: "pointer" },
+  // ASN1_STRING *X509_NAME_ENTRY_get_data(const X509_NAME_ENTRY *ne);
+  X509_NAME_ENTRY_get_data: { parameters: ["pointer"], result: "pointer" },
 
   // OPENSSL_STACK *OPENSSL_sk_new_null(void);
   OPENSSL_sk_new_null: { parameters: [], result: "pointer" },

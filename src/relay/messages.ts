@@ -57,8 +57,8 @@ export interface Denied {
   readonly serials: ReadonlySet<string>;
   /** SPIFFE IDs. */
   readonly identities: ReadonlySet<string>;
-  /** Canonical text. */
-  readonly addresses: ReadonlySet<string>;
+  /** UIDs. */
+  readonly pods: ReadonlySet<string>;
 }
 
 /** What all connections of a worker share. */

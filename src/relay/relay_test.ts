@@ -347,7 +347,7 @@ async function withPeer({ bench }: Scene, use: (server: ScriptedServer) => Promi
 }
 
 function deny({ identities = [] }: { identities?: string[] }): Denied {
-  return { serials: new Set(), identities: new Set(identities), addresses: new Set() };
+  return { serials: new Set(), identities: new Set(identities), pods: new Set() };
 }
 
 /** A pod with its listeners and its application, to be enrolled. */

@@ -141,7 +141,7 @@ Deno.test("what is to hold is told to every worker", () => {
   workers.adjust(7, POD.settings);
   workers.peersLeaving([]);
   workers.peersChanged();
-  workers.deny({ serials: new Set(), identities: new Set(), addresses: new Set() });
+  workers.deny({ serials: new Set(), identities: new Set(), pods: new Set() });
   const all = ["renew", "adjust", "leaving", "peers", "deny"];
   deepStrictEqual([one.types, other.types], [all, all]);
 });

@@ -128,7 +128,8 @@ export async function requireAccepted(
   addresses: readonly string[] = [],
 ): Promise<void> {
   const { publicKey } = await crypto.subtle.generateKey(ECDSA_P256, true, ["sign", "verify"]);
-  const names = { id: spiffeId(trustDomain, GATEWAY_NAMESPACE, "default"), addresses };
+  const id = spiffeId(trustDomain, GATEWAY_NAMESPACE, "default");
+  const names = { id, addresses, podUid: "none" };
   const { chain } = await signNames(x509, authority, publicKey, names, TRIAL_SECONDS)
     .catch((cause) => {
       throw unusable(`it cannot sign: ${errorText(cause)}`);

@@ -1,6 +1,7 @@
 /** Certificates for addresses that no issuer names: a loopback address is a pod's in tests without root. */
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
+import { USER_ID } from "../identity/leaf.ts";
 import { ECDSA_P256, newCa } from "../identity/new_ca.ts";
 import { spiffeId } from "../identity/spiffe.ts";
 import { decodePem } from "../identity/pem.ts";
@@ -8,7 +9,7 @@ import type { RelayCredentials } from "../relay/messages.ts";
 
 export const TRUST_DOMAIN = "cluster.local";
 
-/** What a pod of the namespace `shop` shows, for so many seconds from now. Its CA lives as long as this process. */
+/** What the pod `uid-<its first address>` of the namespace `shop` shows, for so many seconds from now. Its CA lives as long as this process. */
 export async function shopCredentials(
   addresses: readonly string[],
   serviceAccount: string,
@@ -19,6 +20,7 @@ export async function shopCredentials(
   const notAfter = new Date(Math.floor(Date.now() / 1000 + seconds) * 1000);
   const leaf = await x509.X509CertificateGenerator.create({
     issuer: root.subjectName,
+    subject: [{ [USER_ID]: [`uid-${addresses[0]}`] }],
     notBefore: new Date(Date.now() - 7_200_000),
     notAfter,
     publicKey: keys.publicKey,

@@ -48,7 +48,7 @@ export class WorkerContext {
   readonly access: AccessLog | undefined;
   /** Those whose destination cannot be served yet; told when something has changed. */
   readonly postponed = new Set<{ peersChanged(): void }>();
-  denied: Denied = { serials: new Set(), identities: new Set(), addresses: new Set() };
+  denied: Denied = { serials: new Set(), identities: new Set(), pods: new Set() };
   /** Connections of this worker by Service endpoint, while they last. */
   readonly outstanding = new Map<string, number>();
 
@@ -109,9 +109,9 @@ export class WorkerContext {
     this.report({ type: "shown", shown: { address, identity: id, notAfter } });
   }
 
-  #isDenied(leaf: Certificate, { id, addresses }: PeerIdentity): boolean {
-    const { serials, identities, addresses: denied } = this.denied;
-    return identities.has(id) || addresses.some((address) => denied.has(address)) ||
+  #isDenied(leaf: Certificate, { id, podUid }: PeerIdentity): boolean {
+    const { serials, identities, pods } = this.denied;
+    return identities.has(id) || (podUid !== undefined && pods.has(podUid)) ||
       (serials.size > 0 && serials.has(leaf.serial()));
   }
 

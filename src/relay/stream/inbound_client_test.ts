@@ -181,7 +181,7 @@ scene("other roots: whose certificate leads to none of them is cut, at both ends
 
 scene("denied: whoever the deny list names is cut, and not let in again", async (s) => {
   const { bench, client, pod } = s;
-  const none = { serials: new Set(""), identities: new Set(""), addresses: new Set("") };
+  const none = { serials: new Set(""), identities: new Set(""), pods: new Set("") };
   const shown = await shopCredentials(client.description.addresses, "client");
   client.renew(shown);
   using leaf = Certificate.parse(new Uint8Array(shown.chain[0] ?? []));
@@ -189,7 +189,7 @@ scene("denied: whoever the deny list names is cut, and not let in again", async 
   for (
     const denied of [
       { ...none, identities: new Set([identityOf("client")]) },
-      { ...none, addresses: new Set([addressOf(client)]) },
+      { ...none, pods: new Set([client.description.uid]) },
       { ...none, serials: new Set([leaf.serial()]) },
     ]
   ) {
@@ -207,7 +207,7 @@ scene("denied: whoever the deny list names is cut, and not let in again", async 
 
 scene("denied: a tunnel that waits for its first OPEN, or for the next, is ended", async (s) => {
   const { bench, pod } = s;
-  const none = { serials: new Set(""), identities: new Set(""), addresses: new Set("") };
+  const none = { serials: new Set(""), identities: new Set(""), pods: new Set("") };
   const first = await s.tunnel();
   const next = await s.tunnel();
   s.open(next, 9);
