@@ -7,6 +7,7 @@ import type { CaptureResult } from "./lab/capture.ts";
 import { delay, until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
 import type { Pod } from "./lab/pod.ts";
+import { WORD_ANNOTATION } from "../src/identity/signer_word.ts";
 
 const PORT = 9000;
 const CANARY = "canary-9d1e-canary";
@@ -20,7 +21,7 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     { name: "host", node: "node-a", namespace: "shop", hostNetwork: true },
   ]);
   assert(web && api && host);
-  await lab.startSigner();
+  const signer = await lab.startSigner();
   const agents = await Promise.all(
     lab.nodes.map(({ name }) =>
       lab.startAgent(name, { args: ["--metrics-address", "127.0.0.1:8080"] })
@@ -188,6 +189,23 @@ Deno.test("two agents and a signer on an API server", async (t) => {
     await waitSecured(lab, web, "True", "Enrolled", /./, 10_000);
   });
 
+  await t.step("a signer that is gone is missed long before a certificate is due", async () => {
+    const bundle = {
+      resource: "configmaps",
+      namespace: "kube-gateway",
+      name: "kube-gateway-trust-bundle",
+    };
+    await signer.stop();
+    const { metadata } = await lab.api.server.get<Annotated>(bundle);
+    const word = metadata.annotations?.[WORD_ANNOTATION] ?? "";
+    assert.match(word, /"at":"2/);
+    const past = word.replaceAll(/"2\d{3}-/g, '"2000-');
+    await lab.api.server.annotate(bundle, WORD_ANNOTATION, past);
+    await waitSecured(lab, web, "True", "Enrolled", /no signer has been heard of/, 15_000);
+    await lab.startSigner();
+    await waitSecured(lab, web, "True", "Enrolled", /TLS 1.3$/, 60_000);
+  });
+
   await t.step("agents that end take back what they said", async () => {
     for (const agent of agents) assert.equal(await agent.stop(), 0);
     await waitSecured(lab, web, "False", "NotEnrolled", /removed/);
@@ -213,6 +231,10 @@ Deno.test("a pod whose certificate is denied is held, says why, and is not asked
   const condition = await lab.api.secured(web);
   assert.equal(condition, undefined, "its pod's status is not that agent's to write");
 });
+
+interface Annotated {
+  metadata: { annotations?: Record<string, string> };
+}
 
 interface Slice {
   metadata: {

@@ -78,7 +78,7 @@ export function openCertificateRequestIssuer(
     },
     trustBundle: () =>
       bundle.roots(AbortSignal.any([AbortSignal.timeout(deadline), closed.signal])),
-    trustProblem: () => bundle.damage,
+    trustProblem: () => bundle.problem(),
     async close() {
       closed.abort();
       await Promise.all([bundle.close(), outcomes.close()]);

@@ -43,7 +43,7 @@ export interface Issuer {
   /** The roots that peers' certificates must lead to, DER. */
   trustBundle(): Promise<Uint8Array[]>;
 
-  /** Why the roots are not those that the cluster names now, if they are not. Absent: they never change. */
+  /** Why the roots are not those that the cluster names now, or what is wrong with the signer. Absent: neither can be. */
   trustProblem?(): string | undefined;
 }
 

@@ -6,6 +6,7 @@ import { logger } from "../log.ts";
 import { Certificate } from "../native/certificate.ts";
 import { IssuingError } from "./issuer.ts";
 import { decodePem } from "./pem.ts";
+import { signerProblem, WORD_ANNOTATION } from "./signer_word.ts";
 import { TRUST_BUNDLE, TRUST_BUNDLE_KEY } from "./signing_names.ts";
 
 const log = logger("identity");
@@ -41,6 +42,8 @@ export class FollowedBundle {
   readonly #watch: { close(): Promise<void> };
   /** Why the ConfigMap is not in use as it is now; undefined when it is. */
   damage: string | undefined;
+  /** The signer's last word, as the ConfigMap has it. */
+  #word: string | undefined;
   #pem = "";
   #roots: Uint8Array<ArrayBuffer>[] = [];
   #changed = Promise.withResolvers<void>();
@@ -51,9 +54,22 @@ export class FollowedBundle {
       name: "trust bundle",
       path: `/api/v1/namespaces/${options.namespace}/configmaps`,
       query: { fieldSelector: `metadata.name=${TRUST_BUNDLE}` },
-      read: (value) => v.parse(BundleSchema, value).data?.[TRUST_BUNDLE_KEY] ?? "",
-      onChange: (bundles) => this.#set(bundles.values().next().value ?? ""),
+      read: (value) => {
+        const { metadata, data } = v.parse(BundleSchema, value);
+        const word = metadata.annotations?.[WORD_ANNOTATION];
+        return { pem: data?.[TRUST_BUNDLE_KEY] ?? "", word };
+      },
+      onChange: (bundles) => {
+        const [bundle] = bundles.values();
+        this.#word = bundle?.word;
+        this.#set(bundle?.pem ?? "");
+      },
     });
+  }
+
+  /** Why trust may not last: what is wrong with the bundle, or with the signer; undefined when nothing is. */
+  problem(): string | undefined {
+    return this.damage ?? signerProblem(this.#word, new Date());
   }
 
   /** @throws {IssuingError} `unknown_root` when there are none in time. */
@@ -120,4 +136,7 @@ export class FollowedBundle {
   }
 }
 
-const BundleSchema = v.object({ data: v.nullish(v.record(v.string(), v.string())) });
+const BundleSchema = v.object({
+  metadata: v.object({ annotations: v.nullish(v.record(v.string(), v.string())) }),
+  data: v.nullish(v.record(v.string(), v.string())),
+});

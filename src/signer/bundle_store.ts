@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { type SignerWord, WORD_ANNOTATION } from "../identity/signer_word.ts";
 import { TRUST_BUNDLE } from "../identity/signing_names.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError, NoAnswer } from "../kubernetes/errors.ts";
@@ -46,6 +47,23 @@ export class BundleStore {
     }
   }
 
+  /**
+   * Writes the signer's word beside the roots, whatever these look like; nothing where there is no bundle yet.
+   *
+   * @throws {ApiError | NoAnswer} also when somebody else was faster.
+   */
+  async say(word: SignerWord, timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    const existing = await this.#get(leftUntil(deadline));
+    if (existing === undefined) return;
+    const { metadata, ...rest } = v.parse(AnnotatedSchema, existing);
+    const annotations = { ...metadata.annotations, [WORD_ANNOTATION]: JSON.stringify(word) };
+    await this.#api.request("PUT", this.#path, {
+      body: { ...rest, metadata: { ...metadata, annotations } },
+      timeoutMs: leftUntil(deadline),
+    });
+  }
+
   async #get(timeoutMs: number): Promise<unknown> {
     try {
       return v.parse(v.looseObject({}), await this.#api.request("GET", this.#path, { timeoutMs }));
@@ -63,6 +81,10 @@ export class BundleStore {
     return `${this.#collection}/${TRUST_BUNDLE}`;
   }
 }
+
+const AnnotatedSchema = v.looseObject({
+  metadata: v.looseObject({ annotations: v.nullish(v.record(v.string(), v.string())) }),
+});
 
 function leftUntil(deadline: number): number {
   const left = deadline - performance.now();

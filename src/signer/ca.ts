@@ -103,6 +103,18 @@ export function requireCurrent(certificate: x509.X509Certificate): void {
   }
 }
 
+/** What is to be said of a CA's end before it has come; undefined while it is far away. */
+export function expiryOf(
+  { notBefore, notAfter }: Pick<x509.X509Certificate, "notBefore" | "notAfter">,
+  now: Date,
+): string | undefined {
+  const [left, lifetime] = [notAfter.getTime() - now.getTime(), +notAfter - +notBefore];
+  const end = notAfter.toISOString();
+  if (left <= 0) return `the CA in Secret ${CA_SECRET} expired on ${end}: nothing is signed`;
+  if (left > Math.min(WARNED_MILLISECONDS, lifetime / 10)) return undefined;
+  return `the CA in Secret ${CA_SECRET} expires on ${end}: replace it before that`;
+}
+
 /** The kinds of keys that certificates are signed with here. Whether it may sign is for {@link requireAccepted} to say. */
 function requireKey(certificate: x509.X509Certificate): void {
   const { namedCurve, modulusLength, name } = certificate.publicKey.algorithm as {
@@ -203,3 +215,6 @@ const SecretSchema = v.object({
 const PRIVATE_KEY = /-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+-----END [A-Z ]*PRIVATE KEY-----/;
 
 const TRIAL_SECONDS = 60;
+
+/** Before a CA's end it is said that it comes. */
+const WARNED_MILLISECONDS = 14 * 86_400_000;

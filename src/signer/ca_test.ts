@@ -8,7 +8,7 @@ import { provenKey, signLeaf } from "../identity/leaf.ts";
 import { openssl } from "../identity/openssl_command.ts";
 import { encodePem } from "../identity/pem.ts";
 import { verifyIssued } from "../identity/verify_issued.ts";
-import { type ClusterCa, openCa, readCa } from "./ca.ts";
+import { type ClusterCa, expiryOf, openCa, readCa } from "./ca.ts";
 import { expired, make, secretOf, traditional } from "./made_cas.ts";
 
 const EC = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=x";
@@ -127,3 +127,14 @@ async function withDirectory(use: (directory: string) => Promise<void>): Promise
     await Deno.remove(directory, { recursive: true });
   }
 }
+
+Deno.test("that a CA ends is said before it has, two weeks or a tenth of its life", () => {
+  const day = 86_400_000;
+  const lives = (days: number) => ({ notBefore: new Date(0), notAfter: new Date(days * day) });
+  const at = (days: number, now: number) => expiryOf(lives(days), new Date(now * day));
+  strictEqual(at(365, 350), undefined);
+  match(at(365, 351) ?? "", /expires on 1971-01-01T.*: replace it/);
+  match(at(365, 365) ?? "", /expired on 1971-01-01T/);
+  strictEqual(at(10, 8.9), undefined);
+  match(at(10, 9) ?? "", /expires/);
+});

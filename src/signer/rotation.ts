@@ -10,7 +10,7 @@ import {
   recordOf,
 } from "./bundle.ts";
 import type { BundleStore } from "./bundle_store.ts";
-import { type ClusterCa, requireCurrent } from "./ca.ts";
+import { type ClusterCa, expiryOf, requireCurrent } from "./ca.ts";
 
 const log = logger("signer");
 
@@ -52,6 +52,12 @@ export class Rotation {
     if (last !== undefined && sameCa(last, ca)) return;
     this.#known = [...this.#known.slice(-3), ca];
     this.#bundle = undefined;
+  }
+
+  /** Why the Secret's CA signs no more, or soon will not; undefined when it does for long. */
+  expiry(now: Date): string | undefined {
+    const ca = this.#known.at(-1);
+    return ca === undefined ? undefined : expiryOf(ca.certificate, now);
   }
 
   /**

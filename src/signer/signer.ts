@@ -5,6 +5,7 @@
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import { errorText } from "../error_text.ts";
+import { IssuingError } from "../identity/issuer.ts";
 import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { ApiClient } from "../kubernetes/api.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
@@ -21,6 +22,7 @@ import { Candidacy, type LeaseTimes } from "./lease.ts";
 import { awaited, type OpenRequest, readRequest } from "./open_requests.ts";
 import { WorkQueue } from "./queue.ts";
 import { Rotation } from "./rotation.ts";
+import { Word } from "./word.ts";
 
 const log = logger("signer");
 
@@ -62,14 +64,16 @@ export async function runSigner(
   stop: Promise<void>,
   health: SignerHealth = new SignerHealth(),
 ): Promise<void> {
-  const rotation = new Rotation(new BundleStore(options.api, options.namespace), {
+  const store = new BundleStore(options.api, options.namespace);
+  const word = new Word(store);
+  const rotation = new Rotation(store, {
     propagationMilliseconds: options.propagationMilliseconds ?? 60_000,
     ttlSeconds: options.certificateSeconds,
   });
   const stopped = new AbortController();
   const end = stop.finally(() => stopped.abort());
-  if (!await offerFirstCa(options, rotation, health, stopped.signal)) return;
-  await using _signer = new Signer(options, rotation, health);
+  if (!await offerFirstCa(options, rotation, health, word, stopped.signal)) return;
+  await using _signer = new Signer(options, rotation, health, word);
   await end;
 }
 
@@ -78,6 +82,7 @@ async function offerFirstCa(
   { api, namespace, trustDomain }: SignerOptions,
   rotation: Rotation,
   health: SignerHealth,
+  word: Word,
   signal: AbortSignal,
 ): Promise<boolean> {
   for (let delay = 500; !signal.aborted; delay = Math.min(delay * 2, 10_000)) {
@@ -89,6 +94,8 @@ async function offerFirstCa(
       if (signal.aborted) break;
       health.caProblem = errorText(error);
       log.error("the CA cannot be read: {error}", { error: errorText(error) });
+      // Another one may lead, with a CA that it has read before; it says so within a minute.
+      if (error instanceof IssuingError) await word.say(health.caProblem, REVIEW_MILLISECONDS);
     }
     await pause(delay, signal).catch(() => {}); // stopped
   }
@@ -103,6 +110,7 @@ class Signer implements AsyncDisposable {
   readonly #options: SignerOptions;
   readonly #rotation: Rotation;
   readonly #health: SignerHealth;
+  readonly #word: Word;
   /** The open requests as the watch has seen them last; by name. */
   #seen: ReadonlyMap<string, OpenRequest> = new Map();
   /**
@@ -120,8 +128,9 @@ class Signer implements AsyncDisposable {
   readonly #watches: readonly WatchedList[];
   readonly #reviews: ReturnType<typeof setInterval>;
 
-  constructor(options: SignerOptions, rotation: Rotation, health: SignerHealth) {
+  constructor(options: SignerOptions, rotation: Rotation, health: SignerHealth, word: Word) {
     this.#options = options;
+    this.#word = word;
     this.#rotation = rotation;
     this.#health = health;
     const { api, namespace } = options;
@@ -260,6 +269,8 @@ class Signer implements AsyncDisposable {
         error: errorText(error),
       });
     }
+    const { problem } = this.#health;
+    await this.#word.say(problem ?? this.#rotation.expiry(new Date()), REVIEW_MILLISECONDS);
   }
 }
 

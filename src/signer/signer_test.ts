@@ -2,6 +2,7 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { until } from "../../tests/lab/delay.ts";
 import { NAMESPACE, POD_UID, podObject, requestBody } from "../../tests/lab/signing.ts";
 import { DENY_LIST } from "../cluster/deny_list.ts";
+import { type SignerWord, WORD_ANNOTATION } from "../identity/signer_word.ts";
 import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { MemoryCluster, never } from "./cluster_for_tests.ts";
@@ -304,3 +305,22 @@ function podsAreAway(): { cluster: MemoryCluster; tries: () => number } {
   };
   return { cluster, tries: () => cluster.asked.filter((line) => line.includes(POD)).length };
 }
+
+Deno.test("what is wrong with the CA, and that it is well again, stands where all agents read it", async () => {
+  const cluster = newCluster();
+  await using signer = run(cluster);
+  const word = () => {
+    const { annotations } = cluster.objects.get(BUNDLE_PATH)?.metadata as unknown as {
+      annotations?: Record<string, string>;
+    } ?? {};
+    return JSON.parse(annotations?.[WORD_ANNOTATION] ?? "{}") as Partial<SignerWord>;
+  };
+  await holds("it is well", () => word().at !== undefined && word().problem === undefined);
+  const secret = cluster.objects.get(SECRET);
+  ok(secret);
+  cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
+  await holds("it is told", () => word().problem?.includes("Secret kube-gateway-ca") === true);
+  cluster.seed(SECRET, secret);
+  await holds("it is well again", () => word().problem === undefined);
+  strictEqual(signer.health.problem, undefined);
+});
