@@ -1,4 +1,5 @@
 /** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
+import { statSync } from "node:fs";
 import type { Cluster, ClusterObjects } from "./cluster/cluster.ts";
 import { GATEWAY_NAMESPACE } from "./constants.ts";
 import { NodeControl } from "./control/node_control.ts";
@@ -216,6 +217,11 @@ async function openSource(options: AgentOptions): Promise<Source> {
   const { source, nodeName, trustDomain, certificateSeconds: ttlSeconds } = options;
   if ("directory" in source) {
     const { directory } = source;
+    if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
+      throw new Error(
+        `--cluster ${directory} is no directory: make it, or name the one that there is`,
+      );
+    }
     const { openClusterDirectory } = await import("./standalone/directory.ts");
     const { openInProcessIssuer } = await import("./standalone/in_process.ts");
     return {

@@ -153,7 +153,8 @@ class KubernetesCluster implements Cluster {
       });
     }
 
-    await Promise.all(synced);
+    const waiting = setInterval(() => this.#logWaiting(), WAITING_MILLISECONDS);
+    await Promise.all(synced).finally(() => clearInterval(waiting));
     this.#tell = () => onChange(this.#objects());
     this.#tellNow();
   }
@@ -240,6 +241,13 @@ class KubernetesCluster implements Cluster {
     this.#watches.push(list);
     this.#unread.follow({ name: options.name, list, hides, hidesPeers });
     return list.synced;
+  }
+
+  /** An agent that waits at its start says for what: nobody can ask it yet. */
+  #logWaiting(): void {
+    const lists = this.#unread.unheard();
+    if (lists.length === 0) return;
+    log.warn("waiting for the API server: {lists}", { lists: lists.join("; ") });
   }
 
   /** Kubelets write their Nodes every few minutes, almost always without anything new for us. */
@@ -362,3 +370,4 @@ const DISCOVERY = "/apis/discovery.k8s.io/v1";
 /** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
 const SLICES_A_PAGE = 100;
 const COALESCE_MILLISECONDS = 20;
+const WAITING_MILLISECONDS = 10_000;

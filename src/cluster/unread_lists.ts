@@ -58,6 +58,14 @@ export class UnreadLists {
     return this.#unread;
   }
 
+  /** Every list of which nothing is heard right now, and why. */
+  unheard(): string[] {
+    return this.#followed.flatMap(({ name, list }) => {
+      const unheard = list.unheard();
+      return unheard === undefined ? [] : `${name} (${unheard.why})`;
+    });
+  }
+
   close(): void {
     clearInterval(this.#timer);
   }

@@ -24,7 +24,14 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     return { help: overview() };
   }
   if (!isCommand(name)) {
-    throw new UsageError(`unknown command '${name}': try kube-gateway --help`);
+    const others = Object.keys(COMMANDS).filter((each) => each.startsWith(`${name} `));
+    throw new UsageError(
+      others.length === 0
+        ? `unknown command '${name}': try kube-gateway --help`
+        : `'${args.slice(0, 2).join(" ")}' is no command: there is kube-gateway ${
+          others.join(", ")
+        }`,
+    );
   }
   const { values: options, positionals } = parseOptions(name, rest);
   if (options.help === true) return { help: helpOf(name) };

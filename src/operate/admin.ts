@@ -83,7 +83,8 @@ function whyNot(socket: string, { code, message }: NodeJS.ErrnoException): strin
       return `cannot open ${socket}: it is root's, so run this as root`;
     case "ENOENT":
     case "ECONNREFUSED":
-      return `no agent answers on ${socket}: is it running on this node, and is --admin-socket the same?`;
+      return `no agent answers on ${socket}: is it running on this node, and is --admin-socket the same? One that ` +
+        "still waits for the API server answers when it has read everything; until then its log says what it waits for";
     default:
       return `the agent on ${socket} does not answer: ${message}`;
   }

@@ -85,7 +85,7 @@ export interface EnrolmentStatus {
   readonly pod: string;
   readonly uid: string;
   readonly state: Enrolment["state"] | "refused";
-  /** Why it is not active. */
+  /** Why it is not active, or why it is not Secured although it is. */
   readonly reason?: string;
   readonly identity?: string;
   readonly addresses: readonly string[];
@@ -142,7 +142,7 @@ export function agentStatus(sources: StatusSources): AgentStatus {
     memory: Deno.memoryUsage().rss,
     enrolments: [
       ...enrolments.map((enrolment) => ({
-        ...statusOf(enrolment, reports),
+        ...statusOf(enrolment, reports, toldOf(objects, enrolment)),
         ...refusalsOf(sources.refusals, enrolment.cgroupId),
       })),
       ...(desired?.refused ?? []).map(({ uid, namespace, name, reason }) => ({
@@ -205,8 +205,23 @@ export function auditStatus({ at, findings, parts }: AuditReport): AuditStatus {
   return { at: new Date(at).toISOString(), secondsAgo, parts, findings };
 }
 
-function statusOf(enrolment: Enrolment, reports: ReadonlyMap<string, PodReport>): EnrolmentStatus {
-  const { wanted, certificate, state, reason, settings, proved, older, plaintext } = enrolment;
+/** Why an active pod's condition is not True, as the API server has it; undefined where it is, or nobody keeps one. */
+function toldOf(
+  objects: ClusterObjects | undefined,
+  { state, wanted }: Enrolment,
+): string | undefined {
+  const secured = objects?.pods.find(({ uid }) => uid === wanted.uid)?.secured;
+  if (state !== "active" || secured === undefined || secured.status === "True") return undefined;
+  return `its condition is not True: ${secured.message}`;
+}
+
+function statusOf(
+  enrolment: Enrolment,
+  reports: ReadonlyMap<string, PodReport>,
+  told: string | undefined,
+): EnrolmentStatus {
+  const { wanted, certificate, state, settings, proved, older, plaintext } = enrolment;
+  const reason = enrolment.reason ?? told;
   const report = reports.get(wanted.uid);
   return {
     pod: enrolment.name,

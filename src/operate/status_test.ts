@@ -97,6 +97,25 @@ Deno.test("an API server that has been silent for two minutes is a problem, and 
   match(status({ silence: 120_000 }).problems[0]?.message ?? "", /silent for 120 s/);
 });
 
+Deno.test("an active pod whose condition is not True says why", async () => {
+  const node = new Node();
+  await node.step();
+  const { wanted, state } = node.enrolment;
+  const told = (secured: unknown) => {
+    const pods = [{ uid: wanted.uid, secured }];
+    const objects = { pods, registry: [], unread: [], endpoints: new Map(), services: new Map() };
+    const { enrolments: [pod] } = status({
+      objects: { ...objects, denied: { problems: [] } } as unknown as StatusSources["objects"],
+      enrolments: { list: () => [node.enrolment], problems: () => [] },
+    });
+    return pod?.reason;
+  };
+  strictEqual(state, "active");
+  strictEqual(told(undefined), undefined, "in a directory nobody keeps one");
+  strictEqual(told({ status: "True", message: "fine" }), undefined);
+  strictEqual(told({ status: "False", message: "why" }), "its condition is not True: why");
+});
+
 Deno.test("all peers are counted, the first thousand listed", () => {
   const list = Array.from({ length: 1_001 }, (_, index) => ({
     address: `10.0.${index >> 8}.${index & 255}`,
