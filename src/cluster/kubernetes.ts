@@ -4,6 +4,7 @@ import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { type WatchedList, watchList, type WatchOptions } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
+import { clockMilliseconds } from "../native/clock.ts";
 import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "./registry.ts";
 import type { Verdict } from "./verdict.ts";
 import type { Cluster, ClusterProblem } from "./cluster.ts";
@@ -68,6 +69,8 @@ class KubernetesCluster implements Cluster {
   #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
   #tell: (() => void) | undefined;
   #told = -Infinity;
+  /** How long changes are collected before they are told. */
+  #rest = COALESCE_MILLISECONDS;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: KubernetesClusterOptions) {
@@ -276,14 +279,14 @@ class KubernetesCluster implements Cluster {
   /** The first change at once, those that follow closely together. */
   #tellSoon(): void {
     if (this.#tell === undefined || this.#timer !== undefined) return;
-    const wait = this.#told + COALESCE_MILLISECONDS - performance.now();
+    const wait = this.#told + this.#rest - performance.now();
     this.#timer = setTimeout(() => this.#tellNow(), Math.max(0, wait));
   }
 
   #tellNow(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#told = performance.now();
+    const before = clockMilliseconds("thread");
     try {
       this.#tell?.();
     } catch (error) {
@@ -291,6 +294,8 @@ class KubernetesCluster implements Cluster {
         error: errorText(error),
       });
     }
+    this.#told = performance.now();
+    this.#rest = restAfter(clockMilliseconds("thread") - before);
   }
 
   #objects(): ClusterObjects {
@@ -369,5 +374,16 @@ const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
 /** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
 const SLICES_A_PAGE = 100;
+/**
+ * How long after a change was handled the next ones are collected: whoever changes something all the time has a fifth of a
+ * processor at most, as long as nobody waits for longer than a second.
+ *
+ * @param used milliseconds of a processor.
+ */
+export function restAfter(used: number): number {
+  return Math.min(Math.max(4 * used, COALESCE_MILLISECONDS), LONGEST_REST_MILLISECONDS);
+}
+
 const COALESCE_MILLISECONDS = 20;
+const LONGEST_REST_MILLISECONDS = 800;
 const WAITING_MILLISECONDS = 10_000;
