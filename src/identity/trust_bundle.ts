@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import type { ApiClient } from "../kubernetes/api.ts";
 import { errorText } from "../error_text.ts";
-import { watchList } from "../kubernetes/watch.ts";
+import { type WatchedList, watchList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 import { Certificate } from "../native/certificate.ts";
 import { IssuingError } from "./issuer.ts";
@@ -39,7 +39,7 @@ export function readRoots(pem: string): Uint8Array<ArrayBuffer>[] {
 /** The trust bundle, followed live: its roots as the ConfigMap has them now. */
 export class FollowedBundle {
   readonly #changedTo: BundleOptions["onTrustBundle"];
-  readonly #watch: { close(): Promise<void> };
+  readonly #watch: WatchedList;
   /** Why the ConfigMap is not in use as it is now; undefined when it is. */
   damage: string | undefined;
   /** The signer's last word, as the ConfigMap has it. */
@@ -69,7 +69,17 @@ export class FollowedBundle {
 
   /** Why trust may not last: what is wrong with the bundle, or with the signer; undefined when nothing is. */
   problem(): string | undefined {
-    return this.damage ?? signerProblem(this.#word, new Date());
+    return this.damage ?? this.#unread() ?? signerProblem(this.#word, new Date());
+  }
+
+  /** Without new roots, what a new CA signs is refused. */
+  #unread(): string | undefined {
+    const unheard = this.#watch.unheard();
+    if (unheard === undefined) return undefined;
+    const age = performance.now() - unheard.since;
+    if (age < UNREAD_MILLISECONDS) return undefined;
+    const since = new Date(Date.now() - age).toISOString();
+    return `ConfigMap ${TRUST_BUNDLE} has not been read since ${since}: ${unheard.why}`;
   }
 
   /** @throws {IssuingError} `unknown_root` when there are none in time. */
@@ -135,6 +145,9 @@ export class FollowedBundle {
     signal.removeEventListener("abort", stop);
   }
 }
+
+/** A server that is away is a problem of its own by then. */
+const UNREAD_MILLISECONDS = 120_000;
 
 const BundleSchema = v.object({
   metadata: v.object({ annotations: v.nullish(v.record(v.string(), v.string())) }),
