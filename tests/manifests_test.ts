@@ -4,11 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { DENY_LIST } from "../src/cluster/deny_list.ts";
+import { type EndpointSliceObject, slicesOf } from "../src/cluster/registry.ts";
 import { parseCommandLine } from "../src/commands/command_line.ts";
-import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../src/constants.ts";
+import { GATEWAY_NAMESPACE } from "../src/constants.ts";
 import { CA_SECRET, DEFAULT_SIGNER_NAME, TRUST_BUNDLE } from "../src/identity/signing_names.ts";
 import { LEASE } from "../src/signer/signer.ts";
 import type { AdmissionRequest, ListObjects } from "./lab/api_server/admission.ts";
+import { ADMINISTRATOR, agent, check, WRITE } from "./lab/admission_check.ts";
 import { REPOSITORY, RESTRICT, V8_FLAGS } from "./lab/agent.ts";
 import type { KubeObject } from "./lab/api_server/objects.ts";
 import admit from "./lab/api_server/policies.ts";
@@ -17,7 +19,6 @@ import { typeProblems } from "./lab/openapi.ts";
 
 const all = await manifests();
 const examples = await manifests("examples/");
-const NODE_CLAIM = "authentication.kubernetes.io/node-name";
 
 Deno.test("every field of every manifest is one of Kubernetes' own types", async () => {
   assert(all.length >= 17 && examples.length >= 3);
@@ -135,21 +136,37 @@ Deno.test("nobody but metrics' collectors reaches the namespace's pods", () => {
 });
 
 Deno.test("an agent writes its own node's slices only", () => {
-  const named = (name: string) => ({ metadata: { ...own.metadata, name } });
+  const named = (name: string) => ({ ...own, metadata: { ...own.metadata, name } });
   const own = sliceOf("node-a");
   const other = sliceOf("node-b");
   const bare = { metadata: { name: "registry-node-a-ipv4-0" } };
-  const endpoint = { addresses: ["10.0.0.1"], nodeName: "node-a" };
+  const [endpoint = assert.fail("a pod")] = own.endpoints;
   const full = (...endpoints: object[]) => ({ object: { ...own, endpoints }, oldObject: own });
   for (
     const [name, change, refused] of [
       ["creates its own", { operation: "CREATE", object: own }, undefined],
       ["creates another's", { operation: "CREATE", object: other }, /labelled with its own node/],
       ["creates one without label", { operation: "CREATE", object: bare }, /own node/],
+      ["its last", { operation: "CREATE", object: named("registry-node-a-ipv6-41") }, undefined],
       [
-        "with a suffix",
-        { operation: "CREATE", object: named("registry-node-a-ipv6-12-abcde") },
+        "another name where one is taken",
+        { operation: "CREATE", object: named("registry-node-a-ipv6-12-other") },
         undefined,
+      ],
+      [
+        "one more",
+        { operation: "CREATE", object: named("registry-node-a-ipv6-42") },
+        /named after/,
+      ],
+      [
+        "a number twice",
+        { operation: "CREATE", object: named("registry-node-a-ipv6-01") },
+        /named/,
+      ],
+      [
+        "any suffix",
+        { operation: "CREATE", object: named("registry-node-a-ipv6-12-abcde") },
+        /named after/,
       ],
       [
         "another's name",
@@ -165,7 +182,7 @@ Deno.test("an agent writes its own node's slices only", () => {
       ["pods of its own node", full(...Array(100).fill(endpoint)), undefined],
       ["too many", full(...Array(101).fill(endpoint)), /at most 100/],
       ["another node's pod", full(endpoint, { ...endpoint, nodeName: "node-b" }), /own node only/],
-      ["a pod of no node", full({ addresses: ["10.0.0.1"] }), /own node only/],
+      ["a pod of no node", full({ ...endpoint, nodeName: undefined }), /own node only/],
       ["two addresses", full({ ...endpoint, addresses: ["10.0.0.1", "10.0.0.2"] }), /one address/],
       ["changes its own", { object: own, oldObject: own }, undefined],
       ["takes another's", { object: own, oldObject: other }, /changes only/],
@@ -204,6 +221,12 @@ Deno.test("of a pod's status an agent writes its own condition only, and of its 
         /no cond/,
       ],
       ["takes a condition away", { object: pod({ conditions: [secured] }) }, /no condition/],
+      [
+        "a long message",
+        { object: pod({ conditions: [ready, { ...secured, message: "x".repeat(1025) }] }) },
+        /shortly/,
+      ],
+      ["its condition twice", { object: pod({ conditions: [ready, secured, secured] }) }, /once/],
       ["addresses", { object: pod({ podIPs: [{ ip: "10.0.0.2" }] }) }, /nothing of a pod/],
       ["its first address", { object: pod({ podIP: "10.0.0.2" }) }, /nothing of a pod/],
       ["the phase", { object: pod({ phase: "Failed" }) }, /nothing of a pod/],
@@ -228,9 +251,11 @@ Deno.test("of a pod's status an agent writes its own condition only, and of its 
   }
 });
 
-function sliceOf(node: string) {
-  const metadata = { name: `registry-${node}-ipv4-0`, labels: { [REGISTRY_LABEL]: node } };
-  return { metadata, endpoints: [{ addresses: ["10.0.0.1"], nodeName: node }] };
+function sliceOf(node: string): EndpointSliceObject {
+  const identity = "spiffe://cluster.local/ns/shop/sa/web";
+  const pod = { uid: "u", namespace: "shop", name: "web", identity, node, ready: true };
+  const [slice] = slicesOf(node, [{ ...pod, addresses: ["10.0.0.1"] }]);
+  return slice ?? assert.fail("a slice");
 }
 
 interface Binding extends Manifest {
@@ -334,30 +359,4 @@ function rightsOf(account: string): string[] {
       )
     );
   }).sort();
-}
-
-function agent(...nodes: string[]): AdmissionRequest["user"] {
-  return {
-    username: "system:serviceaccount:kube-gateway:kube-gateway-agent",
-    groups: [],
-    ...(nodes.length === 0 ? {} : { extra: { [NODE_CLAIM]: nodes } }),
-  };
-}
-
-const ADMINISTRATOR = { username: "kubernetes-admin", groups: ["system:masters"] };
-const WRITE = {
-  operation: "UPDATE",
-  user: agent("node-a"),
-  group: "",
-  subresource: "",
-  namespace: GATEWAY_NAMESPACE,
-  name: "s",
-} as const;
-
-/** @param write what differs from {@link WRITE}. */
-function check(name: string, write: object, refused: RegExp | undefined): void {
-  const request: object = { ...WRITE, ...write };
-  const why = admit(request as AdmissionRequest);
-  if (refused === undefined) assert.equal(why, undefined, name);
-  else assert.match(why?.message ?? "(allowed)", refused, name);
 }

@@ -36,7 +36,7 @@ export interface SliceChange {
  * The writes that make `present` what is wanted, in the order in which they must be made.
  *
  * @param ownerUid of the Node that the slices go with; empty for none, undefined when that is not known.
- * @param taken names that somebody else's objects have: ours get a suffix.
+ * @param taken names that somebody else's objects have: ours get another.
  */
 export function sliceChanges(
   wanted: WantedPart,
@@ -45,7 +45,7 @@ export function sliceChanges(
   taken: ReadonlySet<string>,
 ): SliceChange[] {
   const named = new Map(
-    wanted.slices.map((slice) => [nameFor(slice.metadata.name, present, taken), slice]),
+    wanted.slices.map((slice) => [nameFor(slice.metadata.name, taken), slice]),
   );
   const placeOf = new Map(
     [...named].flatMap(([name, slice]) => [...entriesOf(slice)].map((entry) => [entry, name])),
@@ -78,26 +78,14 @@ export function presentSlice(value: unknown): PresentSlice {
   };
 }
 
-/** The name that a wanted slice has or gets. */
-function nameFor(
-  name: string,
-  present: ReadonlyMap<string, PresentSlice>,
-  taken: ReadonlySet<string>,
-): string {
-  if (!taken.has(name)) return name;
-  const other = [...present.keys()].find((each) => isSuffixed(each, name));
-  if (other !== undefined) return other;
-  const letters = crypto.getRandomValues(new Uint8Array(SUFFIX_LETTERS));
-  return `${name}-${String.fromCharCode(...letters.map((byte) => 97 + byte % 26))}`;
+/**
+ * The name that a wanted slice has. There is one other for each, since whoever has a node's token must not be able to make
+ * any number of slices, which every agent reads (daemonset/30-policies.yaml); only who may write what they like in the
+ * gateway's namespace can take both.
+ */
+function nameFor(name: string, taken: ReadonlySet<string>): string {
+  return taken.has(name) ? `${name}-other` : name;
 }
-
-/** Whether `name` is what `nameFor` made of `wanted`. */
-function isSuffixed(name: string, wanted: string): boolean {
-  const suffix = name.slice(wanted.length);
-  return name.startsWith(wanted) && /^-[a-z]{5}$/.test(suffix);
-}
-
-const SUFFIX_LETTERS = 5;
 
 /** Each after those that it must come after. Entries never change places in a circle: slices are sorted. */
 function inOrder(changes: ReadonlyMap<string, SliceChange>): SliceChange[] {

@@ -49,7 +49,7 @@ export function openCertificateRequestIssuer(
 ): CertificateRequestIssuer {
   const deadline = options.deadlineMilliseconds ?? DEADLINE_MILLISECONDS;
   const bundle = new FollowedBundle(options);
-  const outcomes = new RequestOutcomes(options.api, options.nodeName);
+  const outcomes = new RequestOutcomes(options.api, options.nodeName, options.signerName);
   const closed = new AbortController();
   return {
     async issue(pod, request, signal) {

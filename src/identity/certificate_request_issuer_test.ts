@@ -55,6 +55,12 @@ Deno.test("an agent gets a pod's certificate from the signer, thirty at once", a
     const requests = await cluster.server.requests({ user: username, since });
     ok(requests.length < 30 * 12, `${requests.length} requests`);
     ok(!requests.some(({ verb }) => verb === "delete"));
+    const path = new RegExp(`/${REQUESTS.resource}\\?`);
+    const read = await cluster.server.requests({ user: username, verb: "watch", path });
+    ok(read.length > 0);
+    for (const { path } of read) {
+      match(decodeURIComponent(path), /spec\.signerName=kube-gateway\.io\/pod/, "no others'");
+    }
   });
 });
 

@@ -21,13 +21,15 @@ export interface RequestOutcome {
 export class RequestOutcomes {
   readonly #api: ApiClient;
   readonly #nodeName: string;
+  readonly #signerName: string;
   readonly #waiting = new Map<string, (outcome: RequestOutcome) => void>();
   #watch: WatchedList | undefined;
   #closing: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(api: ApiClient, nodeName: string) {
+  constructor(api: ApiClient, nodeName: string, signerName: string) {
     this.#api = api;
     this.#nodeName = nodeName;
+    this.#signerName = signerName;
   }
 
   /** Resolves when the request `name` has an outcome; @throws the signal's reason. */
@@ -62,7 +64,11 @@ export class RequestOutcomes {
     return watchList(this.#api, {
       name: "certificate requests of this node",
       path: REQUESTS_PATH,
-      query: { labelSelector: `${NODE_LABEL}=${this.#nodeName}` },
+      // Whoever may ask another signer may label what he asks as he likes.
+      query: {
+        labelSelector: `${NODE_LABEL}=${this.#nodeName}`,
+        fieldSelector: `spec.signerName=${this.#signerName}`,
+      },
       read: (value) => {
         const { metadata: { name } } = v.parse(NamedSchema, value);
         return this.#waiting.has(name) ? outcomeOf(value) : undefined; // others are history

@@ -1,6 +1,7 @@
 import type { Pod } from "../cluster/objects.ts";
 import type { NodeFacts } from "../cluster/nodes.ts";
 import { isInOne, PodCidrUse, podRange } from "../pod_ranges.ts";
+import { RangeClaims } from "./range_claims.ts";
 
 /** What an address that a pod claims is held against. */
 export interface Surroundings {
@@ -10,6 +11,8 @@ export interface Surroundings {
   readonly ownersOf: (address: string) => readonly Owner[];
   /** Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs leave these unused. */
   readonly usesRanges: boolean;
+  /** Other Nodes whose podCIDRs have the address, too, whichever of the Nodes was first. */
+  readonly rivalsOf: (address: string) => readonly string[];
 }
 
 /** A pod or a node that has an address. */
@@ -51,6 +54,7 @@ export class AddressBook {
   #holders: ReadonlyMap<string, AddressHolder> | undefined;
   #nodes: ReadonlyMap<string, NodeFacts> | undefined;
   #index: Index | undefined;
+  readonly #claims = new KnownClaims();
 
   /** Whether all pods and nodes have been listed: before that nothing can be said of anybody's address. */
   get isComplete(): boolean {
@@ -69,7 +73,11 @@ export class AddressBook {
 
   /** For a claim of the pod `uid` on the node of that name. */
   around(claim: { readonly node: string; readonly uid: string }): Surroundings {
-    const index = this.#index ??= indexOf(this.#holders ?? new Map(), this.#nodes ?? new Map());
+    const index = this.#index ??= indexOf(
+      this.#holders ?? new Map(),
+      this.#nodes ?? new Map(),
+      this.#claims,
+    );
     return {
       node: index.nodes.get(claim.node),
       ownersOf: (address) => [
@@ -77,6 +85,7 @@ export class AddressBook {
         ...index.holdersOf.get(address)?.filter(({ uid }) => uid !== claim.uid) ?? [],
       ],
       usesRanges: index.use.isUsual(claim.node),
+      rivalsOf: (address) => index.claims.rivalsOf(claim.node, address),
     };
   }
 }
@@ -87,11 +96,26 @@ interface Index {
   readonly nodesOf: ReadonlyMap<string, readonly Owner[]>;
   readonly holdersOf: ReadonlyMap<string, readonly AddressHolder[]>;
   readonly use: PodCidrUse;
+  readonly claims: RangeClaims;
+}
+
+/** Remembers what was found of the same podCIDRs: thousands of kubelets write their Nodes all the time, and change none. */
+class KnownClaims {
+  #text = "";
+  #claims = new RangeClaims([]);
+
+  of(nodes: ReadonlyMap<string, NodeFacts>): RangeClaims {
+    const text = [...nodes.values()].map(({ name, podCidrs }) => `${name} ${podCidrs}`).join();
+    if (text !== this.#text) this.#claims = new RangeClaims(nodes.values());
+    this.#text = text;
+    return this.#claims;
+  }
 }
 
 function indexOf(
   holders: ReadonlyMap<string, AddressHolder>,
   nodes: ReadonlyMap<string, NodeFacts>,
+  known: KnownClaims,
 ): Index {
   const byName = new Map([...nodes.values()].map((node) => [node.name, node]));
   const nodesOf = new Map<string, Owner[]>();
@@ -116,5 +140,5 @@ function indexOf(
       use.note(holder.node, isInOne(own, address));
     }
   }
-  return { nodes: byName, nodesOf, holdersOf, use };
+  return { nodes: byName, nodesOf, holdersOf, use, claims: known.of(nodes) };
 }

@@ -61,6 +61,17 @@ Deno.test("whether podCIDRs are in use, the other nodes' pods show", () => {
   strictEqual(uses({}, "a"), false, "nobody knows");
 });
 
+Deno.test("a Node that is made anew with another's podCIDRs is the other's rival, and the other its", () => {
+  const made = book({ web: ["b", "10.1.1.5"] });
+  const rivals = (at: string) => made.around({ node: at, uid: "x" }).rivalsOf("10.1.1.5");
+  deepStrictEqual(rivals("b"), []);
+  deepStrictEqual(rivals("thief"), ["b"]);
+  made.nodes(new Map([...NODES, node("thief", ["10.1.1.0/24"], "192.0.2.9")]));
+  deepStrictEqual([rivals("b"), rivals("thief")], [["thief"], ["b"]]);
+  made.nodes(NODES);
+  deepStrictEqual(rivals("b"), []);
+});
+
 Deno.test("a pod that has ended, or is in its node's network, holds no address", () => {
   const holds = (change: object) =>
     holderOf(readPod({

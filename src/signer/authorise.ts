@@ -38,6 +38,7 @@ export const DENIALS = {
   AddressMismatch: "the addresses asked for are not the pod's",
   AddressTaken: "an address asked for is another's",
   AddressNotOfNode: "an address asked for is none that the node gives to pods",
+  RangeContested: "an address asked for is in the podCIDRs of two Nodes, so it is nobody's",
   OnDenyList: "the cluster's deny list names the pod or its identity",
   BadRequest: "there is no PKCS#10 request, or it is too large",
   BadKey: "the key is not ECDSA P-256",
@@ -188,7 +189,7 @@ function addressesOf(text: string): string[] | undefined {
 function addressVerdict(
   claim: Claim,
   pod: Pod,
-  { node, ownersOf, usesRanges }: Surroundings,
+  { node, ownersOf, usesRanges, rivalsOf }: Surroundings,
 ): Verdict | undefined {
   const isInStatus = pod.addresses.length > 0;
   if (isInStatus) {
@@ -199,6 +200,14 @@ function addressVerdict(
   }
   const isInRange = (address: string) =>
     node?.podCidrs.some((cidr) => isPodAddressOf(cidr, address)) ?? false;
+  const contest = claim.addresses.flatMap((address) => {
+    const [rival] = isInRange(address) ? rivalsOf(address) : [];
+    return rival === undefined ? [] : `${address} is in those of ${claim.node} and of ${rival}`;
+  })[0];
+  // A kubelet whose Node is gone makes it anew with any podCIDRs. Then nobody can tell whose pods have these addresses.
+  if (contest !== undefined && usesRanges) {
+    return deny("RangeContested", `${contest}; find out which Node should not have them`);
+  }
   for (const address of claim.addresses) {
     // What other nodes say of this node's own range is no reason to deny its pods anything.
     const isOwn = usesRanges && isInRange(address);
@@ -211,8 +220,17 @@ function addressVerdict(
   // Where IPAMs (Calico's, Cilium's) leave podCIDRs unused, the pod's status decides.
   if (isInStatus && !usesRanges) return undefined;
   if (node === undefined || node.podCidrs.length === 0) {
-    if (isInStatus) return undefined;
-    return { wait: `node ${claim.node} has no podCIDRs: waiting for the pod's status.podIPs` };
+    if (!isInStatus) {
+      return { wait: `node ${claim.node} has no podCIDRs: waiting for the pod's status.podIPs` };
+    }
+    const others = claim.addresses.find((address) => rivalsOf(address).length > 0);
+    return others === undefined ? undefined : {
+      wait: `${others} is in the podCIDRs of ${rivalsOf(others)[0]}, and ${claim.node} has none`,
+      orDeny: "AddressNotOfNode",
+    };
+  }
+  if (contest !== undefined) {
+    return { wait: `of podCIDRs, ${contest}: waiting for the pod's status.podIPs` };
   }
   const foreign = claim.addresses.find((address) => !isInRange(address));
   return foreign === undefined ? undefined : {

@@ -15,9 +15,15 @@ const NODE: NodeFacts = {
   addresses: ["10.1.0.250"],
 };
 /** What is around a claim from a node, in a cluster whose IPAM uses podCIDRs when `usesRanges`. */
-const around = (node?: NodeFacts, usesRanges = false, owners: Record<string, string> = {}) => ({
+const around = (
+  node?: NodeFacts,
+  usesRanges = false,
+  owners: Record<string, string> = {},
+  rivals: readonly string[] = [],
+) => ({
   node: node?.name === "node-a" ? node : undefined,
   usesRanges,
+  rivalsOf: () => rivals,
   ownersOf: (address: string) => [
     ...node?.addresses.includes(address)
       ? [{ name: `node ${node.name}`, node: node.name, isNode: true }]
@@ -159,6 +165,23 @@ Deno.test("a stolen kubelet says what it likes of its pods' addresses, and gets 
   strictEqual(verdict("10.1.0.5", true, { "10.1.0.5": "node-a" }), "wait or AddressTaken");
   const thief = { "10.1.0.5": "node-b" };
   strictEqual(verdict("10.1.0.5", true, thief), "allow", "it is this node's, whatever others say");
+});
+
+Deno.test("an address in the podCIDRs of two Nodes is nobody's, whose ever the pod is and whatever others say", () => {
+  const verdict = (node: NodeFacts | undefined, usesRanges: boolean, of: unknown = P) =>
+    authorise(LEGAL, readPod(of), around(node, usesRanges, {}, ["node-b"]), SETTINGS);
+  const contested = verdict(NODE, true);
+  strictEqual(short(contested), "RangeContested");
+  ok("deny" in contested);
+  match(contested.message, /10\.1\.0\.5 is in those of node-a and of node-b/);
+  strictEqual(short(verdict(NODE, true, young)), "RangeContested");
+  strictEqual(short(verdict(NODE, false, young)), "wait", "no status, so the range would decide");
+  strictEqual(short(verdict(NODE, false)), "allow", "podCIDRs are not in use");
+  for (const without of [undefined, { ...NODE, podCidrs: [] }]) {
+    strictEqual(short(verdict(without, true)), "wait or AddressNotOfNode", "another node's range");
+    strictEqual(short(verdict(without, false)), "allow");
+    strictEqual(short(authorise(LEGAL, readPod(P), around(without, true), SETTINGS)), "allow");
+  }
 });
 
 Deno.test("with node A's token exactly the certificates of A's pods can be had", () => {

@@ -113,6 +113,22 @@ Deno.test("a node of which nothing is known is no reason to believe what is clai
   deepStrictEqual(conditions(cluster), []);
 });
 
+Deno.test("where a Node was made anew with another's podCIDRs, neither gets a certificate for them, and both are named", async () => {
+  const { cluster, handler, addressBook } = await scene();
+  const db = { uid: "db", name: "shop/db", node: "node-c", addresses: ["10.1.9.5"] };
+  addressBook.pods(new Map([["shop/db", db]])); // podCIDRs are in use
+  addressBook.nodes(
+    new Map([
+      ...nodeWith(["10.1.0.0/24"]),
+      ...nodeWith(["10.1.0.0/24"], "node-b"),
+      ...nodeWith(["10.1.9.0/24"], "node-c"),
+    ]),
+  );
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Denied RangeContested"]);
+  match(cluster.objects.get(REQUEST)?.status.conditions[0].message, /of node-a and of node-b/);
+});
+
 Deno.test("before all pods and nodes are known nothing is decided", async () => {
   const { cluster, handler } = await scene({ addressBook: new AddressBook() });
   strictEqual(await handler.handle("r"), "again");
@@ -234,8 +250,8 @@ async function scene(
   return { cluster, handler, rotation, addressBook, deny, leadFor };
 }
 
-function nodeWith(podCidrs: string[]) {
-  return new Map([["node-a", { name: "node-a", zone: undefined, podCidrs, addresses: [] }]]);
+function nodeWith(podCidrs: string[], name = "node-a") {
+  return new Map([[name, { name, zone: undefined, podCidrs, addresses: [] }]]);
 }
 
 /** As the API server fills it in. */

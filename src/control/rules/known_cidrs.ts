@@ -2,26 +2,29 @@ import type { ClusterObjects } from "../../cluster/cluster.ts";
 
 /**
  * The podCIDRs of the nodes. What a node's agent has published may outlive its Node object: it is held against the ranges
- * that the Node had, until another has them.
+ * that the Node had.
+ *
+ * It is so when another Node has these ranges now, too. That may be a newcomer, or a stolen kubelet that has made its Node
+ * anew with them; nobody can tell from here which. Where two claim an address, both are believed: it stays a peer's, and
+ * the handshake shows whose, while an entry that is not believed is one to which pods connect in clear. The price is that
+ * what a node that is gone has left in the registry is refused at the newcomer's pods until it is deleted; the signer,
+ * which loses nothing by saying no, gives such an address to neither (`signer/range_claims.ts`).
  */
 export class KnownCidrs {
   #nodes: ClusterObjects["nodes"] = new Map();
-  /** By node, the last to be seen last. */
+  /** By node, those that are there last. */
   readonly #cidrs = new Map<string, readonly string[]>();
 
   update(nodes: ClusterObjects["nodes"]): void {
     if (nodes === this.#nodes) return;
     this.#nodes = nodes;
-    const present = new Set<string>();
     for (const [node, { podCidrs }] of nodes) {
       this.#cidrs.delete(node);
       this.#cidrs.set(node, podCidrs);
-      for (const cidr of podCidrs) present.add(cidr);
     }
-    for (const [node, cidrs] of this.#cidrs) {
-      if (nodes.has(node)) break;
-      const isBeyond = this.#cidrs.size > nodes.size + MOST_GONE;
-      if (isBeyond || cidrs.some((cidr) => present.has(cidr))) this.#cidrs.delete(node);
+    for (const node of this.#cidrs.keys()) {
+      if (this.#cidrs.size <= nodes.size + MOST_GONE) break;
+      this.#cidrs.delete(node);
     }
   }
 

@@ -168,7 +168,29 @@ Deno.test("what has outlived its Node is held against the ranges that the Node h
   deepStrictEqual(of(RANGES), ["10.0.2.9"]);
   deepStrictEqual(of(nodes({ me: ["10.0.0.0/24"], b: ["10.0.1.0/24"] })), ["10.0.2.9"], "gone");
   const taken = nodes({ me: ["10.0.0.0/24"], b: ["10.0.1.0/24"], d: ["10.0.2.0/24"] });
-  deepStrictEqual(of(taken), [], "another Node has its range now");
+  deepStrictEqual(of(taken), ["10.0.2.9"], "another Node has its range now");
+});
+
+Deno.test("a stolen kubelet that makes its Node anew with another's range takes no peer from the registry", () => {
+  const contradictions = new RegistryContradictions("me");
+  const honest = part("b", "10.0.1.9");
+  const thief = part("c", "10.0.1.9", "10.0.1.7", "10.0.0.7");
+  const parts = new Map([HONEST[0], honest, thief].map((one) => [one?.slice, one] as const));
+  const of = (ranges: Evidence["nodes"]) => {
+    const believed = contradictions.apply(parts as Map<string, RegistryPart>, {
+      ...NOTHING,
+      nodes: ranges,
+    });
+    return [honest, thief].map(({ slice }) =>
+      believed.get(slice)?.peers.map(({ address }) => address)
+    );
+  };
+  deepStrictEqual(of(RANGES), [["10.0.1.9"], []]);
+  const [me, b, same] = [["10.0.0.0/24"], ["10.0.1.0/24"], ["10.0.1.0/24"]];
+  const both = [["10.0.1.9"], ["10.0.1.9", "10.0.1.7"]];
+  deepStrictEqual(of(nodes({ me, b, c: same })), both, "the handshake decides");
+  deepStrictEqual(of(nodes({ me, c: same })), both, "also while the honest Node is gone");
+  deepStrictEqual(of(nodes({ me, c: ["10.0.0.0/23"] })).at(0), ["10.0.1.9"], "or a wider one");
 });
 
 Deno.test("of a node that nobody knows nothing is believed where podCIDRs are in use, and all where they are not", () => {
