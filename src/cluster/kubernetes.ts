@@ -101,7 +101,6 @@ class KubernetesCluster implements Cluster {
         ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/namespaces/${GATEWAY_NAMESPACE}/endpointslices`,
         query: { labelSelector: REGISTRY_LABEL },
-        pageSize: SLICES_A_PAGE,
         read: (value) => readPart(value, nodeName, trustDomain),
       }, (slices) => {
         this.#slices = slices;
@@ -121,7 +120,6 @@ class KubernetesCluster implements Cluster {
         ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/endpointslices`,
         query: { labelSelector: `!${REGISTRY_LABEL}` },
-        pageSize: SLICES_A_PAGE,
         read: (value) => readServiceEndpoints(value),
       }, (endpoints) => this.#endpoints = endpoints),
       this.#watchNodes(),
@@ -359,6 +357,4 @@ const LAST_WORDS =
 
 const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
-/** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
-const SLICES_A_PAGE = 100;
 const COALESCE_MILLISECONDS = 20;
