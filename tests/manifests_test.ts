@@ -109,8 +109,8 @@ Deno.test("each account has the rights that its part of the program uses, and no
     "kube-gateway discovery.k8s.io/endpointslices: create delete patch",
   ]);
   assert.deepEqual(rightsOf("kube-gateway-signer"), [
-    "* certificates.k8s.io/certificatesigningrequests/approval: update",
-    "* certificates.k8s.io/certificatesigningrequests/status: update",
+    "* certificates.k8s.io/certificatesigningrequests/approval: patch",
+    "* certificates.k8s.io/certificatesigningrequests/status: patch",
     "* certificates.k8s.io/certificatesigningrequests: get list watch",
     `* certificates.k8s.io/signers ${DEFAULT_SIGNER_NAME}: approve sign`,
     "* nodes: list watch",

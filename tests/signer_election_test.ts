@@ -68,7 +68,7 @@ Deno.test("a leader that was frozen writes nothing when another has taken its le
     "it stands by",
     async () => await first.probe("/readyz") === "200 ok, standing by",
   );
-  const writes = await cluster.server.requests({ verb: "update", path: /signingrequests/, since });
+  const writes = await cluster.server.requests({ verb: "patch", path: /signingrequests/, since });
   assert.deepEqual(writes, []);
 });
 
@@ -93,7 +93,7 @@ Deno.test("an API server that is killed, or answers 500 and 409, delays a certif
   assert.match(await issued(cluster), /: OK/);
   const path = "/certificatesigningrequests/.";
   for (const status of [500, 409]) {
-    await cluster.server.misbehave({ path, verb: "update", status, times: 3 });
+    await cluster.server.misbehave({ path, verb: "patch", status, times: 3 });
   }
   assert.match(await issued(cluster, 15_000), /: OK/);
 

@@ -212,7 +212,7 @@ Deno.test("requests for other signers and decided ones are left alone", async ()
   const since = Date.now();
   await cluster.request("agent-a");
   assert.equal(await cluster.settled(other, 300), undefined);
-  const writes = await cluster.server.requests({ verb: "update", path: /signingrequests/, since });
+  const writes = await cluster.server.requests({ verb: "patch", path: /signingrequests/, since });
   assert.equal(writes.length, 2, "the approval and the certificate of the second");
   assert(!writes.some(({ path }) => path.includes(done?.metadata.name ?? "")));
 });

@@ -21,7 +21,7 @@ Deno.test("a watch and its server", async (t) => {
     certificateAuthority: server.ca,
     token: tokenFile(account.tokenFile),
   });
-  const followed = follow(api, { idleMilliseconds: 2_000, pageSize: 3 });
+  const followed = follow(api, { idleMilliseconds: 2_000 });
   const agrees = (what: string, milliseconds = 10_000) =>
     until(
       async () => {
@@ -38,6 +38,8 @@ Deno.test("a watch and its server", async (t) => {
     await server.delete(REFERENCE(first?.metadata.name ?? ""));
   };
   for (let number = 0; number < 10; number++) await put(server, `old-${number}`, "1");
+  // So many that the list has two pages.
+  for (let number = 0; number < 70; number++) await put(server, `kept-${number}`, "1");
   await followed.watch.synced;
 
   await t.step("follows additions, changes and deletions", async () => {

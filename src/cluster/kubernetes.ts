@@ -104,7 +104,6 @@ class KubernetesCluster implements Cluster {
         ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/namespaces/${GATEWAY_NAMESPACE}/endpointslices`,
         query: { labelSelector: REGISTRY_LABEL },
-        pageSize: SLICES_A_PAGE,
         read: (value) => readPart(value, nodeName, trustDomain),
       }, (slices) => {
         this.#slices = slices;
@@ -124,7 +123,6 @@ class KubernetesCluster implements Cluster {
         ...PEERS_ARE_HIDDEN,
         path: `${DISCOVERY}/endpointslices`,
         query: { labelSelector: `!${REGISTRY_LABEL}` },
-        pageSize: SLICES_A_PAGE,
         read: (value) => readServiceEndpoints(value),
       }, (endpoints) => this.#endpoints = endpoints),
       this.#watchNodes(),
@@ -372,8 +370,6 @@ const LAST_WORDS =
 
 const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
-/** A slice with 100 endpoints has some 30 KB: a page is parsed at once. */
-const SLICES_A_PAGE = 100;
 /**
  * How long after a change was handled the next ones are collected: whoever changes something all the time has a fifth of a
  * processor at most, as long as nobody waits for longer than a second.

@@ -418,8 +418,8 @@ class TestApi {
     this.before(method, name);
     const now = this.slices.get(name);
     if (method === "GET") {
-      assert.deepEqual(options.query, { labelSelector: `${LABEL}=n1` });
-      return { items: [...this.own().values()] };
+      assert.equal(options.query?.labelSelector, `${LABEL}=n1`);
+      return { metadata: { resourceVersion: "1" }, items: [...this.own().values()] };
     }
     if (method === "POST" && now !== undefined) throw new ApiError(409, "AlreadyExists", name);
     if (method !== "POST" && now === undefined) throw new ApiError(404, "NotFound", name);

@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import { readPages } from "../kubernetes/pages.ts";
 import { logger } from "../log.ts";
 import type { EndpointSliceObject } from "./registry.ts";
 import {
@@ -158,8 +159,12 @@ export class SliceWriter {
 
   async #read(): Promise<ReadonlyMap<string, PresentSlice>> {
     const query = { labelSelector: `${REGISTRY_LABEL}=${this.#nodeName}` };
-    const { items } = v.parse(ListSchema, await this.#request("GET", SLICES, { query }));
-    return new Map((items ?? []).map(presentSlice).map((slice) => [slice.name, slice]));
+    const present = new Map<string, PresentSlice>();
+    const list = { path: SLICES, query, signal: this.#signal };
+    for await (const { items } of readPages(this.#api, list)) {
+      for (const slice of items.map(presentSlice)) present.set(slice.name, slice);
+    }
+    return present;
   }
 
   /** Anew for each write: a Node that was deleted and made again has another UID. */
@@ -183,7 +188,7 @@ export class SliceWriter {
   #request(
     method: string,
     path: string,
-    options: { body?: unknown; contentType?: string; query?: Record<string, string> } = {},
+    options: { body?: unknown; contentType?: string } = {},
   ): Promise<unknown> {
     return this.#api.request(method, path, { ...options, signal: this.#signal });
   }
@@ -199,7 +204,6 @@ function isStatus(error: unknown, status: number): boolean {
 }
 
 const NodeSchema = v.object({ metadata: v.object({ uid: v.string() }) });
-const ListSchema = v.object({ items: v.nullish(v.array(v.unknown())) });
 
 const SLICES = `/apis/discovery.k8s.io/v1/namespaces/${GATEWAY_NAMESPACE}/endpointslices`;
 const MERGE = "application/merge-patch+json";

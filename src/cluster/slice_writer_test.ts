@@ -39,7 +39,7 @@ function scene() {
   const request = (method: string, path: string, { body }: RequestOptions = {}) => {
     if (path.startsWith("/api/v1/nodes/")) return Promise.resolve({ metadata: { uid: "uid-1" } });
     if (method !== "GET") written.push(body);
-    return Promise.resolve({ items: [] });
+    return Promise.resolve({ metadata: { resourceVersion: "1" }, items: [] });
   };
   const writer = new SliceWriter({ request }, "n1", new AbortController().signal);
   const write = async (pods: number) => {

@@ -217,5 +217,5 @@ const BAD_PROOF = "Cannot issue: the request is not signed with the key it asks 
 /** How far a peer's clock may be behind ours and still accept a new certificate. */
 const CLOCK_SKEW_MS = 5 * 60_000;
 
-/** Our own requests have some 220 bytes; an RSA one with many names a few thousand. */
-export const MAX_CSR_BYTES = 16_384;
+/** Our own requests have some 220 bytes, an RSA one a thousand or two. The signer keeps very many. */
+export const MAX_CSR_BYTES = 4_096;

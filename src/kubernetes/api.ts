@@ -1,6 +1,9 @@
 import "./no_default_roots.ts"; // before anything makes an HTTP client
+import { boundedText } from "./bounded_text.ts";
+import { chunksOf } from "./chunks.ts";
 import type { ClusterConnection } from "./connection.ts";
 import { ApiError, isOutage, NoAnswer } from "./errors.ts";
+import { noteGarbage } from "../memory.ts";
 import { Pace } from "./pace.ts";
 import { Turnstile } from "./turnstile.ts";
 
@@ -14,7 +17,14 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
   /** Until the whole answer must be there: 10 s when not given. */
   readonly timeoutMs?: number;
+  /** Of the answer: {@link MAX_OBJECT_BYTES} when not given. */
+  readonly maxBytes?: number;
+  /** Called with how many characters the answer has, before it is parsed. */
+  readonly onLength?: (length: number) => void;
 }
+
+/** What one object can have: etcd takes no more than 1.5 MiB of it, and JSON may escape a byte as six. */
+export const MAX_OBJECT_BYTES = 10 * 2 ** 20;
 
 /**
  * A client of the Kubernetes API on Deno's own fetch, which notices that the server has died
@@ -43,10 +53,10 @@ export class KubernetesApi implements Disposable {
   /**
    * One request and its whole answer, parsed; undefined when the answer is empty.
    *
-   * @throws {ApiError} for an answer that is no success; else what fetch throws.
+   * @throws {ApiError} for an answer that is no success; {@link TooLarge}; else what fetch throws.
    */
   async request(method: string, path: string, options: RequestOptions = {}): Promise<unknown> {
-    const { timeoutMs = 10_000 } = options;
+    const { timeoutMs = 10_000, maxBytes = MAX_OBJECT_BYTES } = options;
     const late = new AbortController();
     const timer = setTimeout(
       () => late.abort(new NoAnswer(`no answer to ${method} ${path} in ${timeoutMs / 1000} s`)),
@@ -59,8 +69,10 @@ export class KubernetesApi implements Disposable {
       using _place = await this.#turnstile.enter(signal);
       return await this.#pace.run(async () => {
         const response = await this.#fetch(method, path, options, signal);
-        const text = await response.text();
+        const text = await boundedText(response, signal, maxBytes, `${method} ${path}`);
         this.#heard = performance.now();
+        options.onLength?.(text.length);
+        noteGarbage(text.length);
         return text === "" ? undefined : JSON.parse(text);
       }, signal);
     } finally {
@@ -86,7 +98,7 @@ export class KubernetesApi implements Disposable {
     );
     accepted?.();
     try {
-      for await (const chunk of response.body ?? []) {
+      for await (const chunk of chunksOf(response, signal)) {
         this.#heard = performance.now();
         yield chunk;
       }
@@ -125,8 +137,16 @@ export class KubernetesApi implements Disposable {
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       },
     );
-    if (response.ok) return response;
-    const error = errorOf(response, await response.text(), `${method} ${path}`);
+    if (response.ok) {
+      this.#heard = performance.now();
+      return response;
+    }
+    const what = `${method} ${path}`;
+    const error = errorOf(
+      response,
+      await boundedText(response, signal, MAX_OBJECT_BYTES, what),
+      what,
+    );
     // An overloaded server has answered too, but nothing that it said before is up to date by that.
     if (!isOutage(error)) this.#heard = performance.now();
     throw error;

@@ -19,10 +19,16 @@ export class NoAnswer extends Error {
   override readonly name = "NoAnswer";
 }
 
+/** The answer has more bytes than were to be read of it. */
+export class TooLarge extends Error {
+  override readonly name = "TooLarge";
+}
+
 /**
  * Whether the API server may answer otherwise when it is asked again: no answer at all, 429 or 5xx.
  */
 export function isOutage(error: unknown): boolean {
+  if (error instanceof TooLarge) return false;
   if (error instanceof ApiError) return error.status === 429 || error.status >= 500;
   return true;
 }

@@ -1,11 +1,12 @@
 import * as v from "valibot";
 import { errorText } from "../error_text.ts";
 import { logger } from "../log.ts";
-import { releaseMemorySoon } from "../memory.ts";
+import { noteGarbage, releaseMemorySoon } from "../memory.ts";
 import { jittered, pause } from "../waiting.ts";
-import type { ApiClient } from "./api.ts";
+import { type ApiClient, MAX_OBJECT_BYTES } from "./api.ts";
 import { ApiError, isOutage, retryAfterMilliseconds } from "./errors.ts";
 import { readLines } from "./lines.ts";
+import { type ListRequest, readPages } from "./pages.ts";
 
 const log = logger("kubernetes");
 
@@ -17,8 +18,6 @@ export interface WatchOptions<T> {
   readonly path: string;
   /** `fieldSelector`, `labelSelector`. */
   readonly query?: Readonly<Record<string, string>>;
-  /** How many objects a page of the list has; 500 when not given. */
-  readonly pageSize?: number;
   /**
    * read reduces an object to what is kept; undefined keeps nothing of it. When it throws, what was
    * kept of an earlier version stays, and `problems` tells.
@@ -122,24 +121,10 @@ class Follower<T> {
 
   async #list(): Promise<void> {
     const listed = new Map<string, Known<T>>();
-    const pageSize = String(this.#options.pageSize ?? 500);
-    let more = "";
     let version = "";
     let pages = 0;
-    do {
-      const page = v.parse(
-        ListSchema,
-        await this.#api.request("GET", this.#options.path, {
-          query: {
-            ...this.#options.query,
-            limit: pageSize,
-            ...(more === "" ? {} : { continue: more }),
-          },
-          signal: this.#stop.signal,
-          timeoutMs: LIST_MILLISECONDS,
-        }),
-      );
-      for (const object of page.items ?? []) {
+    for await (const page of readPages(this.#api, this.#listRequest())) {
+      for (const object of page.items) {
         const metadata = v.parse(ObjectSchema, object).metadata;
         const key = keyOf(metadata);
         const before = this.#known.get(key);
@@ -147,10 +132,9 @@ class Follower<T> {
           before.version === metadata.resourceVersion;
         listed.set(key, isSame ? before : this.#read(key, metadata, object));
       }
-      more = page.metadata.continue ?? "";
       pages++;
-      version = page.metadata.resourceVersion;
-    } while (more !== "");
+      version = page.resourceVersion;
+    }
 
     for (const key of this.#known.keys()) if (!listed.has(key)) this.#problemSolved(key);
     for (const [key, { item }] of listed) this.#set(key, item);
@@ -163,6 +147,16 @@ class Follower<T> {
     this.unheard = undefined;
     this.synced.resolve();
     if (pages > 1) releaseMemorySoon();
+  }
+
+  #listRequest(): ListRequest {
+    const { name, path, query } = this.#options;
+    return {
+      path,
+      ...(query === undefined ? {} : { query }),
+      signal: this.#stop.signal,
+      onLarge: () => log.info("{name}: some of it is large, and read in small pages", { name }),
+    };
   }
 
   async #watch(): Promise<void> {
@@ -187,10 +181,13 @@ class Follower<T> {
         AbortSignal.any([this.#stop.signal, idle.signal]),
         () => this.unheard = undefined,
       );
-      for await (const lines of readLines(stream, MAX_EVENT_BYTES)) {
+      for await (const lines of readLines(stream, MAX_OBJECT_BYTES)) {
         clearTimeout(timer);
         timer = setTimeout(giveUp, idleMilliseconds);
-        for (const line of lines) this.#event(JSON.parse(line));
+        for (const line of lines) {
+          this.#event(JSON.parse(line));
+          noteGarbage(line.length);
+        }
         events += lines.length;
         this.#failures = 0;
         this.unheard = undefined;
@@ -315,10 +312,6 @@ const ObjectSchema = v.object({
     resourceVersion: v.pipe(v.string(), v.minLength(1)),
   }),
 });
-const ListSchema = v.object({
-  metadata: v.object({ resourceVersion: v.string(), continue: v.optional(v.string()) }),
-  items: v.nullish(v.array(v.unknown())),
-});
 const EventSchema = v.object({ type: v.string(), object: v.unknown() });
 const StatusSchema = v.object({
   code: v.optional(v.number()),
@@ -326,12 +319,8 @@ const StatusSchema = v.object({
   message: v.optional(v.string()),
 });
 
-const LIST_MILLISECONDS = 30_000;
 const IDLE_MILLISECONDS = 90_000;
 const FIRST_BACKOFF_MILLISECONDS = 200;
 const SHORTEST_WATCH_MILLISECONDS = 250;
 /** While the server is away, the client's own pace holds back all watches together. */
 const MAX_BACKOFF_MILLISECONDS = 5_000;
-
-/** etcd takes no more than 1.5 MiB; JSON may escape a byte as six. */
-const MAX_EVENT_BYTES = 10 * 2 ** 20;

@@ -12,7 +12,7 @@ import {
 import { isDnsLabel, isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import { isPodAddressOf } from "../pod_ranges.ts";
 import type { Surroundings } from "./address_book.ts";
-import type { CsrFacts } from "./facts.ts";
+import { type CsrFacts, MAX_REQUEST_LENGTH } from "./facts.ts";
 
 /**
  * Why a request is denied: code → what it means. The code is the condition's reason and a log
@@ -151,6 +151,10 @@ export function claimOf(
   const seconds = request.expirationSeconds;
   if (seconds !== undefined && !(Number.isSafeInteger(seconds) && seconds > 0)) {
     return deny("BadExpiration", String(seconds));
+  }
+  if (request.requestLength > MAX_REQUEST_LENGTH) {
+    const most = `${request.requestLength} characters, at most ${MAX_REQUEST_LENGTH} are read`;
+    return deny("BadRequest", `spec.request has ${most}`);
   }
   const text = (key: string) =>
     Object.hasOwn(request.annotations, key) ? request.annotations[key] ?? "" : "";

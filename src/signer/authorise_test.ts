@@ -34,6 +34,7 @@ const around = (
 const LEGAL: CsrFacts = {
   name: "x",
   uid: "u",
+  resourceVersion: "1",
   createdAt: new Date(),
   signerName: SETTINGS.signerName,
   username: AGENT,
@@ -47,7 +48,9 @@ const LEGAL: CsrFacts = {
     "kube-gateway.io/pod-addresses": "10.1.0.5",
   },
   request: new Uint8Array(),
+  requestLength: 0,
   state: "pending",
+  conditions: [],
 };
 
 const asking = (key: string, value: string): Partial<CsrFacts> => ({
@@ -208,6 +211,14 @@ Deno.test("with node A's token exactly the certificates of A's pods can be had",
   deepStrictEqual(allowed, expected);
 });
 
+Deno.test("a request that is too long is refused by its length, whatever else it says", () => {
+  const long = { ...LEGAL, requestLength: 1_900_000 };
+  const verdict = authorise(long, readPod(P), around(), SETTINGS);
+  ok("deny" in verdict);
+  strictEqual(verdict.deny, "BadRequest");
+  match(verdict.message, /spec\.request has 1900000 characters, at most \d+ are read$/);
+});
+
 Deno.test("hostile texts are bounded and printable in what is answered", () => {
   const long = "x\n".repeat(10_000);
   const changes = [{ username: long }, { signerName: long }, { usages: [long] }, at(long)];
@@ -223,7 +234,13 @@ Deno.test("objects are read as the API server sends them, and nothing else is", 
   const body = await requestBody();
   const object = {
     ...body,
-    metadata: { ...body.metadata, name: "x", uid: "u", creationTimestamp: "2026-01-01T00:00:00Z" },
+    metadata: {
+      ...body.metadata,
+      name: "x",
+      uid: "u",
+      resourceVersion: "1",
+      creationTimestamp: "2026-01-01T00:00:00Z",
+    },
     status: { conditions: null, certificate: null },
   };
   strictEqual(readCsr(object).state, "pending");

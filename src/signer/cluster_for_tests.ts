@@ -111,7 +111,8 @@ export class MemoryCluster implements ApiClient {
     if (given.metadata.resourceVersion !== existing.metadata.resourceVersion) {
       throw new ApiError(409, "Conflict", `${target} has changed`);
     }
-    return this.#store(target, given, "MODIFIED");
+    const object = method === "PATCH" ? merged(existing, given) : given;
+    return this.#store(target, object as StoredObject, "MODIFIED");
   }
 
   #list(path: string): unknown {
@@ -137,6 +138,21 @@ export class MemoryCluster implements ApiClient {
     this.#changes.push({ collection: collectionOf(path), version, line });
     for (const wake of [...this.#wakers]) wake();
   }
+}
+
+/** RFC 7396. */
+function merged(object: unknown, patch: unknown): unknown {
+  if (!isFields(patch)) return patch;
+  const result: Record<string, unknown> = isFields(object) ? { ...object } : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete result[name];
+    else result[name] = merged(result[name], value);
+  }
+  return result;
+}
+
+function isFields(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function collectionOf(path: string): string {

@@ -6,22 +6,42 @@
 import * as v from "valibot";
 import { MAX_CSR_BYTES } from "../identity/leaf.ts";
 import { decodePem } from "../identity/pem.ts";
+import {
+  NODE_CLAIM,
+  POD_ADDRESSES_ANNOTATION,
+  POD_NAME_ANNOTATION,
+  POD_NAMESPACE_ANNOTATION,
+  POD_UID_ANNOTATION,
+  USAGES,
+} from "../identity/signing_names.ts";
 
-/** A certificates.k8s.io/v1 CertificateSigningRequest. */
+/**
+ * A certificates.k8s.io/v1 CertificateSigningRequest. Nothing here refers to the object that was read, which may have a
+ * megabyte and a half: a node may file very many, and they are kept until they have an end.
+ */
 export interface CsrFacts {
   readonly name: string;
   readonly uid: string;
+  /** What is decided is decided about this version. */
+  readonly resourceVersion: string;
   readonly createdAt: Date;
   readonly signerName: string;
   /** Filled in by the API server from the requester's credentials, like `extra`; immutable. */
   readonly username: string;
+  /** The node's claim only. */
   readonly extra: Readonly<Record<string, readonly string[]>>;
+  /** Different ones, and no more than show that one of them is not allowed. */
   readonly usages: readonly string[];
   readonly expirationSeconds: number | undefined;
+  /** Those that say which pod it is for; what is too long for that says so instead. */
   readonly annotations: Readonly<Record<string, string>>;
-  /** The PKCS#10, DER; empty when there is none in `spec.request`. */
+  /** The PKCS#10, DER; empty when there is none in `spec.request`, or that is too long. */
   readonly request: Uint8Array;
+  /** Of `spec.request`, in characters of base64. */
+  readonly requestLength: number;
   readonly state: "pending" | "approved" | "denied" | "failed" | "issued";
+  /** As they were read: a list is written as a whole. */
+  readonly conditions: readonly unknown[];
 }
 
 /** @throws {v.ValiError} when `value` is no CertificateSigningRequest. */
@@ -31,14 +51,16 @@ export function readCsr(value: unknown): CsrFacts {
   return {
     name: metadata.name,
     uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
     createdAt: new Date(metadata.creationTimestamp),
     signerName: spec.signerName,
     username: spec.username ?? "",
-    extra: spec.extra ?? {},
-    usages: spec.usages ?? [],
+    extra: only(spec.extra ?? {}, [NODE_CLAIM], (claims) => claims.slice(0, 2).map(bounded)),
+    usages: [...new Set(spec.usages)].slice(0, USAGES.length + 1),
     expirationSeconds: spec.expirationSeconds,
-    annotations: metadata.annotations ?? {},
+    annotations: only(metadata.annotations ?? {}, POD_ANNOTATIONS, bounded),
     request: requestOf(spec.request),
+    requestLength: spec.request.length,
     state: (status?.certificate ?? "") !== ""
       ? "issued"
       : conditions.includes("Denied")
@@ -48,7 +70,26 @@ export function readCsr(value: unknown): CsrFacts {
       : conditions.includes("Approved")
       ? "approved"
       : "pending",
+    conditions: status?.conditions ?? [],
   };
+}
+
+function only<T>(
+  given: Readonly<Record<string, T>>,
+  keys: readonly string[],
+  read: (value: T) => T,
+): Record<string, T> {
+  return Object.fromEntries(
+    keys.flatMap((key) => {
+      const value = Object.hasOwn(given, key) ? given[key] : undefined;
+      return value === undefined ? [] : [[key, read(value)]];
+    }),
+  );
+}
+
+/** A part of the text would keep all of it in memory. */
+function bounded(text: string): string {
+  return text.length <= MAX_TEXT ? text : `(${text.length} characters)`;
 }
 
 /**
@@ -56,7 +97,7 @@ export function readCsr(value: unknown): CsrFacts {
  * request.
  */
 function requestOf(base64: string): Uint8Array {
-  if (base64.length > 3 * MAX_CSR_BYTES) return new Uint8Array();
+  if (base64.length > MAX_REQUEST_LENGTH) return new Uint8Array();
   try {
     const text = new TextDecoder().decode(Uint8Array.fromBase64(base64));
     return decodePem(text, "CERTIFICATE REQUEST", 1)[0] ?? new Uint8Array();
@@ -76,6 +117,7 @@ const CsrSchema = v.object({
   metadata: v.object({
     name: short,
     uid: short,
+    resourceVersion: short,
     creationTimestamp: short,
     annotations: maybe(v.record(v.string(), v.string())),
   }),
@@ -89,6 +131,19 @@ const CsrSchema = v.object({
   }),
   status: maybe(v.object({
     certificate: maybe(v.string()),
-    conditions: maybe(v.array(v.object({ type: short }))),
+    conditions: maybe(v.array(v.looseObject({ type: short }))),
   })),
 });
+
+const POD_ANNOTATIONS = [
+  POD_NAMESPACE_ANNOTATION,
+  POD_NAME_ANNOTATION,
+  POD_UID_ANNOTATION,
+  POD_ADDRESSES_ANNOTATION,
+];
+
+/** No name and no pair of addresses is longer. */
+const MAX_TEXT = 253;
+
+/** base64 of base64 takes not quite twice as much as what is in it, and there may be some text around that. */
+export const MAX_REQUEST_LENGTH = 2 * MAX_CSR_BYTES + 1024;

@@ -32,11 +32,10 @@ import { type CsrFacts, readCsr } from "./facts.ts";
 import type { Candidacy } from "./lease.ts";
 import type { Outcome } from "./queue.ts";
 import {
-  asRequest,
   orUndefined,
-  putRequest,
+  patchRequest,
   type RequestChange,
-  type RequestObject,
+  type RequestVersion,
 } from "./request_object.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -49,7 +48,7 @@ export interface HandlerOptions {
    * The request as a watch has seen it last, which saves asking for it; its version guards the
    * writes.
    */
-  readonly seen?: (name: string) => unknown;
+  readonly seen?: (name: string) => CsrFacts | undefined;
   readonly settings: AuthoriseSettings;
   readonly addressBook: Pick<AddressBook, "isComplete" | "around">;
   readonly denied: () => DenyList;
@@ -100,13 +99,11 @@ export class RequestHandler {
   async #decide(name: string): Promise<Outcome> {
     const { x509, settings, addressBook } = this.#options;
     if (!addressBook.isComplete) return "again";
-    const object = asRequest(
-      this.#options.seen?.(name) ?? await this.#get(`${REQUESTS_PATH}/${name}`),
-    );
-    const request = readCsr(object);
+    const request = this.#options.seen?.(name) ??
+      readCsr(await this.#get(`${REQUESTS_PATH}/${name}`));
     if (request.state !== "pending" && request.state !== "approved") return "done";
     const claim = claimOf(request, settings);
-    if ("deny" in claim) return await this.#refuse(object, request, claim.deny, claim.message);
+    if ("deny" in claim) return await this.#refuse(request, claim.deny, claim.message);
     // The proof is verified while the API server is asked for the pod. It counts only if the pod
     // may have a certificate.
     const proof = provenKey(x509, request.request);
@@ -114,7 +111,7 @@ export class RequestHandler {
     const pod = await this.#pod(claim);
     const verdict = authorise(request, pod, addressBook.around(claim), settings);
     if ("deny" in verdict) {
-      return await this.#refuse(object, request, verdict.deny, verdict.message);
+      return await this.#refuse(request, verdict.deny, verdict.message);
     }
     if ("wait" in verdict) {
       if (verdict.orDeny === undefined || this.#waited(name) < this.#patience) {
@@ -122,21 +119,20 @@ export class RequestHandler {
         return "again";
       }
       const { deny: code, message } = deny(verdict.orDeny, verdict.wait);
-      return await this.#refuse(object, request, code, message);
+      return await this.#refuse(request, code, message);
     }
 
     const { namespace, serviceAccount, uid } = verdict.allow;
     const id = spiffeId(this.#options.trustDomain, namespace, serviceAccount);
     const denied = this.#options.denied();
     if (denied.pods.has(uid) || denied.identities.has(id)) {
-      return await this.#refuse(object, request, "OnDenyList", deny("OnDenyList", id).message);
+      return await this.#refuse(request, "OnDenyList", deny("OnDenyList", id).message);
     }
-    return await this.#issue(object, request, claim, verdict, proof);
+    return await this.#issue(request, claim, verdict, proof);
   }
 
   /** Takes a request that may have its certificate to its end. */
   async #issue(
-    object: RequestObject,
     request: CsrFacts,
     claim: Claim,
     { allow: pod, ttlSeconds }: Allowed,
@@ -148,7 +144,7 @@ export class RequestHandler {
     } catch (error) {
       const code = error instanceof IssuingError ? KEY_DENIALS[error.reason] : undefined;
       if (code === undefined) throw error;
-      return await this.#refuse(object, request, code, deny(code).message);
+      return await this.#refuse(request, code, deny(code).message);
     }
     let leaf: IssuedCertificate;
     try {
@@ -156,15 +152,13 @@ export class RequestHandler {
     } catch (error) {
       if (!(error instanceof IssuingError) || error.reason !== "bad_certificate") throw error;
       audit.error("signing {csr} failed: {error}", { csr: request.name, error: error.message });
-      return await this.#refuse(object, request, SIGNING_FAILED, error.message);
+      return await this.#refuse(request, SIGNING_FAILED, error.message);
     }
-    const approved = request.state === "approved" ? object : asRequest(
-      await this.#put(object, {
-        condition: { type: "Approved", reason: APPROVED, message: `for ${podName(claim)}` },
-      }),
-    );
+    const approved = request.state === "approved" ? request : await this.#patch(request, {
+      condition: { type: "Approved", reason: APPROVED, message: `for ${podName(claim)}` },
+    });
     const pem = encodePem(leaf.chain, "CERTIFICATE");
-    await this.#put(approved, { certificate: pem });
+    await this.#patch(approved, { certificate: pem });
     audit.info("issued {pod} a certificate", {
       ...auditFields(request, claim),
       serial: leaf.serial,
@@ -224,13 +218,12 @@ export class RequestHandler {
    * or by an earlier leader).
    */
   async #refuse(
-    object: RequestObject,
     request: CsrFacts,
     code: Denial | typeof SIGNING_FAILED,
     message: string,
   ): Promise<"done"> {
     const type = request.state === "approved" ? "Failed" : "Denied";
-    await this.#put(object, { condition: { type, reason: code, message } });
+    await this.#patch(request, { condition: { type, reason: code, message } });
     audit.warn("denied {csr}: {message}", { ...auditFields(request, undefined), code, message });
     return "done";
   }
@@ -244,8 +237,8 @@ export class RequestHandler {
     return this.#options.api.request("GET", path, { timeoutMs: this.#timeout() });
   }
 
-  #put(object: RequestObject, change: RequestChange): Promise<unknown> {
-    return putRequest(this.#options.api, object, change, this.#timeout());
+  #patch(request: RequestVersion, change: RequestChange): Promise<RequestVersion> {
+    return patchRequest(this.#options.api, request, change, this.#timeout());
   }
 
   /** No request may end after the leadership; throws when that is over. */

@@ -41,7 +41,7 @@ Deno.test("while the API server errs or is silent nothing is decided, and it is 
       never,
     ]
   ) {
-    for (const failing of [`GET ${POD}`, `PUT ${REQUEST}/approval`, `PUT ${REQUEST}/status`]) {
+    for (const failing of [`GET ${POD}`, `PATCH ${REQUEST}/approval`, `PATCH ${REQUEST}/status`]) {
       const { cluster, handler, leadFor } = await scene();
       leadFor(200);
       cluster.before = (method, path) => `${method} ${path}` === failing ? answer() : undefined;
@@ -67,7 +67,7 @@ Deno.test("whoever leads no more writes nothing, and the next leader ends what w
 
   leadFor(5_000);
   cluster.before = (method, path) => {
-    if (`${method} ${path}` === `PUT ${REQUEST}/approval`) leadFor(0);
+    if (`${method} ${path}` === `PATCH ${REQUEST}/approval`) leadFor(0);
   };
   strictEqual(await handler.handle("r"), "again");
   strictEqual(cluster.objects.get(REQUEST)?.status.certificate, undefined);
@@ -81,7 +81,7 @@ Deno.test("whoever leads no more writes nothing, and the next leader ends what w
 Deno.test("a decision is about what is: a request or a pod that has changed is looked at anew", async () => {
   const { cluster, handler } = await scene();
   cluster.before = (method, path) => {
-    if (`${method} ${path}` !== `PUT ${REQUEST}/approval`) return;
+    if (`${method} ${path}` !== `PATCH ${REQUEST}/approval`) return;
     cluster.before = () => {};
     cluster.seed(REQUEST, cluster.objects.get(REQUEST) ?? {}); // somebody writes in between
   };

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { NODE_CLAIM } from "../identity/signing_names.ts";
-import { readCsr } from "./facts.ts";
+import { type CsrFacts, readCsr } from "./facts.ts";
 
 /** What is kept of a request that is not at its end. */
 export interface OpenRequest {
@@ -8,8 +8,7 @@ export interface OpenRequest {
   readonly createdAt: Date;
   /** Who made it, and from which node, as the API server says. */
   readonly requester: string;
-  /** As the API server sent it: what is written back is this with a change. */
-  readonly object: unknown;
+  readonly facts: CsrFacts;
 }
 
 /**
@@ -18,10 +17,11 @@ export interface OpenRequest {
  */
 export function readRequest(value: unknown): OpenRequest | undefined {
   try {
-    const { name, createdAt, state, username, extra } = readCsr(value);
+    const facts = readCsr(value);
+    const { name, createdAt, state, username, extra } = facts;
     if (state !== "pending" && state !== "approved") return undefined;
     const requester = `${username} ${extra[NODE_CLAIM]?.[0] ?? ""}`;
-    return { name, createdAt, requester, object: value };
+    return { name, createdAt, requester, facts };
   } catch (error) {
     if (!(error instanceof v.ValiError)) throw error;
     return undefined;
@@ -32,7 +32,7 @@ export function readRequest(value: unknown): OpenRequest | undefined {
  * The names of the requests that somebody still waits for, going by the API server's own clock. The
  * API server collects the others.
  */
-export function awaited(requests: Iterable<OpenRequest>): Set<string> {
+export function awaited(requests: Iterable<Pick<OpenRequest, "name" | "createdAt">>): Set<string> {
   const all = [...requests];
   const newest = all.reduce((time, { createdAt }) => Math.max(time, createdAt.getTime()), 0);
   const fresh = all.filter(({ createdAt }) =>

@@ -2,9 +2,10 @@ import * as v from "valibot";
 import { REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError } from "../kubernetes/errors.ts";
+import type { CsrFacts } from "./facts.ts";
 
-/** A CertificateSigningRequest as it was read, to be written back with a change. */
-export type RequestObject = v.InferOutput<typeof RequestSchema>;
+/** What a change to a CertificateSigningRequest is made to. */
+export type RequestVersion = Pick<CsrFacts, "name" | "resourceVersion" | "conditions">;
 
 /** Either a condition or the certificate chain, PEM. */
 export type RequestChange =
@@ -18,40 +19,33 @@ export type RequestChange =
   | { readonly certificate: string };
 
 /**
- * Writes a decision into a request and returns it as it is then. The resourceVersion that was read
- * guards the write: whoever decides, decides on what is.
+ * Writes a decision into a request and returns its version then. The resourceVersion that was read guards the write:
+ * whoever decides, decides on what is. It is a patch, so that the object need not be kept to be written.
  *
  * @throws {ApiError} 409 when the request has changed since it was read.
  */
-export async function putRequest(
+export async function patchRequest(
   api: ApiRequests,
-  { metadata, status, ...rest }: RequestObject,
+  { name, resourceVersion, conditions }: RequestVersion,
   change: RequestChange,
   timeoutMs: number,
-): Promise<unknown> {
+): Promise<RequestVersion> {
   const decides = "condition" in change && change.condition.type !== "Failed";
-  const added = "certificate" in change
+  const after = "condition" in change ? [...conditions, condition(change.condition)] : conditions;
+  const status = "certificate" in change
     ? { certificate: new TextEncoder().encode(change.certificate).toBase64() }
-    : { conditions: [...status?.conditions ?? [], condition(change.condition)] };
-  return await api.request(
-    "PUT",
-    `${REQUESTS_PATH}/${metadata.name}/${decides ? "approval" : "status"}`,
+    : { conditions: after };
+  const answer = await api.request(
+    "PATCH",
+    `${REQUESTS_PATH}/${name}/${decides ? "approval" : "status"}`,
     {
       timeoutMs,
-      body: {
-        ...rest,
-        apiVersion: "certificates.k8s.io/v1",
-        kind: "CertificateSigningRequest",
-        metadata,
-        status: { ...status, ...added },
-      },
+      contentType: "application/merge-patch+json",
+      body: { metadata: { resourceVersion }, status },
     },
   );
-}
-
-/** @throws {v.ValiError} when `value` is no Kubernetes object. */
-export function asRequest(value: unknown): RequestObject {
-  return v.parse(RequestSchema, value);
+  const { metadata } = v.parse(AnswerSchema, answer);
+  return { name, resourceVersion: metadata.resourceVersion, conditions: after };
 }
 
 /** The answer, or undefined when there is no such object. */
@@ -69,7 +63,4 @@ function condition(given: { type: string; reason: string; message: string }) {
   return { ...given, status: "True", lastUpdateTime };
 }
 
-const RequestSchema = v.looseObject({
-  metadata: v.looseObject({ name: v.string() }),
-  status: v.optional(v.looseObject({ conditions: v.nullish(v.array(v.unknown())) })),
-});
+const AnswerSchema = v.object({ metadata: v.object({ resourceVersion: v.string() }) });

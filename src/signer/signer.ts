@@ -145,7 +145,7 @@ class Signer implements AsyncDisposable {
     this.#handler = new RequestHandler({
       x509,
       api,
-      seen: (name) => this.#seen.get(name)?.object,
+      seen: (name) => this.#seen.get(name)?.facts,
       addressBook: this.#addressBook,
       denied: () => this.#denied,
       trustDomain: options.trustDomain,

@@ -216,7 +216,7 @@ Deno.test("the Lease is given back when nothing is worked on any more", async ()
   const answered = Promise.withResolvers<void>();
   let holder: unknown;
   cluster.before = async (method, path) => {
-    if (method !== "PUT" || !path.endsWith("/approval")) return;
+    if (method !== "PATCH" || !path.endsWith("/approval")) return;
     working.resolve();
     await answered.promise;
     holder = cluster.objects.get(LEASE_PATH)?.spec.holderIdentity;

@@ -27,6 +27,12 @@ export function residentKilobytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]);
 }
 
+/** VmHWM (proc(5)): the most that it has had resident. */
+export function peakKilobytes(pid: number): number {
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]);
+}
+
 /** User and system time so far (proc(5), fields 14 and 15 of stat, in ticks of 10 ms). */
 export function cpuSeconds(pid: number): number {
   const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);

@@ -2,7 +2,7 @@ import { type Api, failure, json } from "./api.ts";
 import type { Front } from "./front.ts";
 import type { Gate } from "./gate.ts";
 import type { Misbehaviour } from "./misbehaviour.ts";
-import { isFields, textAt } from "./objects.ts";
+import { isFields, type KubeObject, textAt } from "./objects.ts";
 import type { Operations } from "./operations.ts";
 import { resourceOfKind } from "./resources.ts";
 
@@ -90,6 +90,15 @@ function act(action: string, body: unknown, { api, gate, front, operations }: Pa
         operations.seed(resource, object, ADMINISTRATOR);
       }
       return undefined;
+    case "seed-copies": {
+      const { object, names } = body as { object: KubeObject; names: string[] };
+      const resource = resourceOfKind(object.apiVersion, object.kind);
+      for (const name of names) {
+        const copy = { ...object, metadata: { ...object.metadata, name } };
+        operations.seed(resource, copy, ADMINISTRATOR);
+      }
+      return undefined;
+    }
     default:
       throw new Error(`The admin socket knows no ${action}`);
   }

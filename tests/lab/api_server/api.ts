@@ -6,6 +6,7 @@ import type { Authorizer } from "./rbac.ts";
 import { isTrue, readRequest, type ResourceRequest } from "./requests.ts";
 import { discovery } from "./resources.ts";
 import { selectorOf } from "./selectors.ts";
+import { boundedText } from "./sizes.ts";
 import { badRequest, noSuchPath, notFound, StatusError } from "./status.ts";
 import type { Stored } from "./store.ts";
 import type { UserInfo } from "./users.ts";
@@ -94,13 +95,14 @@ export class Api {
   }
 
   #list({ resource, namespace }: ResourceRequest, query: URLSearchParams): Response {
-    return json(this.lists.list({
+    const body = this.lists.list({
       resource,
       namespace,
       selector: selectorOf(resource, query),
       limit: Number(query.get("limit") ?? 0),
       continueFrom: query.get("continue") ?? "",
-    }));
+    });
+    return new Response(body, { headers: HEADERS });
   }
 
   #watch({ resource, namespace, name }: ResourceRequest, url: URL, user: UserInfo): Response {
@@ -215,7 +217,7 @@ const WRITES = ["update", "patch"];
 const SIGNER_VERBS: Record<string, string> = { approval: "approve", status: "sign" };
 
 async function bodyOf(request: Request): Promise<unknown> {
-  const text = await request.text();
+  const text = await boundedText(request);
   try {
     return text === "" ? {} : JSON.parse(text);
   } catch (error) {

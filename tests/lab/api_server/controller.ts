@@ -179,6 +179,11 @@ export class ApiServer implements AsyncDisposable {
     }
   }
 
+  /** As `seed`, of one object under many names: large ones take long to send. */
+  async seedCopies(object: object, names: string[]): Promise<void> {
+    await this.#admin("seed-copies", { object, names });
+  }
+
   // --- trouble ---
 
   /** Killed as by a crash: kill -9. Everything that was answered is in the state file. */

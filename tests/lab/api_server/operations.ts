@@ -16,6 +16,7 @@ import { applyPatch } from "./patch.ts";
 import { findResource, type Resource, resourceOfKind } from "./resources.ts";
 import { generatedNameBase } from "./metadata_rules.ts";
 import { rulesOf, validateMetadata, type Write } from "./rules.ts";
+import { requireStorable } from "./sizes.ts";
 import { alreadyExists, badRequest, conflict, forbidden, notFound } from "./status.ts";
 import type { Store, Stored } from "./store.ts";
 import type { UserInfo } from "./users.ts";
@@ -170,6 +171,7 @@ export class Operations {
     if (deletionTimestamp && finalizers.length === 0 && deletionGracePeriodSeconds === 0) {
       return this.#remove(write, object, {}); // Its last finalizer is done.
     }
+    requireStorable(object);
     const stored = this.store.put(resource, object);
     if (resource.group === "events.k8s.io") this.#showAsCoreEvent(stored.object);
     collectWhenOwnerless(this.store, resource, stored.object);

@@ -19,6 +19,28 @@ Deno.test("the API server for tests refuses and collects as the real one does", 
   );
 
   await t.step(
+    "an object that etcd does not take is refused, and a body that is larger still",
+    async () => {
+      const make = (name: string, length: number) =>
+        server.create({
+          ...configMap({ name }),
+          data: { text: "x".repeat(length) },
+        });
+      await make("large", 1_500_000);
+      await assert.rejects(make("larger", 1_600_000), {
+        code: 500,
+        message: /request is too large/,
+      });
+      await assert.rejects(make("largest", 3_200_000), { code: 413, message: /limit is 3145728/ });
+      // What is base64 in JSON is stored as bytes.
+      const pem = `${"x".repeat(1_400_000)}\n-----BEGIN CERTIFICATE REQUEST-----\n`;
+      const spec = { request: btoa(pem), signerName: "a.b/c", usages: ["client auth"] };
+      const kind = { apiVersion: "certificates.k8s.io/v1", kind: "CertificateSigningRequest" };
+      await server.create({ ...kind, metadata: { name: "padded" }, spec });
+    },
+  );
+
+  await t.step(
     "what somebody owns who is gone, or never was, goes within milliseconds",
     async () => {
       const node = await server.create({
