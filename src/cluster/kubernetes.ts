@@ -1,11 +1,10 @@
 import * as v from "valibot";
-import { errorText } from "../error_text.ts";
 import { GATEWAY_NAMESPACE, REGISTRY_LABEL } from "../constants.ts";
 import type { KubernetesApi } from "../kubernetes/api.ts";
 import { type WatchedList, watchList, type WatchOptions } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
-import { clockMilliseconds } from "../native/clock.ts";
 import { partOf, type RegistryEntry, type RegistryPart, requireNodeName } from "./registry.ts";
+import { CollectedChanges } from "./collected_changes.ts";
 import type { Verdict } from "./verdict.ts";
 import type { Cluster, ClusterProblem } from "./cluster.ts";
 import type { ClusterObjects } from "./cluster.ts";
@@ -67,17 +66,13 @@ class KubernetesCluster implements Cluster {
   #nodes: ReadonlyMap<string, NodeFacts> = new Map();
   #denied = NOBODY_DENIED;
   #daemonSets: ReadonlyMap<string, { deleting: boolean }> | undefined;
-  #tell: (() => void) | undefined;
-  #told = -Infinity;
-  /** How long changes are collected before they are told. */
-  #rest = COALESCE_MILLISECONDS;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #changes: CollectedChanges | undefined;
 
   constructor(options: KubernetesClusterOptions) {
     this.#options = options;
     this.#publisher = new RegistryPublisher(options.api, options.nodeName);
     this.#conditions = new ConditionWriter(options.api, options.nodeName);
-    this.#unread = new UnreadLists(options.api, () => this.#tellSoon());
+    this.#unread = new UnreadLists(options.api, () => this.#changes?.changed());
   }
 
   async start(onChange: (objects: ClusterObjects) => void): Promise<void> {
@@ -156,8 +151,8 @@ class KubernetesCluster implements Cluster {
 
     const waiting = setInterval(() => this.#logWaiting(), WAITING_MILLISECONDS);
     await Promise.all(synced).finally(() => clearInterval(waiting));
-    this.#tell = () => onChange(this.#objects());
-    this.#tellNow();
+    this.#changes = new CollectedChanges(() => onChange(this.#objects()));
+    this.#changes.begin();
   }
 
   publish(entries: readonly RegistryEntry[]): Promise<void> {
@@ -191,8 +186,7 @@ class KubernetesCluster implements Cluster {
   }
 
   async close(): Promise<void> {
-    this.#tell = undefined;
-    clearTimeout(this.#timer);
+    this.#changes?.end();
     this.#unread.close();
     await Promise.all([
       this.#publisher.close(),
@@ -232,7 +226,7 @@ class KubernetesCluster implements Cluster {
       ...options,
       onChange: (items) => {
         set(items);
-        this.#tellSoon();
+        this.#changes?.changed();
       },
     });
   }
@@ -269,31 +263,9 @@ class KubernetesCluster implements Cluster {
         if (!changed && nodes.size === this.#nodes.size) return;
         changed = false;
         this.#nodes = new Map(nodes);
-        this.#tellSoon();
+        this.#changes?.changed();
       },
     });
-  }
-
-  /** The first change at once, those that follow closely together. */
-  #tellSoon(): void {
-    if (this.#tell === undefined || this.#timer !== undefined) return;
-    const wait = this.#told + this.#rest - performance.now();
-    this.#timer = setTimeout(() => this.#tellNow(), Math.max(0, wait));
-  }
-
-  #tellNow(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const before = clockMilliseconds("thread");
-    try {
-      this.#tell?.();
-    } catch (error) {
-      log.error("a change of the cluster's objects could not be handled: {error}", {
-        error: errorText(error),
-      });
-    }
-    this.#told = performance.now();
-    this.#rest = restAfter(clockMilliseconds("thread") - before);
   }
 
   #objects(): ClusterObjects {
@@ -370,16 +342,4 @@ const LAST_WORDS =
 
 const DISCOVERY = "/apis/discovery.k8s.io/v1";
 
-/**
- * How long after a change was handled the next ones are collected: whoever changes something all the time has a fifth of a
- * processor at most, as long as nobody waits for longer than a second.
- *
- * @param used milliseconds of a processor.
- */
-export function restAfter(used: number): number {
-  return Math.min(Math.max(4 * used, COALESCE_MILLISECONDS), LONGEST_REST_MILLISECONDS);
-}
-
-const COALESCE_MILLISECONDS = 20;
-const LONGEST_REST_MILLISECONDS = 800;
 const WAITING_MILLISECONDS = 10_000;
