@@ -271,6 +271,56 @@ Deno.test("an Event that is refused is not told again", async () => {
   await writer.close();
 });
 
+Deno.test("an Event that waits for its turn is told, also when nothing is said of its pod any more", async () => {
+  const api = new TestApi();
+  const writer = new ConditionWriter(api, "n1", { ...DELAYS, calm: 0 });
+  const web = api.addPod("web");
+  const slow = Array.from({ length: 16 }, (_, index) => api.addPod(`slow-${index}`));
+  const releases = slow.map((_, index) => api.hang(`slow-${index}`));
+  const told = writer.tell([web, ...slow].map((pod) => enrolled(pod())));
+  await until(() => web().secured !== undefined);
+  await tick();
+  assert.equal(api.events.length, 0, "the slow ones have all places");
+  void writer.tell([]);
+  for (const release of releases) release();
+  await told;
+  assert(api.events.includes("web Enrolled"));
+  await writer.close();
+});
+
+Deno.test("an Event's note is no longer than an API server takes", async () => {
+  const { api, writer } = open(10_000);
+  const pod = api.addPod("web");
+  await writer.tell([{ ...enrolled(pod()), message: "é".repeat(2_000) }]);
+  assert.deepEqual(api.notes, ["é".repeat(512)]);
+  await writer.close();
+});
+
+Deno.test("after its end nothing is waited for any more", async () => {
+  const { api, writer } = open(60_000);
+  const pod = api.addPod("web");
+  api.failures.push(503);
+  const { setTimeout, clearTimeout } = globalThis;
+  const timers = new Set<unknown>();
+  try {
+    globalThis.setTimeout = ((end: () => void, milliseconds = 0) => {
+      const timer = setTimeout(end, milliseconds);
+      if (milliseconds > 1_000) timers.add(timer);
+      return timer;
+    }) as typeof setTimeout;
+    globalThis.clearTimeout = (timer) => {
+      timers.delete(timer);
+      clearTimeout(timer);
+    };
+    await writer.tell([enrolled(pod())]);
+    assert.equal(timers.size, 1, "it is to be said again");
+    await writer.close();
+    assert.equal(timers.size, 0);
+  } finally {
+    Object.assign(globalThis, { setTimeout, clearTimeout });
+  }
+});
+
 Deno.test("its end waits for nobody", async () => {
   const { api, writer } = open();
   const pod = api.addPod("web");
@@ -308,6 +358,7 @@ class TestApi {
   eventFailure: Error | undefined;
   readonly conditions: string[] = [];
   readonly events: string[] = [];
+  readonly notes: string[] = [];
   readonly lines: string[] = [];
   /** When each condition was written. */
   readonly times: number[] = [];
@@ -351,7 +402,12 @@ class TestApi {
   async #serve(method: string, path: string, { body, signal }: RequestOptions): Promise<unknown> {
     await tick();
     if (method === "POST") {
-      const { regarding, reason } = body as { regarding: { name: string }; reason: string };
+      const { regarding, reason, note } = body as {
+        regarding: { name: string };
+        reason: string;
+        note: string;
+      };
+      this.notes.push(note);
       this.events.push(`${regarding.name} ${reason}`);
       this.lines.push(`event ${regarding.name}`);
       if (this.eventFailure !== undefined) throw this.eventFailure;

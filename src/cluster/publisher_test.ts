@@ -388,6 +388,47 @@ Deno.test("leaving empties and deletes what is there, and what somebody has dele
   await publisher.close();
 });
 
+Deno.test("its end is when nothing is under way any more", async () => {
+  const { api, publisher } = open();
+  let isEnded = false;
+  api.answer = (signal) =>
+    new Promise((_, reject) => {
+      signal.addEventListener("abort", async () => {
+        await tick();
+        isEnded = true;
+        reject(signal.reason);
+      });
+    });
+  publisher.publish(entries(1));
+  await tick();
+  await publisher.close();
+  assert.equal(isEnded, true);
+});
+
+Deno.test("what is wanted while it pauses is written when that is over, by nobody else", async () => {
+  const { api, publisher } = open({ retry: 60_000, longestRetry: 60_000 });
+  api.answer = () => Promise.reject(new ApiError(403, "Forbidden", "no rights here"));
+  publisher.publish(entries(1));
+  await until(() => /no rights here/.test(messages(publisher)));
+  const { requests } = api;
+  publisher.publish(entries(2));
+  assert.equal(api.requests, requests);
+  await publisher.close();
+});
+
+Deno.test("a conflict without end is a failure, and told", async () => {
+  const { api, publisher } = open();
+  await publisher.publish(entries(1));
+  api.before = (method) => {
+    if (method === "PATCH") throw new ApiError(409, "Conflict", "changed");
+  };
+  publisher.publish(entries(2));
+  await until(() => /others write under the same names/.test(messages(publisher)));
+  api.before = () => {};
+  await until(() => api.slices.get(NAME)?.endpoints.length === 2);
+  await publisher.close();
+});
+
 Deno.test("another node's entry is the caller's mistake", () => {
   const { publisher } = open();
   assert.throws(() => publisher.publish([{ ...entry(0), node: "n2" }]), TypeError);

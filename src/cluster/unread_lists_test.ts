@@ -8,6 +8,9 @@ const TIMES = { look: 5, unread: 30 };
 const REFUSED: () => unknown = () => {
   throw new ApiError(403, "Forbidden", "GET /version: 403");
 };
+const BROKEN: () => unknown = () => {
+  throw new ApiError(503, "ServiceUnavailable", "GET /version: 503");
+};
 const AWAY: () => unknown = () => {
   throw new TypeError("connection refused");
 };
@@ -15,7 +18,8 @@ const AWAY: () => unknown = () => {
 /** Two lists, of which the registry is heard or not, and a server that answers so. */
 function open(server: { answer: () => unknown; asked: number }) {
   const state: { unheard: Unheard | undefined } = { unheard: undefined };
-  let changes = 0;
+  /** How many lists were unread when that was told. */
+  const told: number[] = [];
   const request = () => {
     server.asked++;
     try {
@@ -24,7 +28,11 @@ function open(server: { answer: () => unknown; asked: number }) {
       return Promise.reject(error);
     }
   };
-  const lists = new UnreadLists({ request }, () => changes++, TIMES);
+  const lists: UnreadLists = new UnreadLists(
+    { request },
+    () => told.push(lists.list().length),
+    TIMES,
+  );
   lists.follow({
     name: "registry",
     list: { unheard: () => state.unheard },
@@ -41,12 +49,12 @@ function open(server: { answer: () => unknown; asked: number }) {
     const before = server.asked;
     return until(() => server.asked >= before + times, 10_000, () => `asked ${server.asked}`);
   };
-  return { lists, state, untilAsked, changes: () => changes };
+  return { lists, state, untilAsked, told };
 }
 
 Deno.test("a list that is refused while the server answers is unread, until it is heard", async () => {
   for (const answer of [() => ({ major: "1" }), REFUSED]) {
-    const { lists, state, changes } = open({ answer, asked: 0 });
+    const { lists, state, told } = open({ answer, asked: 0 });
     const none = lists.list();
     state.unheard = { since: performance.now() - 5_000, why: "GET /apis: 403 no right" };
     await until(() => lists.list().length > 0, 10_000, () => "not unread");
@@ -58,7 +66,7 @@ Deno.test("a list that is refused while the server answers is unread, until it i
     strictEqual(lists.list(), same, "the same object, whatever goes wrong next");
     state.unheard = undefined;
     await until(() => lists.list().length === 0, 10_000, () => "still unread");
-    strictEqual(changes(), 2);
+    deepStrictEqual(told, [1, 0]);
     lists.close();
   }
 });
@@ -69,6 +77,9 @@ Deno.test("while the server is away no list counts, and one that is young does n
   state.unheard = { since: performance.now() - 60_000, why: "connection refused" };
   await untilAsked(8);
   deepStrictEqual(lists.list(), [], "the server is away");
+  server.answer = BROKEN;
+  await untilAsked(8);
+  deepStrictEqual(lists.list(), [], "an outage is no answer");
   server.answer = () => server.asked % 3 === 0 ? AWAY() : "";
   await untilAsked(12);
   deepStrictEqual(lists.list(), [], "it has only just come back, each time");
@@ -94,5 +105,27 @@ Deno.test("nobody is asked while every list is heard, and what is unread stays s
   setTimeout(looks.resolve, 20 * TIMES.look);
   await looks.promise;
   strictEqual(server.asked, asked);
+  lists.close();
+});
+
+Deno.test("a server that takes long to answer is asked once meanwhile", async () => {
+  const { setInterval } = globalThis;
+  let look = () => {};
+  globalThis.setInterval = ((end: () => void) => {
+    look = end;
+    return setInterval(() => {}, 3_600_000);
+  }) as typeof setInterval;
+  const answered = Promise.withResolvers<string>();
+  const server = { answer: (): unknown => answered.promise, asked: 0 };
+  const { lists, state } = open(server);
+  globalThis.setInterval = setInterval;
+  state.unheard = { since: performance.now() - 5_000, why: "refused" };
+  for (let count = 0; count < 5; count++) look();
+  strictEqual(server.asked, 1);
+  answered.resolve("");
+  for (let count = 2; count <= 3; count++) {
+    await until(() => (look(), server.asked === count), 5_000, () => `asked ${server.asked}`);
+  }
+  await until(() => lists.list().length === 1, 5_000, () => "not unread");
   lists.close();
 });

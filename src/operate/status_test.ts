@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { DENY_LIST } from "../cluster/deny_list.ts";
 import type { Peer } from "../cluster/registry.ts";
 import { Node } from "../control/pods/node_for_tests.ts";
 import type { GuardCount } from "../kernel/guard_counts.ts";
@@ -114,6 +115,38 @@ Deno.test("an active pod whose condition is not True says why", async () => {
   strictEqual(told(undefined), undefined, "in a directory nobody keeps one");
   strictEqual(told({ status: "True", message: "fine" }), undefined);
   strictEqual(told({ status: "False", message: "why" }), "its condition is not True: why");
+
+  node.registered = [...wanted.addresses];
+  node.enrolment.want(undefined);
+  await node.step();
+  strictEqual(node.enrolment.state, "leaving");
+  strictEqual(told({ status: "False", message: "why" }), undefined, "as it should be");
+});
+
+Deno.test("what the registry says and is not believed is a problem, and a certificate that cannot be renewed", async () => {
+  const node = new Node();
+  await node.step();
+  const renewalProblem = "its certificate cannot be renewed: denied";
+  Object.defineProperty(node.enrolment, "renewalProblem", { value: renewalProblem });
+  const refused = [{ slice: "kube-gateway/registry-n2-ipv4-0", reason: "10.0.0.9 is a Node's" }];
+  const objects = {
+    pods: [],
+    registry: [{ refused: [] }, { refused }],
+    unread: [{ name: "nodes" }],
+    endpoints: new Map(),
+    services: new Map(),
+    denied: { problems: ["pods: no UID"] },
+  };
+  const { problems, unreadLists } = status({
+    objects: objects as unknown as StatusSources["objects"],
+    enrolments: { list: () => [node.enrolment], problems: () => [] },
+  });
+  deepStrictEqual(problems.map(({ where, message }) => `${where}: ${message}`), [
+    `${DENY_LIST}: pods: no UID`,
+    `shop/web: ${renewalProblem}`,
+    "kube-gateway/registry-n2-ipv4-0: 10.0.0.9 is a Node's",
+  ]);
+  deepStrictEqual(unreadLists, ["nodes"]);
 });
 
 Deno.test("all peers are counted, the first thousand listed", () => {

@@ -161,6 +161,27 @@ scene(
   },
 );
 
+scene("withdraw: a second time gives no more time", async (s) => {
+  const { bench, relay, events } = s;
+  await s.enrol();
+  const script = await s.stream();
+  relay.tryToObey({ type: "withdraw", relay: 7, drainMilliseconds: 1_000 });
+  relay.tryToObey({ type: "withdraw", relay: 7, drainMilliseconds: 30_000 });
+  for (let count = 0; count < 20; count++) bench.later(50);
+  await bench.until(() => script.isLost);
+  strictEqual(events("withdrawn").length, 2);
+});
+
+scene("withdraw: a tunnel without a stream is not waited for", async (s) => {
+  const { bench, relay, client, description, events } = s;
+  await s.enrol();
+  const script = bench.dial(client, description.addresses[0] ?? "");
+  await bench.until(() => script.last === "secured");
+  relay.tryToObey({ type: "withdraw", relay: 7, drainMilliseconds: 30_000 });
+  strictEqual(events("withdrawn").length, 1);
+  await bench.until(() => script.isLost);
+});
+
 scene("withdraw: no new connection is taken meanwhile", async (s) => {
   const { bench, relay, description } = s;
   await s.enrol();
@@ -192,7 +213,7 @@ scene("adjust and renew: in force for what is open", async (s) => {
 });
 
 scene("take: a connection of another worker's; of a pod that is gone it is reset", async (s) => {
-  const { relay, events } = s;
+  const { bench, relay, events } = s;
   await s.enrol();
   for (const [count, name] of [7, 8].entries()) {
     const listener = Socket.forAddress(bytes("127.0.0.1"));
@@ -209,6 +230,8 @@ scene("take: a connection of another worker's; of a pod that is gone it is reset
     });
     relay.tryToObey({ type: "connections", id: count });
     strictEqual(events("connections")[count]?.count, 1, "the first is kept, the second not");
+    const application = new Application(socket);
+    if (name === 8) await bench.until(() => (application.read(), application.end === "reset"));
     for (const one of [listener, socket]) one[Symbol.dispose]();
   }
 });

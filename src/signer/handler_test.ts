@@ -149,6 +149,15 @@ Deno.test("a request that proves no key is denied, one approved by hand fails", 
   strictEqual(cluster.objects.get(REQUEST)?.status.certificate, undefined);
 });
 
+Deno.test("a request of no pod is denied for that, whatever its proof; the signer lives on", async () => {
+  const { cluster, handler } = await scene();
+  cluster.remove(POD);
+  cluster.seed(REQUEST, await request(await otherKey()));
+  strictEqual(await handler.handle("r"), "done");
+  deepStrictEqual(conditions(cluster), ["Denied PodNotFound"]);
+  await new Promise((resolve) => setTimeout(resolve, 0)); // a rejection that nobody handles ends the process
+});
+
 Deno.test("nothing is approved that cannot be signed yet", async () => {
   const { cluster, handler, rotation } = await scene();
   const bundle = `/api/v1/namespaces/${NAMESPACE}/configmaps`;

@@ -26,18 +26,29 @@ export async function make(directory: string, name: string, args: string): Promi
 }
 
 /** One that was valid in 2020. */
-export async function expired(): Promise<Made> {
+export function expired(): Promise<Made> {
+  return between(new Date("2020-01-01"), new Date("2021-01-01"));
+}
+
+/** One that has lived for 99 days, and has an hour left. */
+export function endsSoon(): Promise<Made> {
+  const [day, hour] = [86_400_000, 3_600_000];
+  return between(new Date(Date.now() - 99 * day), new Date(Date.now() + hour));
+}
+
+async function between(notBefore: Date, notAfter: Date): Promise<Made> {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     keys,
     name: "CN=old",
-    notBefore: new Date("2020-01-01"),
-    notAfter: new Date("2021-01-01"),
+    notBefore,
+    notAfter,
     signingAlgorithm: algorithm,
     extensions: [
       new x509.BasicConstraintsExtension(true, undefined, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
   const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);

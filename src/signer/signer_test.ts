@@ -6,6 +6,7 @@ import { type SignerWord, WORD_ANNOTATION } from "../identity/signer_word.ts";
 import { DEFAULT_SIGNER_NAME, REQUESTS_PATH } from "../identity/signing_names.ts";
 import { ApiError } from "../kubernetes/errors.ts";
 import { MemoryCluster, never } from "./cluster_for_tests.ts";
+import { endsSoon, secretOf } from "./made_cas.ts";
 import { LEASE, runSigner, SignerHealth } from "./signer.ts";
 import { delay } from "../waiting.ts";
 
@@ -242,7 +243,10 @@ function newCluster(): MemoryCluster {
   return cluster;
 }
 
-function run(cluster: MemoryCluster): AsyncDisposable & { health: SignerHealth } {
+function run(
+  cluster: MemoryCluster,
+  reviewMilliseconds = 20,
+): AsyncDisposable & { health: SignerHealth } {
   const stopped = Promise.withResolvers<void>();
   const health = new SignerHealth();
   const running = runSigner(
@@ -255,7 +259,7 @@ function run(cluster: MemoryCluster): AsyncDisposable & { health: SignerHealth }
       certificateSeconds: 3_600,
       identity: "me",
       propagationMilliseconds: 60_000,
-      reviewMilliseconds: 20,
+      reviewMilliseconds,
       leaseTimes: { duration: 500, renewDeadline: 250, retry: 30 },
     },
     stopped.promise,
@@ -309,12 +313,7 @@ function podsAreAway(): { cluster: MemoryCluster; tries: () => number } {
 Deno.test("what is wrong with the CA, and that it is well again, stands where all agents read it", async () => {
   const cluster = newCluster();
   await using signer = run(cluster);
-  const word = () => {
-    const { annotations } = cluster.objects.get(BUNDLE_PATH)?.metadata as unknown as {
-      annotations?: Record<string, string>;
-    } ?? {};
-    return JSON.parse(annotations?.[WORD_ANNOTATION] ?? "{}") as Partial<SignerWord>;
-  };
+  const word = () => wordOf(cluster);
   await holds("it is well", () => word().at !== undefined && word().problem === undefined);
   const secret = cluster.objects.get(SECRET);
   ok(secret);
@@ -324,3 +323,43 @@ Deno.test("what is wrong with the CA, and that it is well again, stands where al
   await holds("it is well again", () => word().problem === undefined);
   strictEqual(signer.health.problem, undefined);
 });
+
+Deno.test("a CA that cannot be used at the start is told, too; so is one that ends soon", async () => {
+  const bundle = { metadata: {}, data: { "ca-bundle.pem": "" } };
+  {
+    const cluster = newCluster();
+    cluster.seed(BUNDLE_PATH, bundle);
+    cluster.seed(SECRET, { data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
+    await using _signer = run(cluster);
+    const told = () => wordOf(cluster).problem?.includes("Secret kube-gateway-ca") === true;
+    await holds("it is told", told);
+  }
+  const cluster = newCluster();
+  cluster.seed(SECRET, secretOf(await endsSoon()) as object);
+  await using _signer = run(cluster);
+  await holds("it is told", () => wordOf(cluster).problem?.includes("expires on") === true);
+});
+
+Deno.test("who begins to lead does not wait for the next look at the bundle", async () => {
+  const cluster = newCluster();
+  const held = { holderIdentity: "other", leaseDurationSeconds: 3_600, renewTime: "2026" };
+  cluster.seed(LEASE_PATH, { spec: held });
+  await using signer = run(cluster, 3_600_000);
+  await holds("it has a CA", () => signer.health.problem === undefined);
+  const secret = cluster.objects.get(SECRET);
+  ok(secret);
+  cluster.seed(SECRET, { ...secret, data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
+  await holds("it follows the Secret", () => signer.health.problem !== undefined);
+  cluster.seed(SECRET, secret);
+  await holds("it has a CA again", () => signer.health.problem === undefined);
+  cluster.seed(LEASE_PATH, { spec: { ...held, holderIdentity: "" } });
+  await holds("it leads", () => signer.health.leading && cluster.objects.has(BUNDLE_PATH));
+});
+
+/** What the signer says of itself. */
+function wordOf(cluster: MemoryCluster): Partial<SignerWord> {
+  const { annotations } = (cluster.objects.get(BUNDLE_PATH)?.metadata ?? {}) as unknown as {
+    annotations?: Record<string, string>;
+  };
+  return JSON.parse(annotations?.[WORD_ANNOTATION] ?? "{}");
+}

@@ -24,6 +24,26 @@ Deno.test("a word is said when it is time, or when it is another", async () => {
   deepStrictEqual(said.slice(4), ["y", "y"]);
 });
 
+Deno.test("a word is good until two are due, and is said anew when the clock was put back", async () => {
+  const said: SignerWord[] = [];
+  const word = new Word({ say: (each) => Promise.resolve(void said.push(each)) });
+  await word.say(undefined, 1_000);
+  const { now } = Date;
+  try {
+    for (const offset of [59_000, 60_000, -3_600_000]) {
+      Date.now = () => now() + offset;
+      await word.say(undefined, 1_000);
+    }
+  } finally {
+    Date.now = now;
+  }
+  deepStrictEqual(said.map(({ at, until }) => Date.parse(until) - Date.parse(at)), [
+    120_000,
+    120_000,
+    120_000,
+  ]);
+});
+
 Deno.test("it stands beside the roots, and changes nothing else; without a bundle nothing is written", async () => {
   const cluster = new MemoryCluster();
   const store = new BundleStore(cluster, "kube-gateway");

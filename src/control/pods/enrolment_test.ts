@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { until } from "../../../tests/lab/delay.ts";
 import { IssuingError } from "../../identity/issuer.ts";
 import type { GuardCount } from "../../kernel/guard_counts.ts";
 import type { ProofResult } from "../../relay/messages.ts";
@@ -76,6 +77,22 @@ Deno.test("whatever fails on the way in is undone but for the programs", async (
     }
     strictEqual(node.state, "active", what);
   }
+});
+
+Deno.test("what was open for an entry that has failed is closed before the next one begins", async () => {
+  const node = new Node();
+  node.failing.set("serve", new Error("no worker"));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  node.closing = promise;
+  const first = node.step();
+  await until(() => node.done.includes("close"), 5_000, () => node.done.join());
+  node.failing.clear();
+  deepStrictEqual([await node.step(), node.state], [[], "enrolling"]);
+  resolve();
+  await first;
+  strictEqual(node.state, "waiting");
+  await node.step();
+  strictEqual(node.state, "active");
 });
 
 Deno.test("a static pod's cgroup gets the programs only when its namespace has proved it", async () => {
@@ -239,6 +256,17 @@ Deno.test("it leaves when users can read it, or after 3 s, and its listeners whe
   deepStrictEqual(await unheard.step(), ["release"], "users cannot be told");
   unheard.time += 57_000;
   deepStrictEqual(await unheard.step(), ["detach", "drain"], "the registry cannot be written");
+});
+
+Deno.test("peers may not have heard yet that the registry has lost it: it is served for 6 s from then on", async () => {
+  const node = await enrolled();
+  node.time = 100_000;
+  node.enrolment.want(undefined);
+  deepStrictEqual(await node.step(), ["release"]);
+  node.time += 5_999;
+  deepStrictEqual(await node.step(), []);
+  node.time += 1;
+  deepStrictEqual(await node.step(), ["detach", "drain"]);
 });
 
 Deno.test("a pod that has gone leaves at once", async () => {
@@ -468,6 +496,7 @@ Deno.test("the agent's end takes everything away at once", async () => {
   await node.enrolment.leaveNow();
   deepStrictEqual(node.take(), ["detach", "close"]);
   strictEqual(node.state, "gone");
+  deepStrictEqual(node.ends.map(({ aborted }) => aborted), [true], "no certificate is on its way");
 });
 
 Deno.test("wanted again while it leaves, it is restricted as before, and what was plain meanwhile is older", async () => {
@@ -484,6 +513,7 @@ Deno.test("wanted again while it leaves, it is restricted as before, and what wa
   node.enrolment.want({ ...WANTED, settings });
   deepStrictEqual(await node.step(), ["attach", "strict inbound"]);
   strictEqual(node.restrictions?.inbound, "strict");
+  strictEqual(node.counted, 2, "what it has sent meanwhile has not escaped");
   node.time = 54_999;
   await node.enrolment.inspect();
   deepStrictEqual(node.take(), [], "30 s from when it was active again");
@@ -595,4 +625,19 @@ Deno.test("what a handshake says of listeners that are closed by now says nothin
   await inspecting;
   deepStrictEqual([node.state, node.enrolment.flaws], ["active", []]);
   strictEqual(typeof node.enrolment.proved, "number");
+});
+
+Deno.test("nor does the first handshake, which users wait for", async () => {
+  const node = new Node();
+  const fine = node.proof;
+  const { promise, resolve } = Promise.withResolvers<ProofResult>();
+  node.proof = promise;
+  await node.step();
+  node.inUse = false;
+  await node.step();
+  [node.inUse, node.proof] = [true, fine];
+  await node.step();
+  resolve({ ok: false, reason: "no handshake within 5 s" });
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  deepStrictEqual([node.state, node.enrolment.flaws], ["active", []]);
 });

@@ -5,6 +5,7 @@ import type { Fault } from "../../kernel/fault.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { Enrolments } from "./enrolments.ts";
 import { Node, UID, WANTED } from "./node_for_tests.ts";
+import { HeldTimers } from "../../timers_for_tests.ts";
 import { NotThereYet } from "./pod_kernel.ts";
 
 const OTHER = "0c5f3b1e-6d5e-4c64-9d3a-222222222222";
@@ -186,3 +187,54 @@ Deno.test("the end: every pod leaves, whatever fails for one, and nobody is held
   deepStrictEqual(place.node.take(), ["detach", "detach", "close"]);
   deepStrictEqual([place.held.at(-1), place.states[1]], ["hold ", "gone"]);
 });
+
+Deno.test("a pod that lacks nothing is looked at every second, and all cgroups every five", async () => {
+  using place = new Place(UID, OTHER);
+  place.want([WANTED]);
+  await place.enrolments.reconcile();
+  place.node.inUse = false;
+  await place.enrolments.reconcile();
+  deepStrictEqual(place.states, ["active"], "not yet");
+  {
+    using _later = later(1_000);
+    await place.enrolments.reconcile();
+    deepStrictEqual(place.states, ["waiting"]);
+  }
+  place.held.length = 0;
+  using _later = later(5_000);
+  await place.enrolments.reconcile();
+  deepStrictEqual(place.held, [`let go kubepods/pod${OTHER}`], "whatever was not told of it");
+});
+
+Deno.test("how soon it looks again: at once where a new pod lacks something, five times a second where an old one does", async () => {
+  using timers = new HeldTimers(20, 200, 1_000);
+  using place = new Place(UID);
+  const pending = () => [20, 200, 1_000].map((milliseconds) => timers.pending(milliseconds));
+  place.node.failing.set("open", new NotThereYet("no process yet"));
+  place.want([WANTED]);
+  await place.enrolments.reconcile();
+  deepStrictEqual(pending(), [1, 0, 0]);
+  place.node.time += 5_000;
+  await place.enrolments.reconcile();
+  deepStrictEqual(pending(), [0, 1, 0]);
+  place.node.failing.clear();
+  await place.enrolments.reconcile();
+  deepStrictEqual([place.states, pending()], [["active"], [0, 0, 1]]);
+  place.enrolments.pause();
+  deepStrictEqual(pending(), [0, 0, 0]);
+});
+
+Deno.test("other roots are told to every pod", async () => {
+  using place = new Place(UID);
+  place.want([WANTED]);
+  await place.enrolments.reconcile();
+  place.enrolments.trust([new Uint8Array(1), new Uint8Array(2)]);
+  deepStrictEqual(place.node.shown, [2]);
+});
+
+/** The monotonic clock is ahead by so much. */
+function later(milliseconds: number): Disposable {
+  const { now } = performance;
+  performance.now = () => now.call(performance) + milliseconds;
+  return { [Symbol.dispose]: () => void (performance.now = now) };
+}

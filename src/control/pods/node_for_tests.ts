@@ -39,6 +39,8 @@ export class Node {
   /** What fails the next time, and every time until it is taken away. */
   readonly failing = new Map<string, Error>();
   certificate: () => Promise<void> = () => Promise.resolve();
+  /** Until what was open is closed. */
+  closing: Promise<void> = Promise.resolve();
   /** What was restricted last. */
   restrictions: Restrictions | undefined;
   /** For each certificate that was asked for, whether nobody needs it any more. */
@@ -156,7 +158,10 @@ export class Node {
           return true;
         },
       }),
-      close: (drain) => Promise.resolve(this.do(drain > 0 ? "drain" : "close")),
+      close: (drain) => {
+        this.do(drain > 0 ? "drain" : "close");
+        return this.closing;
+      },
     };
   }
 }

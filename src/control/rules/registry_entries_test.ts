@@ -1,6 +1,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import type { WantedEnrolment } from "./desired.ts";
-import { ownAddresses, registryEntries } from "./registry_entries.ts";
+import { readPod } from "../../cluster/objects.ts";
+import { namedAddresses, ownAddresses, registryEntries } from "./registry_entries.ts";
 import { settingsOf } from "./settings.ts";
 
 type EnrolmentOf = Parameters<typeof registryEntries>[4];
@@ -104,6 +105,24 @@ Deno.test("an address that may be anybody's is not named, whoever has given it t
     ENTRY,
     { ...ENTRY, addresses: ["10.0.0.7"], ready: false },
   ]);
+});
+
+Deno.test("a pod that has ended has its address no more; another node's has none here", () => {
+  const pod = (address: string, phase: string, nodeName = "n1") =>
+    readPod({
+      kind: "Pod",
+      metadata: { name: "web", namespace: "shop", uid: address },
+      spec: { nodeName },
+      status: { phase, podIPs: [{ ip: address }] },
+    });
+  const pods = [
+    pod("10.0.0.1", "Running"),
+    pod("10.0.0.2", "Succeeded"),
+    pod("10.0.0.3", "Failed"),
+    pod("10.0.0.4", "Pending"),
+    pod("10.0.0.5", "Running", "n2"),
+  ];
+  deepStrictEqual([...namedAddresses(pods, "n1")], ["10.0.0.1", "10.0.0.4"]);
 });
 
 Deno.test("a node speaks for its podCIDRs where these are in use, for what it has said before, and alone in a directory", () => {

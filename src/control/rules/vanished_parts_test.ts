@@ -30,6 +30,17 @@ Deno.test("a part that goes whole is kept for a while, and no longer", () => {
   strictEqual(vanished.next, undefined);
 });
 
+Deno.test("of several that have gone the first is due next", () => {
+  const vanished = new VanishedParts();
+  const [a, b] = [part("a", "web"), part("b", "api")];
+  vanished.apply([a, b], 0, keep);
+  vanished.apply([b], 1_000, keep);
+  vanished.apply([], 2_000, keep);
+  strictEqual(vanished.next, 5_000);
+  deepStrictEqual(vanished.apply([], 5_000, keep), [b]);
+  strictEqual(vanished.next, 6_000);
+});
+
 Deno.test("a part that is written again is what it says then", () => {
   const vanished = new VanishedParts();
   vanished.apply([part("a", "web")], 0, keep);

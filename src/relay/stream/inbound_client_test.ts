@@ -5,6 +5,7 @@ import { newCa } from "../../identity/new_ca.ts";
 import { decodePem } from "../../identity/pem.ts";
 import { ECONNREFUSED, EPERM } from "../../native/errno.ts";
 import { Certificate } from "../../native/certificate.ts";
+import { parsePolicy } from "../../policy.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import { type Scene, scene } from "../../standalone/inbound_scene_for_tests.ts";
 import { endpoint } from "../../standalone/applications_for_tests.ts";
@@ -100,6 +101,22 @@ scene("unregistered: somebody else's by the time it is named", async (s) => {
   deepStrictEqual(Object.keys(bench.shown), [addressOf(client)]);
 });
 
+scene("unregistered: what has come behind OPEN is read when that is refused", async (s) => {
+  const { bench, client } = s;
+  bench.removePeer(addressOf(client));
+  const script = await s.tunnel();
+  s.open(script);
+  bench.turn();
+  script.sendData("before ACCEPT");
+  for (let waited = 0; waited < 5_200; waited += 200) {
+    bench.turn();
+    bench.later(200);
+  }
+  await bench.until(() => script.isLost);
+  ok(script.seen.includes(`refuse ${EPERM}`));
+  deepStrictEqual(bench.refused, ["client_not_registered", "idle_failed"]);
+});
+
 scene("unregistered: a tunnel that breaks, and a pod that goes, leave nothing", async (s) => {
   const { bench, client, pod } = s;
   bench.removePeer(addressOf(client));
@@ -136,6 +153,28 @@ scene("review: a client that has left the registry is cut when that is seen twic
   await bench.until(() => script.isLost && application.accept()?.end === "reset");
   deepStrictEqual(bench.refused, ["peer_revoked"]);
   match(bench.log, /does not name the client 127.* any more/);
+});
+
+scene("dialling: who has left, or is allowed no more, is not let in after all", async (s) => {
+  const { bench, client, pod } = s;
+  bench.full(endpoint(addressOf(pod), 7000));
+  const dialling = async () => {
+    const script = await s.tunnel();
+    s.open(script, 7000);
+    await bench.until(() => bench.maps.origins.entries.size === 1);
+    return script;
+  };
+  const gone = await dialling();
+  bench.removePeer(addressOf(client));
+  strictEqual(pod.review(), true);
+  pod.review();
+  await bench.until(() => gone.isLost);
+  bench.setPeer(addressOf(client), "client");
+  const denied = await dialling();
+  pod.adjust({ policy: parsePolicy("shop/client:8080"), strictEgress: false });
+  await bench.until(() => denied.isLost);
+  deepStrictEqual(bench.refused, ["peer_revoked", "policy_denied"]);
+  deepStrictEqual([bench.maps.origins.entries.size, pod.counters.tunnelsOpen], [0, 0]);
 });
 
 scene("review: an address that is another identity's by now is no client", async (s) => {
@@ -280,6 +319,20 @@ scene("a proof is not refused because the users' connections are too many", asyn
   prove(pod, pod.description.addresses[0] ?? "", (result) => results.push(result));
   await bench.until(() => results.length === 1);
   deepStrictEqual([results[0]?.ok, bench.refused], [true, []]);
+});
+
+scene("a proof that was answered, and stays, ends after 5 s", async (s) => {
+  const { bench, pod } = s;
+  const script = bench.dial(pod, addressOf(pod));
+  await bench.until(() => script.last === "secured");
+  const own = endpoint(addressOf(pod), 0);
+  script.tunnel.sendOpen({ port: 0, client: own, dialled: own });
+  await bench.until(() => script.last === `refuse ${ECONNREFUSED}`);
+  bench.later(4_999);
+  strictEqual(pod.fromItself, 1);
+  bench.later(1);
+  await bench.until(() => script.isLost);
+  deepStrictEqual([pod.fromItself, bench.refused], [0, []]);
 });
 
 scene("of what a pod connects to itself, no more than a few are taken for proofs", async (s) => {

@@ -2,7 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { encodeOrigin, encodeSocketKey } from "../../kernel/maps.ts";
-import { EACCES, ECONNREFUSED, ETIMEDOUT } from "../../native/errno.ts";
+import { EACCES, ECONNREFUSED, EMFILE, ETIMEDOUT, SystemError } from "../../native/errno.ts";
 import { parsePolicy } from "../../policy.ts";
 import { CLIENT_PORT, scene } from "../../standalone/inbound_scene_for_tests.ts";
 import { endpoint } from "../../standalone/applications_for_tests.ts";
@@ -91,6 +91,21 @@ scene("nobody listens: REFUSE with the errno, and the tunnel can be used again",
   s.open(script);
   await bench.until(() => script.last === "accept");
   strictEqual(pod.counters.tunnelsOpen, 1);
+});
+
+scene("an application that cannot be dialled at all: REFUSE with the errno", async (s) => {
+  const { bench, pod } = s;
+  const { socketFor } = pod;
+  pod.socketFor = () => {
+    throw new SystemError("socket", EMFILE, "");
+  };
+  const script = await s.tunnel();
+  s.open(script);
+  await bench.until(() => script.last === `refuse ${EMFILE}`);
+  deepStrictEqual(bench.refused, ["application_refused"]);
+  pod.socketFor = socketFor;
+  s.open(script);
+  await bench.until(() => script.last === "accept");
 });
 
 scene("the relay's own ports are refused", async (s) => {

@@ -198,3 +198,22 @@ scene(
     ]);
   },
 );
+
+scene("too many are open: a tunnel that has its next stream gives way no more", async (s) => {
+  const { bench, client } = s;
+  const pod = await bench.pod(bench.worker({ maxConnections: 4 }), "small");
+  bench.serve(pod);
+  const address = addressOf(pod);
+  bench.application(endpoint(address, 8080));
+  const used = bench.dial(client, address);
+  await bench.until(() => used.last === "secured");
+  s.open(used, 9);
+  await bench.until(() => used.last.startsWith("refuse"));
+  s.open(used);
+  await bench.until(() => used.last === "accept");
+  const fresh = bench.dial(client, address);
+  await bench.until(() => fresh.last === "secured");
+  const next = bench.dial(client, address);
+  await bench.until(() => next.isLost);
+  deepStrictEqual([used.isLost, fresh.isLost], [false, false]);
+});

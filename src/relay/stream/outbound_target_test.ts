@@ -262,6 +262,19 @@ scene(
   },
 );
 
+scene("a Service: an endpoint is busy as long as its streams last", async (s) => {
+  const { bench, server, pod } = s;
+  const service = endpoint("127.250.0.8", 80);
+  bench.setService(service, [server.at(8080)], { set: 11 });
+  const app = bench.connect(pod, service);
+  await s.opened();
+  server.tunnel.send("ACCEPT");
+  await bench.until(() => stateOf(pod) === "streaming");
+  deepStrictEqual([...pod.worker.outstanding.values()], [1]);
+  await finish(s, app);
+  strictEqual(pod.worker.outstanding.size, 0);
+});
+
 scene(
   "a Service: an endpoint that is not enrolled is reached in clear, and its errors told",
   async (s) => {
@@ -272,6 +285,7 @@ scene(
     bench.setService(service, [plain], { set: 5 });
     const app = bench.connect(pod, service);
     await bench.until(() => server.accept() !== undefined && stateOf(pod) === "streaming");
+    bench.later(3_000); // it is there
     app.send("clear");
     server.accept()?.send("too");
     await bench.until(() => server.accept()?.received === "clear" && app.received === "too");

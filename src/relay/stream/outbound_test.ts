@@ -2,7 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
-import { finish, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
+import { finish, type Scene, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
 import { bytes } from "../../standalone/applications_for_tests.ts";
 import { identityOf } from "../../standalone/relay_for_tests.ts";
 
@@ -161,6 +161,15 @@ for (const frame of ["DATA", "END"] as const) {
   });
 }
 
+scene("streaming: it lasts as long as it lasts, whatever ACCEPT had to come within", async (s) => {
+  const { bench, server } = s;
+  const app = await s.stream();
+  bench.later(16_000);
+  app.send("late");
+  await bench.until(() => server.tunnel.last === "data late");
+  strictEqual(app.end, "");
+});
+
 scene("streaming: a second ACCEPT, a REFUSE or an OPEN breaks it", async (s) => {
   const { bench, server } = s;
   for (const [index, wrong] of ["accept", "refuse", "open"].entries()) {
@@ -240,7 +249,8 @@ scene("reused: a tunnel that turns out to be dead costs nobody the connection", 
   deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [[], 1]);
 });
 
-scene("reused: with one that turns out to be dead the others that wait go, too", async (s) => {
+/** Two tunnels that wait for their next stream; the one that has been asked for it is named by the second function. */
+async function twoIdle(s: Scene) {
   const { bench, server, pod } = s;
   const apps = [s.connect(), s.connect()];
   await bench.until(() => server.tunnels.filter(({ last }) => last === "open 8080").length === 2);
@@ -251,11 +261,19 @@ scene("reused: with one that turns out to be dead the others that wait go, too",
   }
   await bench.until(() => pod.connections.size === 0);
   strictEqual(pod.counters.tunnelsOpen, 2);
+  return () => server.tunnels.filter(({ seen }) => opensOf(seen) === 2);
+}
+
+function opensOf(seen: readonly string[]): number {
+  return seen.filter((one) => one === "open 8080").length;
+}
+
+scene("reused: with one that turns out to be dead the others that wait go, too", async (s) => {
+  const { bench, server, pod } = s;
+  const asked = await twoIdle(s);
   s.connect();
-  const asked = () =>
-    server.tunnels.find(({ seen }) => seen.filter((one) => one === "open 8080").length === 2);
-  await bench.until(() => asked() !== undefined);
-  asked()?.tunnel.close();
+  await bench.until(() => asked().length === 1);
+  asked()[0]?.tunnel.close();
   await s.opened(3);
   await bench.until(() => server.tunnels.slice(0, 2).every(({ tunnel }) => tunnel.closed));
   strictEqual(pod.counters.tunnelsOpen, 1);
@@ -265,10 +283,29 @@ scene("reused: the last stream's RESET is not this one's", async (s) => {
   const { bench, server } = s;
   await finish(s, await s.stream());
   const app = s.connect();
-  await bench.until(() => server.tunnel.seen.filter((one) => one === "open 8080").length === 2);
+  await bench.until(() => opensOf(server.tunnel.seen) === 2);
   server.tunnel.send("RESET");
   await s.opened(2);
   strictEqual(app.end, "");
+});
+
+scene("reused: the last stream's RESET says nothing of the other tunnels that wait", async (s) => {
+  const { bench, server, pod } = s;
+  const asked = await twoIdle(s);
+  const app = s.connect();
+  await bench.until(() => asked().length === 1);
+  asked()[0]?.send("RESET");
+  await bench.until(() => asked().length === 2);
+  deepStrictEqual([server.tunnels.length, pod.counters.tunnelsOpen, app.end], [2, 1, ""]);
+});
+
+scene("reused: one that was reset a moment ago, so that OPEN cannot even be sent", async (s) => {
+  const { server, pod } = s;
+  await finish(s, await s.stream());
+  server.tunnel.tunnel.socket.reset(); // nobody has been told of it yet
+  const app = s.connect();
+  await s.opened(2);
+  deepStrictEqual([pod.counters.tunnelsOpen, app.end], [1, ""]);
 });
 
 scene("reused: no answer for 4 seconds is worth a new tunnel", async (s) => {

@@ -91,6 +91,18 @@ scene("the less busy of two", ({ bench, pod, route }) => {
   ok(chosen.filter((one) => one === text(B)).length > 20, "A only when both picks are A");
 });
 
+scene("an endpoint is as busy as it has connections", ({ bench, pod, route }) => {
+  bench.setService(SERVICE, [A]);
+  const [one, other] = [route(), route()];
+  for (const each of [one, other]) each.next();
+  strictEqual(pod.worker.outstanding.get(text(A)), 2);
+  one.close();
+  one.close();
+  strictEqual(pod.worker.outstanding.get(text(A)), 1);
+  other.close();
+  strictEqual(pod.worker.outstanding.size, 0);
+});
+
 scene(
   "a client stays with its endpoint while the affinity lasts, by the wall clock",
   ({ bench, route }) => {
@@ -111,6 +123,19 @@ scene(
     ok(later.size > 1, [...later].join());
   },
 );
+
+scene("the affinity lasts from the client's last connection on", ({ bench, route }) => {
+  bench.setService(SERVICE, [A, B, C], { affinity: 60 });
+  const chosen = new Set<string>();
+  for (let count = 0; count < 12; count++) {
+    const one = route();
+    chosen.add(text(one.next()?.endpoint ?? SERVICE));
+    one.accepted();
+    one.close();
+    bench.wallOffset += 40_000;
+  }
+  strictEqual(chosen.size, 1);
+});
 
 scene(
   "not ready: ready ones first; what is not is awaited, and found in the next round",
@@ -193,6 +218,17 @@ scene("not ready: once a peer, never in clear", ({ bench, route }) => {
   strictEqual(one.next(), undefined, "nor through kube-proxy");
   bench.setService(SERVICE, [A]);
   deepStrictEqual(all(route()), ["10.0.0.1:8080 plain"], "the next connection is another matter");
+});
+
+scene("not ready: nor is one in clear whose relay was away", ({ bench, route }) => {
+  bench.setPeer("10.0.0.1");
+  bench.setService(SERVICE, [A]);
+  const one = route();
+  ok(one.next());
+  one.notReady();
+  bench.removePeer("10.0.0.1");
+  one.again();
+  deepStrictEqual([one.next(), one.isAwaited], [undefined, false]);
 });
 
 scene("a set that is replaced while it is read is read again", ({ bench, route }) => {

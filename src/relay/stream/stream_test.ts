@@ -1,6 +1,6 @@
 /** The bytes of one stream, between an application and a relay that does what the test says. No root is needed. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { EPOLLIN, EPOLLOUT } from "../../native/epoll.ts";
+import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
 import { libc } from "../../native/libc.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { Socket } from "../../native/socket.ts";
@@ -31,9 +31,15 @@ interface Scene {
   readonly told: string[];
   /** Until the condition holds; the application reads meanwhile. */
   until(condition: () => boolean): Promise<void>;
+  /** Joins the tunnel, where the scene has not; returns the events that somebody else has taken. */
+  start(): number;
 }
 
-function scene(name: string, play: (scene: Scene) => Promise<void>): void {
+function scene(
+  name: string,
+  play: (scene: Scene) => Promise<void>,
+  { isStarted = true } = {},
+): void {
   Deno.test(name, async () => {
     using bench = new RelayBench();
     const worker = bench.worker();
@@ -53,22 +59,34 @@ function scene(name: string, play: (scene: Scene) => Promise<void>): void {
       released: (clean) => told.push(`released ${clean}`),
       closed: (reason) => told.push(`closed ${reason}`),
     });
-    worker.loop.register(accepted.socket.descriptor, ALL_EVENTS, stream);
-    tunnel.owner = ownerOf(stream);
-    stream.start(tunnel);
+    let taken = 0;
+    const { descriptor } = accepted.socket;
+    worker.loop.register(descriptor, ALL_EVENTS, {
+      ready: (events) => void (taken |= events),
+      failed: (error) => stream.failed(error),
+    });
+    let isOpen = false;
+    tunnel.owner = ownerOf(stream, () => isOpen);
+    const start = () => {
+      isOpen = true;
+      worker.loop.replace(descriptor, stream);
+      stream.start(tunnel, taken);
+      return taken;
+    };
+    if (isStarted) start();
     const app = new Application(own);
     const until = (condition: () => boolean) =>
       bench.until(() => (app.read(), condition()), () => String(condition));
-    await play({ bench, worker, stream, app, tunnel, far: server.tunnel, told, until });
+    await play({ bench, worker, stream, app, tunnel, far: server.tunnel, told, until, start });
     stream.reset("the test is over");
   });
 }
 
 /** As outbound.ts and inbound.ts hand over what a tunnel tells. */
-function ownerOf(stream: Stream): TunnelOwner {
+function ownerOf(stream: Stream, isOpen: () => boolean): TunnelOwner {
   return {
     get accepting() {
-      return stream.accepting;
+      return isOpen() && stream.accepting;
     },
     data: (start, length) => stream.data(start, length),
     batchEnd: () => stream.deliver(),
@@ -158,6 +176,37 @@ scene(
   },
 );
 
+scene(
+  "a reset after both ENDs, before the last byte is taken: the tunnel has been free for long",
+  async (s) => {
+    s.app.finish();
+    await s.until(() => s.far.last === "end");
+    takesOnly(2, s.worker.plain);
+    s.far.sendData("bytes");
+    s.far.send("END");
+    await s.until(() => s.told.length > 0);
+    s.app.reset();
+    await s.until(() => s.told.length > 1);
+    deepStrictEqual(s.told, ["released true", "closed reset by the application"]);
+    strictEqual(s.far.last, "end");
+  },
+);
+
+scene(
+  "what waits on both sides when the stream begins is not left there, nor is the end behind it",
+  async (s) => {
+    s.app.send("banner");
+    s.app.finish();
+    s.far.sendData("question");
+    for (let count = 0; count < 5; count++) s.bench.turn();
+    deepStrictEqual([s.stream.bytesReceived, s.stream.bytesSent], [0, 0]);
+    strictEqual(s.start() & EPOLLRDHUP, EPOLLRDHUP);
+    await s.until(() => s.far.last === "end" && s.app.received === "question");
+    deepStrictEqual(s.far.seen, ["secured", "data banner", "end"]);
+  },
+  { isStarted: false },
+);
+
 scene("a stream that ends with bytes that nobody took holds no buffer any more", async (s) => {
   using _ = slowReceivers(255);
   takesOnly(0, s.worker.plain);
@@ -205,6 +254,20 @@ scene("the last bytes before a reset are sent, and RESET behind them", async (s)
   await s.until(() => s.far.last === "reset");
   deepStrictEqual(s.far.seen, ["secured", "data last bytes", "reset"]);
   deepStrictEqual(s.told, ["closed from the application: ECONNRESET", "released false"]);
+});
+
+scene("a reset behind the application's FIN is RESET, too", async (s) => {
+  s.app.finish();
+  await s.until(() => s.far.last === "end");
+  s.app.reset();
+  await s.until(() => s.far.last === "reset");
+  deepStrictEqual(s.told, ["closed reset by the application", "released false"]);
+});
+
+scene("whatever goes wrong in a stream is a reset on both sides", async (s) => {
+  s.stream.failed("a bug");
+  await s.until(() => s.far.last === "reset" && s.app.end === "reset");
+  deepStrictEqual(s.told, ["closed internal error: a bug", "released false"]);
 });
 
 scene(

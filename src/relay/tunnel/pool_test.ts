@@ -122,6 +122,41 @@ scene(
   },
 );
 
+scene("a tunnel that has left the pool is not ended by the time it had there", async (s) => {
+  const { bench, pod } = s;
+  pod.pool.park(s.peer(), (await s.served()).tunnel);
+  const { tunnel } = s.request();
+  bench.later(10_000);
+  deepStrictEqual([tunnel?.closed, pod.counters.tunnelsOpen], [false, 1]);
+  if (tunnel !== undefined) pod.pool.park(s.peer(), tunnel);
+  s.server.tunnel.tunnel.close();
+  await bench.until(() => pod.counters.tunnelsOpen === 0);
+  bench.later(10_000);
+  strictEqual(pod.counters.tunnelsOpen, 0, "nor is one that is lost ended twice");
+});
+
+scene("another pod at the address gets a tunnel of its own", async (s) => {
+  const { tunnel } = await s.served();
+  s.pod.pool.park(s.peer(), tunnel);
+  s.bench.setPeer(s.server.address, "web", { generation: 2 });
+  const user = s.request();
+  ok(user.tunnel === undefined);
+  await s.bench.until(() => user.tunnel !== undefined);
+  deepStrictEqual([user.reused, user.tunnel === tunnel], [false, false]);
+});
+
+scene("--tunnel-idle 0: no tunnel is kept", async ({ bench }) => {
+  const pod = await bench.pod(bench.worker({ tunnelIdleMilliseconds: 0 }), "client");
+  const server = await bench.script(bench.worker());
+  const peer = pod.worker.peers.find(bytes(server.address));
+  if (peer === undefined) throw new Error("no peer");
+  const user = new User();
+  pod.pool.request(peer, user);
+  await bench.until(() => user.tunnel !== undefined);
+  if (user.tunnel !== undefined) pod.pool.park(peer, user.tunnel);
+  deepStrictEqual([user.tunnel?.closed, pod.counters.tunnelsOpen], [true, 0]);
+});
+
 for (
   const [why, spoil] of [
     ["the pod has other credentials", async ({ pod }: Scene) => {
@@ -283,6 +318,7 @@ scene(
       ["identity_mismatch", "address_mismatch"],
     );
     deepStrictEqual([s.pod.counters.tunnelsOpen, wrongIdentity.failure?.notReady], [0, false]);
+    strictEqual(s.pod.counters.handshakes, 0, "none that has led to anybody");
     deepStrictEqual(Object.keys(s.bench.shown), [s.server.address], "it has a certificate for it");
   },
 );
@@ -355,6 +391,34 @@ scene(
     dial.abort();
     deepStrictEqual([told, tunnel?.closed, pod.counters.tunnelsOpen], [["done"], false, 1]);
     tunnel?.close();
+  },
+);
+
+scene("dial: a handshake with the old credentials is good for one stream", async (s) => {
+  const { bench, pod } = s;
+  const user = s.request();
+  pod.renew(await shopCredentials([addressOf(pod)], "client"));
+  await bench.until(() => user.tunnel !== undefined);
+  if (user.tunnel !== undefined) pod.pool.park(s.peer(), user.tunnel);
+  deepStrictEqual([user.tunnel?.closed, pod.counters.tunnelsOpen], [true, 0]);
+});
+
+scene(
+  "dial: whatever goes wrong in it, the listener is told, and nothing stays open",
+  async (s) => {
+    const { pod } = s;
+    const told: Failure[] = [];
+    const dial = new Dial(pod, s.peer(), {
+      done: () => {},
+      failed: (failure) => told.push(failure),
+    });
+    dial.start();
+    dial.failed(new Error("a bug"));
+    deepStrictEqual(told.map(({ code }) => code), ["internal"]);
+    strictEqual(pod.counters.tunnelsOpen, 0);
+    s.bench.later(10_000);
+    strictEqual(told.length, 1);
+    await Promise.resolve();
   },
 );
 

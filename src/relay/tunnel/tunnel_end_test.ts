@@ -7,7 +7,7 @@ import { EPOLLOUT } from "../../native/epoll.ts";
 import { EAGAIN } from "../../native/errno.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { type Delivery, sendBytes } from "../../native/socket.ts";
-import { INCOMING_SIZE } from "../../native/tls_session.ts";
+import { INCOMING_SIZE, TlsEngine, TlsSession } from "../../native/tls_session.ts";
 import { shopCredentials } from "../../standalone/authority_for_tests.ts";
 import {
   awaitDelivery,
@@ -101,6 +101,15 @@ scene("what one has left unsent is never sent on another", async (s) => {
   await s.bench.until(() => other.client.last === "data mine");
 });
 
+scene("congested: a tunnel that breaks is lost by whoever tries to send what waits", async (s) => {
+  const { client, far } = await s.pair();
+  takesOnly(1, client.tunnel.worker.engine.outgoing);
+  client.sendData("never taken");
+  far.tunnel.socket.reset();
+  client.tunnel.ready(EPOLLOUT);
+  deepStrictEqual(client.seen, ["secured", "lost: ECONNRESET"]);
+});
+
 // ---- lingering ----
 
 scene("lingering: what came unread does not turn the end into a reset", async (s) => {
@@ -175,6 +184,57 @@ scene("open: a record that is none is answered by an alert", async (s) => {
   await s.bench.until(() => client.isLost && far.isLost);
   match(far.last, /bad record mac/);
   match(client.last, /alert bad record mac/);
+});
+
+scene("data and the end behind them: the owner has all of the data when it is told", async (s) => {
+  const { client, far } = await s.pair();
+  far.batchEnd = () => far.seen.push("all of it");
+  far.accepting = false;
+  client.sendData("last words");
+  client.tunnel.close();
+  for (let count = 0; count < 5; count++) s.bench.turn();
+  far.accepting = true;
+  far.tunnel.receive();
+  const lost = "lost: the peer closed the tunnel";
+  deepStrictEqual(far.seen, ["secured", "data last words", "all of it", lost]);
+});
+
+scene("bytes that hold none of ours: 32 KiB, no more, whatever comes between them", async (s) => {
+  const { client, far } = await s.pair();
+  const { session, worker: { engine } } = far.tunnel;
+  let isData = false;
+  session.read = (plain, offset) => {
+    const count = TlsSession.prototype.read.call(session, plain, offset);
+    return isData || count < 0 ? count : 0; // as if they were key updates
+  };
+  let taken = 0;
+  engine.feed = (count) => {
+    taken += count;
+    TlsEngine.prototype.feed.call(engine, count);
+  };
+  const sendRecord = async (length: number) => {
+    taken = 0;
+    client.sendData("x".repeat(length - 26));
+    await s.bench.until(() => taken === length);
+  };
+  await sendRecord(16_384);
+  isData = true;
+  await sendRecord(16_384);
+  isData = false;
+  await sendRecord(16_384);
+  deepStrictEqual([far.isLost, far.received], [false, 16_384 - 26]);
+  await sendRecord(27);
+  strictEqual(far.last, "lost: the peer sends records without data");
+});
+
+scene("a tunnel that has ended is counted no more: its memory may be given back", async (s) => {
+  const { client, far } = await s.pair();
+  let open = 0;
+  client.tunnel.worker.memory.closed = () => open++;
+  client.tunnel.close();
+  far.tunnel.close();
+  await s.bench.until(() => client.tunnel.socket.closed);
+  strictEqual(open, 1);
 });
 
 // ---- vanished ----

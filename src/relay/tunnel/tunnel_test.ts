@@ -2,6 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { EPOLLOUT } from "../../native/epoll.ts";
+import { libc } from "../../native/libc.ts";
 import { Socket } from "../../native/socket.ts";
 import { TlsEngine } from "../../native/tls_session.ts";
 import {
@@ -163,6 +164,22 @@ scene(
   },
 );
 
+scene("a peer that vanishes while nothing is under way is asked for, by both sides", async (s) => {
+  const { client, far } = await s.pair();
+  for (const { tunnel } of [client, far]) {
+    const { descriptor } = tunnel.socket;
+    const options = [[SOL_SOCKET, SO_KEEPALIVE], [IPPROTO_TCP, TCP_KEEPIDLE]] as const;
+    const values = options.map(([level, name]) => {
+      const value = new Int32Array(1);
+      const length = new Uint8Array(new Uint32Array([4]).buffer);
+      const bytes = new Uint8Array(value.buffer);
+      strictEqual(libc.getsockopt(descriptor, level, name, bytes, length), 0);
+      return value[0];
+    });
+    deepStrictEqual(values, [1, 20]);
+  }
+});
+
 scene(
   "current: until the first of the two certificates expires by the wall clock, forwards and back",
   async (s) => {
@@ -181,9 +198,12 @@ scene(
   },
 );
 
-// asm-generic/socket.h
+// asm-generic/socket.h, linux/in.h, linux/tcp.h
 const SOL_SOCKET = 1;
+const SO_KEEPALIVE = 9;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
+const IPPROTO_TCP = 6;
+const TCP_KEEPIDLE = 4;
 /** Of Linux, unless a sysctl says more. */
 const RMEM_MAX = 212_992;
