@@ -7,8 +7,8 @@ export interface LeafFacts {
   uriSans: Uint8Array[];
   /** Each IP SAN, 4 or 16 bytes in network byte order. */
   ipSans: Uint8Array[];
-  /** The subject's one userId; undefined when it has none or several. */
-  podUid: string | undefined;
+  /** The extension subjectDirectoryAttributes, DER; undefined when it is absent. */
+  directoryAttributes: Uint8Array | undefined;
   hasBasicConstraints: boolean;
   isCa: boolean;
   /** OpenSSL's `KU_*` bits (openssl/x509v3.h), undefined when the extension is absent. */

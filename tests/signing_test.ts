@@ -7,7 +7,6 @@ import {
   certificateOf,
   conditionsOf,
   csrByOpenssl,
-  POD_UID,
   podObject,
   type RequestChange,
   REQUESTS,
@@ -27,7 +26,7 @@ Deno.test("a legal request is approved and signed from the template in under a s
   assert(performance.now() - began < 1_000, `it took ${performance.now() - began} ms`);
   assert.deepEqual(conditionsOf(request), ["Approved PodOnRequestersNode"]);
   const text = await textOfLeaf(request);
-  assert.match(text, new RegExp(`Subject: UID = ${POD_UID}\\n`));
+  assert.match(text, /Subject: *\n/);
   assert.match(text, /Basic Constraints: critical\n +CA:FALSE\n/);
   assert.match(
     text,

@@ -52,7 +52,7 @@ export class CollectedChanges {
 
 /**
  * How long after a change was handled the next ones are collected: whoever changes something all the time has a fifth of a
- * processor at most, as long as nobody waits for longer than a second.
+ * processor, as long as nobody waits for long.
  *
  * @param used milliseconds of a processor.
  */
@@ -61,4 +61,5 @@ export function restAfter(used: number): number {
 }
 
 const SHORTEST_REST_MILLISECONDS = 20;
-const LONGEST_REST_MILLISECONDS = 800;
+/** Others' pods are Secured a second after the registry names them: it is read by then. */
+const LONGEST_REST_MILLISECONDS = 300;

@@ -151,6 +151,7 @@ class KubernetesCluster implements Cluster {
 
     const waiting = setInterval(() => this.#logWaiting(), WAITING_MILLISECONDS);
     await Promise.all(synced).finally(() => clearInterval(waiting));
+    this.#unread.begin();
     this.#changes = new CollectedChanges(() => onChange(this.#objects()));
     this.#changes.begin();
   }

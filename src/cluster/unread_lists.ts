@@ -1,6 +1,6 @@
 import type { ApiRequests } from "../kubernetes/api.ts";
 import { ApiError, isOutage } from "../kubernetes/errors.ts";
-import type { WatchedList } from "../kubernetes/watch.ts";
+import type { Unheard, WatchedList } from "../kubernetes/watch.ts";
 import { logger } from "../log.ts";
 
 const log = logger("cluster");
@@ -10,7 +10,7 @@ export interface UnreadList {
   readonly name: string;
   /** Since when, why, and what follows. */
   readonly message: string;
-  /** There may be peers of whom nothing is known. */
+  /** There may be peers of whom nothing is known, so that connections are refused. */
   readonly hidesPeers: boolean;
 }
 
@@ -25,16 +25,19 @@ export interface FollowedList {
 
 /**
  * UnreadLists finds lists that one right, or one broken part of the server, keeps from being read: the server's silence
- * tells nothing of them. While nothing at all is heard of the server, none counts: nobody else hears of changes then.
+ * tells nothing of them. What they hide is refused, but not while most lists fail as in an outage: enrolled pods go on
+ * then, and nobody else hears of changes either.
  */
 export class UnreadLists {
   readonly #api: ApiRequests;
   readonly #changed: () => void;
-  readonly #timer: ReturnType<typeof setInterval>;
+  #timer: ReturnType<typeof setInterval> | undefined;
   #followed: readonly FollowedList[] = [];
   #unread: readonly UnreadList[] = [];
   /** How often in a row the server has answered something else while a list was unheard. */
   #answers = 0;
+  /** How often in a row most lists were heard. */
+  #soundLooks = 0;
   #isLooking = false;
 
   /** @param changed is called when {@link list} says something else. */
@@ -45,7 +48,11 @@ export class UnreadLists {
   ) {
     this.#api = api;
     this.#changed = changed;
-    this.#timer = setInterval(() => this.#lookOnce(), times.look);
+  }
+
+  /** Looks from now on: every list has been read once. */
+  begin(): void {
+    this.#timer = setInterval(() => this.#lookOnce(), this.times.look);
     Deno.unrefTimer(this.#timer);
   }
 
@@ -80,15 +87,22 @@ export class UnreadLists {
     const isUnheard = this.#followed.some(({ list }) => list.unheard() !== undefined);
     this.#answers = isUnheard && await this.#isAnswering() ? this.#answers + 1 : 0;
     const before = new Map(this.#unread.map((each) => [each.name, each]));
+    const heard = this.#followed.filter(({ list }) => list.unheard() === undefined).length;
+    this.#soundLooks = 2 * heard > this.#followed.length ? this.#soundLooks + 1 : 0;
     const unread = this.#followed.flatMap((each) => {
       const unheard = each.list.unheard();
       if (unheard === undefined) return [];
       const known = before.get(each.name);
-      if (known !== undefined) return known;
+      const isItsOwn = !unheard.isOutage || this.#soundLooks >= ENOUGH;
+      const hidesPeers = each.hidesPeers && (known?.hidesPeers === true || isItsOwn);
+      if (known?.hidesPeers === hidesPeers) return known;
       const age = performance.now() - unheard.since;
-      return age < this.times.unread || this.#answers < ENOUGH ? [] : unreadList(each, age);
+      const isYoung = age < this.times.unread || this.#answers < ENOUGH;
+      return known === undefined && isYoung ? [] : unreadList(each, unheard, age, hidesPeers);
     });
-    if (unread.length === before.size && unread.every(({ name }) => before.has(name))) return;
+    const isSame = unread.length === before.size &&
+      unread.every((each) => before.get(each.name) === each);
+    if (isSame) return;
     for (const { name, message } of unread) {
       if (!before.has(name)) log.error("{list}: {message}", { list: name, message });
     }
@@ -112,7 +126,12 @@ export class UnreadLists {
   }
 }
 
-function unreadList({ name, list, hides, hidesPeers }: FollowedList, age: number): UnreadList {
+function unreadList(
+  { name, hides }: FollowedList,
+  { why }: Unheard,
+  age: number,
+  hidesPeers: boolean,
+): UnreadList {
   const since = new Date(Date.now() - age).toISOString();
   const refused = hidesPeers
     ? ". Connections inside the cluster are refused meanwhile, but those to known peers"
@@ -120,7 +139,7 @@ function unreadList({ name, list, hides, hidesPeers }: FollowedList, age: number
   return {
     name,
     message: `the API server answers, but this has not been read since ${since}: ` +
-      `${list.unheard()?.why}. ${hides}${refused}. Look at what the agent may read, and at the API server's log`,
+      `${why}. ${hides}${refused}. Look at what the agent may read, and at the API server's log`,
     hidesPeers,
   };
 }

@@ -15,9 +15,16 @@ const AWAY: () => unknown = () => {
   throw new TypeError("connection refused");
 };
 
-/** Two lists, of which the registry is heard or not, and a server that answers so. */
+function unheard(since: number, why: string, isOutage = false): Unheard {
+  return { since, why, isOutage };
+}
+
+/** Three lists, of which the registry and the others are heard or not, and a server that answers so. */
 function open(server: { answer: () => unknown; asked: number }) {
-  const state: { unheard: Unheard | undefined } = { unheard: undefined };
+  const state: { unheard: Unheard | undefined; others: Unheard | undefined } = {
+    unheard: undefined,
+    others: undefined,
+  };
   /** How many lists were unread when that was told. */
   const told: number[] = [];
   const request = () => {
@@ -39,12 +46,15 @@ function open(server: { answer: () => unknown; asked: number }) {
     hides: "Much is not seen",
     hidesPeers: true,
   });
-  lists.follow({
-    name: "deny list",
-    list: { unheard: () => undefined },
-    hides: "Nothing",
-    hidesPeers: false,
-  });
+  for (const name of ["deny list", "namespaces"]) {
+    lists.follow({
+      name,
+      list: { unheard: () => state.others },
+      hides: "Nothing",
+      hidesPeers: false,
+    });
+  }
+  lists.begin();
   const untilAsked = (times: number) => {
     const before = server.asked;
     return until(() => server.asked >= before + times, 10_000, () => `asked ${server.asked}`);
@@ -56,7 +66,7 @@ Deno.test("a list that is refused while the server answers is unread, until it i
   for (const answer of [() => ({ major: "1" }), REFUSED]) {
     const { lists, state, told } = open({ answer, asked: 0 });
     const none = lists.list();
-    state.unheard = { since: performance.now() - 5_000, why: "GET /apis: 403 no right" };
+    state.unheard = unheard(performance.now() - 5_000, "GET /apis: 403 no right");
     await until(() => lists.list().length > 0, 10_000, () => "not unread");
     const [unread] = lists.list();
     deepStrictEqual([unread?.name, unread?.hidesPeers, none], ["registry", true, []]);
@@ -74,7 +84,7 @@ Deno.test("a list that is refused while the server answers is unread, until it i
 Deno.test("while the server is away no list counts, and one that is young does not", async () => {
   const server = { answer: AWAY, asked: 0 };
   const { lists, state, untilAsked } = open(server);
-  state.unheard = { since: performance.now() - 60_000, why: "connection refused" };
+  state.unheard = unheard(performance.now() - 60_000, "connection refused");
   await untilAsked(8);
   deepStrictEqual(lists.list(), [], "the server is away");
   server.answer = BROKEN;
@@ -83,7 +93,7 @@ Deno.test("while the server is away no list counts, and one that is young does n
   server.answer = () => server.asked % 3 === 0 ? AWAY() : "";
   await untilAsked(12);
   deepStrictEqual(lists.list(), [], "it has only just come back, each time");
-  state.unheard = { since: performance.now() + 60_000, why: "one cut" };
+  state.unheard = unheard(performance.now() + 60_000, "one cut");
   server.answer = () => "";
   await untilAsked(8);
   deepStrictEqual(lists.list(), [], "it may be read in a moment");
@@ -93,7 +103,7 @@ Deno.test("while the server is away no list counts, and one that is young does n
 Deno.test("nobody is asked while every list is heard, and what is unread stays so in an outage", async () => {
   const server = { answer: (): unknown => "", asked: 0 };
   const { lists, state, untilAsked } = open(server);
-  state.unheard = { since: performance.now() - 5_000, why: "refused" };
+  state.unheard = unheard(performance.now() - 5_000, "refused");
   await until(() => lists.list().length > 0, 10_000, () => "not unread");
   server.answer = AWAY;
   await untilAsked(5);
@@ -108,6 +118,26 @@ Deno.test("nobody is asked while every list is heard, and what is unread stays s
   lists.close();
 });
 
+Deno.test("while most lists fail as in an outage they are problems, and nothing is refused for it", async () => {
+  const { lists, state, untilAsked } = open({ answer: () => "", asked: 0 });
+  const told = () => lists.list().map(({ name, hidesPeers }) => `${name} ${hidesPeers}`);
+  const become = (...wanted: string[]) =>
+    until(() => `${told()}` === `${wanted}`, 10_000, () => `${told()}`);
+  state.unheard = state.others = unheard(performance.now() - 5_000, "500", true);
+  await become("registry false", "deny list false", "namespaces false");
+  await untilAsked(8);
+  deepStrictEqual(told()[0], "registry false", "however long it lasts");
+  state.others = undefined; // back, but for one
+  await become("registry true");
+  state.others = state.unheard;
+  await become("registry true", "deny list false", "namespaces false");
+  state.unheard = state.others = undefined;
+  await become();
+  state.unheard = state.others = unheard(performance.now() - 5_000, "403");
+  await become("registry true", "deny list false", "namespaces false");
+  lists.close();
+});
+
 Deno.test("a server that takes long to answer is asked once meanwhile", async () => {
   const { setInterval } = globalThis;
   let look = () => {};
@@ -119,7 +149,7 @@ Deno.test("a server that takes long to answer is asked once meanwhile", async ()
   const server = { answer: (): unknown => answered.promise, asked: 0 };
   const { lists, state } = open(server);
   globalThis.setInterval = setInterval;
-  state.unheard = { since: performance.now() - 5_000, why: "refused" };
+  state.unheard = unheard(performance.now() - 5_000, "refused");
   for (let count = 0; count < 5; count++) look();
   strictEqual(server.asked, 1);
   answered.resolve("");

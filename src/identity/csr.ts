@@ -3,6 +3,7 @@
  * has one shape, and the library that could write it costs the agent 24 MB of memory.
  */
 
+import { der, sequence } from "./der.ts";
 import type { CertificateRequest } from "./issuer.ts";
 
 /** A fresh key and a request that proves its possession. */
@@ -53,28 +54,4 @@ function positiveInteger(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const first = bytes.findIndex((byte) => byte !== 0);
   const digits = first === -1 ? Uint8Array.of(0) : bytes.subarray(first);
   return (digits[0] ?? 0) & 0x80 ? der(0x02, Uint8Array.of(0), digits) : der(0x02, digits);
-}
-
-function sequence(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  return der(0x30, ...parts);
-}
-
-/**
- * One DER element: tag, length (X.690 8.1.3; at most two bytes of it are needed here), contents.
- */
-function der(tag: number, ...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  const header = length < 0x80
-    ? [tag, length]
-    : length < 0x100
-    ? [tag, 0x81, length]
-    : [tag, 0x82, length >> 8, length & 0xff];
-  const bytes = new Uint8Array(header.length + length);
-  bytes.set(header);
-  let at = header.length;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

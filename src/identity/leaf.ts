@@ -3,6 +3,7 @@ import type * as X509 from "@peculiar/x509";
 import { addressFamily, formatAddress, parseAddress, specialAddress } from "../addresses.ts";
 import { isDnsSubdomain, isPodUid, quoted } from "../names.ts";
 import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer.ts";
+import { DIRECTORY_ATTRIBUTES, encodePodUid } from "./pod_uid.ts";
 import { spiffeId } from "./spiffe.ts";
 
 /** Who signs. Peers trust this very certificate, whoever has signed it, so a leaf is all that they are shown. */
@@ -18,9 +19,6 @@ export interface LeafOptions {
   /** From now; the certificate never outlives the authority's. */
   readonly ttlSeconds: number;
 }
-
-/** The object identifier of a subject's userId (RFC 4519 2.39). */
-export const USER_ID = "0.9.2342.19200300.100.1.1";
 
 /** Lifetimes that may be configured, in seconds. */
 export const MAX_TTL_SECONDS = 90 * 86_400;
@@ -66,8 +64,7 @@ export async function signNames(
   const leaf = await x509.X509CertificateGenerator.create({
     serialNumber: newSerial(),
     issuer: issuer.subjectName,
-    // The SAN says who it is, and is critical; the subject says which pod, for the deny list.
-    subject: [{ [USER_ID]: [podUid] }],
+    // The subject stays empty: only the SAN names a pod, so it must be critical (RFC 5280 4.2.1.6).
     notBefore: new Date(Math.max(now - CLOCK_SKEW_MS, issuer.notBefore.getTime())),
     notAfter: new Date(Math.min(now + ttlSeconds * 1000, issuer.notAfter.getTime())),
     publicKey,
@@ -79,6 +76,7 @@ export async function signNames(
         { type: "url", value: id },
         ...addresses.map((value) => ({ type: "ip" as const, value })),
       ], true),
+      new x509.Extension(DIRECTORY_ATTRIBUTES, false, encodePodUid(podUid)),
       new x509.SubjectKeyIdentifierExtension(await keyIdOf(publicKey)),
       issuerKeyId === undefined
         ? await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey)

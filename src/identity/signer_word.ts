@@ -21,12 +21,17 @@ export interface SignerWord {
  * What is wrong by the signer's last word; undefined when nothing is, or when no signer has ever said anything.
  *
  * @param text the annotation.
+ * @param ageMilliseconds for how long it has stood there, by the reader's own monotonic clock: clocks of nodes differ.
  */
-export function signerProblem(text: string | undefined, now: Date): string | undefined {
+export function signerProblem(
+  text: string | undefined,
+  ageMilliseconds: number,
+): string | undefined {
   const word = text === undefined ? undefined : parsed(text);
   if (word === undefined) return undefined;
   const { at, until, problem } = word;
-  if (now.getTime() > Date.parse(until) + GRACE_MILLISECONDS) {
+  const period = Math.min(Math.max(Date.parse(until) - Date.parse(at), 0), LONGEST_MILLISECONDS);
+  if (ageMilliseconds > 2 * period) {
     return `no signer has been heard of since ${at}: certificates are good until they expire, and new ones are not ` +
       "given out. Look at the pods of the Deployment kube-gateway-signer";
   }
@@ -49,5 +54,4 @@ const WordSchema = v.object({
   problem: v.optional(v.string()),
 });
 
-/** For clocks that differ, and an API server that is slow. */
-const GRACE_MILLISECONDS = 120_000;
+const LONGEST_MILLISECONDS = 600_000;

@@ -44,6 +44,8 @@ export class FollowedBundle {
   damage: string | undefined;
   /** The signer's last word, as the ConfigMap has it. */
   #word: string | undefined;
+  /** Since when it stands there, and could have been another. */
+  #wordSince = performance.now();
   #pem = "";
   #roots: Uint8Array<ArrayBuffer>[] = [];
   #changed = Promise.withResolvers<void>();
@@ -61,6 +63,7 @@ export class FollowedBundle {
       },
       onChange: (bundles) => {
         const [bundle] = bundles.values();
+        if (this.#word !== bundle?.word) this.#wordSince = performance.now();
         this.#word = bundle?.word;
         this.#set(bundle?.pem ?? "");
       },
@@ -69,7 +72,13 @@ export class FollowedBundle {
 
   /** Why trust may not last: what is wrong with the bundle, or with the signer; undefined when nothing is. */
   problem(): string | undefined {
-    return this.damage ?? this.#unread() ?? signerProblem(this.#word, new Date());
+    return this.damage ?? this.#unread() ?? this.#signerProblem();
+  }
+
+  /** While nothing is heard of the bundle, the signer cannot be heard either. */
+  #signerProblem(): string | undefined {
+    if (this.#watch.unheard() !== undefined) this.#wordSince = performance.now();
+    return signerProblem(this.#word, performance.now() - this.#wordSince);
   }
 
   /** Without new roots, what a new CA signs is refused. */

@@ -1,6 +1,7 @@
 import type { LeafFacts } from "../leaf_facts.ts";
 import { addressFamily, formatAddress } from "../addresses.ts";
 import { quoted } from "../names.ts";
+import { decodePodUid } from "./pod_uid.ts";
 import { IdentityError } from "./reasons.ts";
 import { parseSpiffeId, type SpiffeIdentity } from "./spiffe.ts";
 
@@ -30,7 +31,8 @@ export function identityOfLeaf(facts: LeafFacts, trustDomain: string): PeerIdent
   if (uri === undefined) throw new IdentityError("no_uri_san");
   if (others.length > 0) throw new IdentityError("two_uri_sans", `${others.length + 1} of them`);
   if (facts.subjectEmpty && !facts.sanCritical) throw new IdentityError("san_not_critical");
-  const { podUid } = facts;
+  const { directoryAttributes } = facts;
+  const podUid = directoryAttributes === undefined ? undefined : decodePodUid(directoryAttributes);
   return { ...parseSpiffeId(uri, trustDomain), addresses: addressesOf(facts.ipSans), podUid };
 }
 

@@ -1,4 +1,5 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { encodePodUid } from "./pod_uid.ts";
 import { IDENTITY_REASONS, IdentityError, type IdentityReason } from "./reasons.ts";
 import type { LeafFacts } from "../leaf_facts.ts";
 import { identityOfLeaf, requireClient, requireServer } from "./verify.ts";
@@ -10,7 +11,7 @@ const fd00_1 = Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 const GOOD: LeafFacts = {
   uriSans: [bytes(ID)],
   ipSans: [Uint8Array.of(10, 0, 0, 1), fd00_1],
-  podUid: "uid-1",
+  directoryAttributes: encodePodUid("uid-1"),
   hasBasicConstraints: true,
   isCa: false,
   keyUsage: 0x80,

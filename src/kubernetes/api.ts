@@ -23,8 +23,11 @@ export interface RequestOptions {
   readonly onLength?: (length: number) => void;
 }
 
-/** What one object can have: etcd takes no more than 1.5 MiB of it, and JSON may escape a byte as six. */
-export const MAX_OBJECT_BYTES = 10 * 2 ** 20;
+/**
+ * What one object can have: etcd takes no more than 1.5 MiB of it, in protobuf, where an empty message has two bytes; in
+ * JSON its name stands before it, and each byte of a text may be escaped as six.
+ */
+export const MAX_OBJECT_BYTES = 32 * 2 ** 20;
 
 /**
  * A client of the Kubernetes API on Deno's own fetch, which notices that the server has died

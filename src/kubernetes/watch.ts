@@ -41,10 +41,14 @@ export interface Unheard {
   readonly since: number;
   /** What went wrong last. */
   readonly why: string;
+  /** It may be the API server's trouble, not just this collection's. */
+  readonly isOutage: boolean;
 }
 
 /** A collection of the API server, followed. */
 export interface WatchedList {
+  /** As {@link WatchOptions} has it. */
+  readonly name: string;
   /** Resolves when the first list is complete; never when that does not happen before `close`. */
   readonly synced: Promise<void>;
   /** Objects that could not be read, by `namespace/name`, and why. */
@@ -65,6 +69,7 @@ export interface WatchedList {
 export function watchList<T>(api: ApiClient, options: WatchOptions<T>): WatchedList {
   const follower = new Follower(api, options);
   return {
+    name: options.name,
     synced: follower.synced.promise,
     problems: () => follower.problems,
     unheard: () => follower.unheard,
@@ -81,7 +86,13 @@ interface Known<T> {
 class Follower<T> {
   readonly synced = Promise.withResolvers<void>();
   readonly problems = new Map<string, string>();
-  unheard: Unheard | undefined = { since: performance.now(), why: "it has not been answered yet" };
+  unheard: Unheard | undefined = {
+    since: performance.now(),
+    why: "it has not been answered yet",
+    isOutage: true,
+  };
+  /** The last watch was begun, and nothing came of it: that another one is begun says nothing. */
+  #wasSilent = false;
   readonly #api: ApiClient;
   readonly #options: WatchOptions<T>;
   readonly #stop = new AbortController();
@@ -134,6 +145,7 @@ class Follower<T> {
       }
       pages++;
       version = page.resourceVersion;
+      this.unheard &&= { ...this.unheard, since: performance.now() };
     }
 
     for (const key of this.#known.keys()) if (!listed.has(key)) this.#problemSolved(key);
@@ -144,7 +156,7 @@ class Follower<T> {
     this.#changed ||= !this.#isSynced;
     this.#tell();
     this.#isSynced = true;
-    this.unheard = undefined;
+    this.#hear();
     this.synced.resolve();
     if (pages > 1) releaseMemorySoon();
   }
@@ -162,8 +174,10 @@ class Follower<T> {
   async #watch(): Promise<void> {
     const idle = new AbortController();
     const idleMilliseconds = this.#options.idleMilliseconds ?? IDLE_MILLISECONDS;
-    const giveUp = () =>
+    const giveUp = () => {
+      this.#wasSilent = true;
       idle.abort(new Error(`no word for ${idleMilliseconds / 1000} s, though bookmarks were due`));
+    };
     let timer = setTimeout(giveUp, idleMilliseconds);
     const began = performance.now();
     let events = 0;
@@ -179,7 +193,9 @@ class Follower<T> {
           timeoutSeconds: String(Math.round(300 * (1 + Math.random()))),
         },
         AbortSignal.any([this.#stop.signal, idle.signal]),
-        () => this.unheard = undefined,
+        () => {
+          if (!this.#wasSilent) this.#hear();
+        },
       );
       for await (const lines of readLines(stream, MAX_OBJECT_BYTES)) {
         clearTimeout(timer);
@@ -190,7 +206,7 @@ class Follower<T> {
         }
         events += lines.length;
         this.#failures = 0;
-        this.unheard = undefined;
+        this.#hear();
         this.#tell();
       }
     } finally {
@@ -200,8 +216,16 @@ class Follower<T> {
     // A server ends watches in good order; a server that only does that is not asked in a tight
     // loop.
     const lasted = performance.now() - began;
-    if (events === 0 && lasted < 1000) throw new Error("the watch ended at once");
+    if (events === 0 && lasted < 1000) {
+      this.#wasSilent = true;
+      throw new Error("the watch ended at once");
+    }
     await pause(SHORTEST_WATCH_MILLISECONDS - lasted, this.#stop.signal);
+  }
+
+  #hear(): void {
+    this.unheard = undefined;
+    this.#wasSilent = false;
   }
 
   #event(value: unknown): void {
@@ -275,7 +299,11 @@ class Follower<T> {
     // count.
     if (this.#isAway && !isOutage(error)) this.#failures = 0;
     this.#isAway = isOutage(error);
-    this.unheard = { since: this.unheard?.since ?? performance.now(), why: errorText(error) };
+    this.unheard = {
+      since: this.unheard?.since ?? performance.now(),
+      why: errorText(error),
+      isOutage: this.#isAway,
+    };
     const backoff = FIRST_BACKOFF_MILLISECONDS * 2 ** this.#failures;
     const wait = Math.max(
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),

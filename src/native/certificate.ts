@@ -32,12 +32,11 @@ export class Certificate implements Disposable {
       );
     }
     const names = this.#subjectAltNames();
-    const subject = libcrypto.X509_get_subject_name(this.pointer);
     return {
       uriSans: names.uris,
       ipSans: names.addresses,
       sanCritical: names.critical,
-      podUid: this.#podUid(subject),
+      directoryAttributes: this.#extension(NID_DIRECTORY_ATTRIBUTES),
       hasBasicConstraints: (flags & EXFLAG_BCONS) !== 0,
       isCa: (flags & EXFLAG_CA) !== 0,
       keyUsage: (flags & EXFLAG_KUSAGE) === 0
@@ -47,7 +46,9 @@ export class Certificate implements Disposable {
       extendedKeyUsage: (flags & EXFLAG_XKUSAGE) === 0
         ? undefined
         : libcrypto.X509_get_extended_key_usage(this.pointer),
-      subjectEmpty: libcrypto.X509_NAME_entry_count(subject) === 0,
+      subjectEmpty: libcrypto.X509_NAME_entry_count(
+        libcrypto.X509_get_subject_name(this.pointer),
+      ) === 0,
     };
   }
 
@@ -77,13 +78,12 @@ export class Certificate implements Disposable {
     return libcrypto.X509_EXTENSION_get_critical(libcrypto.X509_get_ext(this.pointer, index)) === 1;
   }
 
-  /** Of two nobody knows which one an issuer means. */
-  #podUid(subject: Deno.PointerValue): string | undefined {
-    const index = libcrypto.X509_NAME_get_index_by_NID(subject, NID_USER_ID, -1);
+  /** The first one: a peer's chain was signed by one who writes just one. */
+  #extension(nid: number): Uint8Array | undefined {
+    const index = libcrypto.X509_get_ext_by_NID(this.pointer, nid, -1);
     if (index < 0) return undefined;
-    if (libcrypto.X509_NAME_get_index_by_NID(subject, NID_USER_ID, index) >= 0) return undefined;
-    const entry = libcrypto.X509_NAME_get_entry(subject, index);
-    return new TextDecoder().decode(stringBytes(libcrypto.X509_NAME_ENTRY_get_data(entry)));
+    const extension = libcrypto.X509_get_ext(this.pointer, index);
+    return stringBytes(libcrypto.X509_EXTENSION_get_data(extension));
   }
 
   #subjectAltNames(): { uris: Uint8Array[]; addresses: Uint8Array[]; critical: boolean } {
@@ -167,6 +167,6 @@ const EXFLAG_CA = 0x10;
 const EXFLAG_INVALID = 0x80;
 const NID_KEY_USAGE = 83;
 const NID_SUBJECT_ALT_NAME = 85;
-const NID_USER_ID = 458;
+const NID_DIRECTORY_ATTRIBUTES = 769;
 const GEN_URI = 6;
 const GEN_IPADD = 7;

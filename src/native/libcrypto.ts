@@ -71,6 +71,8 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_get_ext_by_NID: { parameters: ["pointer", "i32", "i32"], result: "i32" },
   // X509_EXTENSION *X509_get_ext(const X509 *cert, int loc);
   X509_get_ext: { parameters: ["pointer", "i32"], result: "pointer" },
+  // ASN1_OCTET_STRING *X509_EXTENSION_get_data(X509_EXTENSION *ex);
+  X509_EXTENSION_get_data: { parameters: ["pointer"], result: "pointer" },
   // int X509_EXTENSION_get_critical(const X509_EXTENSION *ex);
   X509_EXTENSION_get_critical: { parameters: ["pointer"], result: "i32" },
   // const ASN1_INTEGER *X509_get0_serialNumber(const X509 *x);
@@ -85,12 +87,6 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   X509_get_subject_name: { parameters: ["pointer"], result: "pointer" },
   // int X509_NAME_entry_count(const X509_NAME *name);
   X509_NAME_entry_count: { parameters: ["pointer"], result: "i32" },
-  // int X509_NAME_get_index_by_NID(const X509_NAME *name, int nid, int lastpos);
-  X509_NAME_get_index_by_NID: { parameters: ["pointer", "i32", "i32"], result: "i32" },
-  // X509_NAME_ENTRY *X509_NAME_get_entry(const X509_NAME *name, int loc);
-  X509_NAME_get_entry: { parameters: ["pointer", "i32"], result: "pointer" },
-  // ASN1_STRING *X509_NAME_ENTRY_get_data(const X509_NAME_ENTRY *ne);
-  X509_NAME_ENTRY_get_data: { parameters: ["pointer"], result: "pointer" },
 
   // OPENSSL_STACK *OPENSSL_sk_new_null(void);
   OPENSSL_sk_new_null: { parameters: [], result: "pointer" },

@@ -184,7 +184,7 @@ const OUR_NAMES: Record<string, string | undefined> = {
   MAX_RECORD: "SSL3_RT_MAX_PLAIN_LENGTH",
   NID_KEY_USAGE: "NID_key_usage",
   NID_SUBJECT_ALT_NAME: "NID_subject_alt_name",
-  NID_USER_ID: "NID_userId",
+  NID_DIRECTORY_ATTRIBUTES: "NID_subject_directory_attributes",
   SOCKADDR_SIZE: "sizeof(struct sockaddr_in6)",
 };
 

@@ -51,7 +51,8 @@ export interface HandlerOptions {
   readonly seen?: (name: string) => CsrFacts | undefined;
   readonly settings: AuthoriseSettings;
   readonly addressBook: Pick<AddressBook, "isComplete" | "around">;
-  readonly denied: () => DenyList;
+  /** Undefined until it has been read. */
+  readonly denied: () => DenyList | undefined;
   readonly trustDomain: string;
   readonly rotation: Rotation;
   /** Nothing is written without it. */
@@ -98,7 +99,8 @@ export class RequestHandler {
 
   async #decide(name: string): Promise<Outcome> {
     const { x509, settings, addressBook } = this.#options;
-    if (!addressBook.isComplete) return "again";
+    const denied = this.#options.denied();
+    if (!addressBook.isComplete || denied === undefined) return "again";
     const request = this.#options.seen?.(name) ??
       readCsr(await this.#get(`${REQUESTS_PATH}/${name}`));
     if (request.state !== "pending" && request.state !== "approved") return "done";
@@ -124,7 +126,6 @@ export class RequestHandler {
 
     const { namespace, serviceAccount, uid } = verdict.allow;
     const id = spiffeId(this.#options.trustDomain, namespace, serviceAccount);
-    const denied = this.#options.denied();
     if (denied.pods.has(uid) || denied.identities.has(id)) {
       return await this.#refuse(request, "OnDenyList", deny("OnDenyList", id).message);
     }

@@ -61,6 +61,10 @@ const KINDS: Record<string, readonly [args: string, flaw?: RegExp]> = {
   "our trust domain only": [
     `${EC} ${CA} -addext nameConstraints=critical,permitted;URI:cluster.local`,
   ],
+  "subjects of a company only": [
+    // permitted;dirName:O=Corp
+    `${EC} ${CA} -addext nameConstraints=critical,DER:3017a0153013a411300f310d300b060355040a0c04436f7270`,
+  ],
   "not our trust domain": [
     `${EC} ${CA} -addext nameConstraints=critical,excluded;URI:cluster.local`,
     /excluded subtree/,

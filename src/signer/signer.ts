@@ -5,7 +5,6 @@
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import { errorText } from "../error_text.ts";
-import { IssuingError } from "../identity/issuer.ts";
 import { CA_SECRET, REQUESTS_PATH } from "../identity/signing_names.ts";
 import type { ApiClient } from "../kubernetes/api.ts";
 import { type WatchedList, watchList } from "../kubernetes/watch.ts";
@@ -72,7 +71,7 @@ export async function runSigner(
   });
   const stopped = new AbortController();
   const end = stop.finally(() => stopped.abort());
-  if (!await offerFirstCa(options, rotation, health, word, stopped.signal)) return;
+  if (!await offerFirstCa(options, rotation, health, stopped.signal)) return;
   await using _signer = new Signer(options, rotation, health, word);
   await end;
 }
@@ -82,7 +81,6 @@ async function offerFirstCa(
   { api, namespace, trustDomain }: SignerOptions,
   rotation: Rotation,
   health: SignerHealth,
-  word: Word,
   signal: AbortSignal,
 ): Promise<boolean> {
   for (let delay = 500; !signal.aborted; delay = Math.min(delay * 2, 10_000)) {
@@ -94,8 +92,6 @@ async function offerFirstCa(
       if (signal.aborted) break;
       health.caProblem = errorText(error);
       log.error("the CA cannot be read: {error}", { error: errorText(error) });
-      // Another one may lead, with a CA that it has read before; it says so within a minute.
-      if (error instanceof IssuingError) await word.say(health.caProblem, REVIEW_MILLISECONDS);
     }
     await pause(delay, signal).catch(() => {}); // stopped
   }
@@ -119,7 +115,8 @@ class Signer implements AsyncDisposable {
    */
   #awaited: ReadonlySet<string> = new Set();
   readonly #addressBook = new AddressBook();
-  #denied = NOBODY_DENIED;
+  /** Undefined until the list has been read. */
+  #denied: DenyList | undefined;
   /** The CA's Secret as the watch has seen it last. */
   #secret: unknown;
   readonly #candidacy: Candidacy;
@@ -269,8 +266,16 @@ class Signer implements AsyncDisposable {
         error: errorText(error),
       });
     }
-    const { problem } = this.#health;
-    await this.#word.say(problem ?? this.#rotation.expiry(new Date()), REVIEW_MILLISECONDS);
+    const problem = this.#health.problem ?? this.#unread() ?? this.#rotation.expiry(new Date());
+    await this.#word.say(problem, REVIEW_MILLISECONDS);
+  }
+
+  /** Nothing is signed before all lists have been read, and by old ones nothing good. */
+  #unread(): string | undefined {
+    const unread = this.#watches.find((list) =>
+      performance.now() - (list.unheard()?.since ?? Infinity) > UNREAD_MILLISECONDS
+    );
+    return unread && `its list of ${unread.name} cannot be read: ${unread.unheard()?.why}`;
   }
 }
 
@@ -282,6 +287,8 @@ export const LEASE = "kube-gateway-signer";
  * server.
  */
 const CONCURRENCY = 16;
+
+const UNREAD_MILLISECONDS = 30_000;
 
 /** Until the bundle must have been read and written. */
 const REVIEW_MILLISECONDS = 5_000;

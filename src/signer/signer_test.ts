@@ -324,16 +324,7 @@ Deno.test("what is wrong with the CA, and that it is well again, stands where al
   strictEqual(signer.health.problem, undefined);
 });
 
-Deno.test("a CA that cannot be used at the start is told, too; so is one that ends soon", async () => {
-  const bundle = { metadata: {}, data: { "ca-bundle.pem": "" } };
-  {
-    const cluster = newCluster();
-    cluster.seed(BUNDLE_PATH, bundle);
-    cluster.seed(SECRET, { data: { "tls.crt": "AAAA", "tls.key": "AAAA" } });
-    await using _signer = run(cluster);
-    const told = () => wordOf(cluster).problem?.includes("Secret kube-gateway-ca") === true;
-    await holds("it is told", told);
-  }
+Deno.test("a CA that ends soon is told", async () => {
   const cluster = newCluster();
   cluster.seed(SECRET, secretOf(await endsSoon()) as object);
   await using _signer = run(cluster);

@@ -1,8 +1,8 @@
 /** Certificates for addresses that no issuer names: a loopback address is a pod's in tests without root. */
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
-import { USER_ID } from "../identity/leaf.ts";
 import { ECDSA_P256, newCa } from "../identity/new_ca.ts";
+import { DIRECTORY_ATTRIBUTES, encodePodUid } from "../identity/pod_uid.ts";
 import { spiffeId } from "../identity/spiffe.ts";
 import { decodePem } from "../identity/pem.ts";
 import type { RelayCredentials } from "../relay/messages.ts";
@@ -20,7 +20,6 @@ export async function shopCredentials(
   const notAfter = new Date(Math.floor(Date.now() / 1000 + seconds) * 1000);
   const leaf = await x509.X509CertificateGenerator.create({
     issuer: root.subjectName,
-    subject: [{ [USER_ID]: [`uid-${addresses[0]}`] }],
     notBefore: new Date(Date.now() - 7_200_000),
     notAfter,
     publicKey: keys.publicKey,
@@ -37,6 +36,7 @@ export async function shopCredentials(
         { type: "url", value: spiffeId(TRUST_DOMAIN, "shop", serviceAccount) },
         ...addresses.map((value) => ({ type: "ip" as const, value })),
       ], true),
+      new x509.Extension(DIRECTORY_ATTRIBUTES, false, encodePodUid(`uid-${addresses[0]}`)),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
       await x509.AuthorityKeyIdentifierExtension.create(root.publicKey),
     ],

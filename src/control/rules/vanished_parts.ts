@@ -40,7 +40,9 @@ export class VanishedParts {
     const present = new Map(parts.map((part) => [part.slice, part]));
     for (const [slice, part] of this.#last) {
       if (present.has(slice) || part.peers.length === 0) continue;
-      if (this.#keptOf(part.node) + part.peers.length > this.#mostOfNode) continue;
+      // What an earlier agent has left has its bound in the kernel's map.
+      const isBeyond = this.#keptOf(part.node) + part.peers.length > this.#mostOfNode;
+      if (isBeyond && part.wasBelieved !== true) continue;
       this.#kept.set(slice, { part, since: now, shown: part });
     }
     this.next = undefined;
