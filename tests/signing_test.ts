@@ -32,7 +32,7 @@ Deno.test("a legal request is approved and signed from the template in under a s
     text,
     /Alternative Name: critical\n +URI:spiffe:\/\/cluster.local\/ns\/shop\/sa\/web, IP Address:10.1.0.5\n/,
   );
-  assert.equal(text.match(/X509v3 /g)?.length, 7, "the template's extensions and no other");
+  assert.equal(text.match(/X509v3 /g)?.length, 8, "the template's extensions and no other");
   assert.match(await verifyWithOpenssl(certificateOf(request), await cluster.bundle()), /: OK/);
 });
 
