@@ -159,15 +159,20 @@ scene("END while bytes wait: FIN behind the last of them", async (s) => {
   deepStrictEqual(s.told, []);
 });
 
+/** Until the tunnel is released, while the application has taken two of five bytes. */
+async function endFromBothSides(s: Scene): Promise<void> {
+  s.app.finish();
+  await s.until(() => s.far.last === "end");
+  takesOnly(2, s.worker.plain);
+  s.far.sendData("bytes");
+  s.far.send("END");
+  await s.until(() => s.told.length > 0);
+}
+
 scene(
   "END from both sides while bytes wait: the tunnel is free, the end is clean, behind the last byte",
   async (s) => {
-    s.app.finish();
-    await s.until(() => s.far.last === "end");
-    takesOnly(2, s.worker.plain);
-    s.far.sendData("bytes");
-    s.far.send("END");
-    await s.until(() => s.told.length > 0);
+    await endFromBothSides(s);
     deepStrictEqual(s.told, ["released true"]);
     s.stream.ready(EPOLLOUT);
     await s.until(() => s.app.end === "fin");
@@ -179,12 +184,7 @@ scene(
 scene(
   "a reset after both ENDs, before the last byte is taken: the tunnel has been free for long",
   async (s) => {
-    s.app.finish();
-    await s.until(() => s.far.last === "end");
-    takesOnly(2, s.worker.plain);
-    s.far.sendData("bytes");
-    s.far.send("END");
-    await s.until(() => s.told.length > 0);
+    await endFromBothSides(s);
     s.app.reset();
     await s.until(() => s.told.length > 1);
     deepStrictEqual(s.told, ["released true", "closed reset by the application"]);
