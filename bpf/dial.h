@@ -1,9 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * The last look at a redirected connection before it leaves the application's socket. connect() has asked whether the
  * relay listens, with no source port yet, and a SYN that nobody answers is sent again seconds later: by then the agent may
  * be gone and a neighbour in the pod have its port, or one have joined its SO_REUSEPORT group. So each SYN is held against
  * the listener that the kernel would choose for just this connection (net/ipv4/inet_hashtables.c: the same hash).
  */
+#pragma once
+
+#include "connect.h"
 
 /* A redirected connection's ends, as its SYN has them; returns how long the tuple is. */
 static __always_inline __u32 tuple_of(struct bpf_sock *sk, int ipv4, struct bpf_sock_tuple *tuple)

@@ -21,6 +21,8 @@
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 
+#include "dial.h"
+
 /* In every namespace (include/net/flow.h). What a pod says to itself, and to its relay, leaves by it. */
 #define LOOPBACK_DEVICE 1
 
