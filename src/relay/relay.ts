@@ -13,8 +13,8 @@ import type {
   ProofResult,
   WorkerCommand,
 } from "./messages.ts";
-import { acceptInbound } from "./stream/inbound.ts";
-import { acceptOutbound } from "./stream/outbound.ts";
+import { acceptInbound } from "./stream/accept_inbound.ts";
+import { acceptOutbound } from "./stream/accept_outbound.ts";
 import { RelayPod } from "./stream/pod.ts";
 import { prove } from "./stream/proof.ts";
 import { NO_TRAFFIC, sumOf } from "./traffic.ts";

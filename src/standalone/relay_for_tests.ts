@@ -28,8 +28,8 @@ import type {
   WorkerDescription,
   WorkerEvent,
 } from "../relay/messages.ts";
-import { acceptInbound } from "../relay/stream/inbound.ts";
-import { acceptOutbound } from "../relay/stream/outbound.ts";
+import { acceptInbound } from "../relay/stream/accept_inbound.ts";
+import { acceptOutbound } from "../relay/stream/accept_outbound.ts";
 import { RelayPod } from "../relay/stream/pod.ts";
 import { ALPN } from "../relay/tunnel/frame.ts";
 import { Tunnel } from "../relay/tunnel/tunnel.ts";

@@ -1,13 +1,3 @@
-/**
- * The inbound side of a pod, in the order a connection takes:
- *
- *   accept      a peer's relay connects to the pod's tunnel port
- *   handshake   the client's chain and identity are verified
- *   OPEN        which port of the pod, and for which client address, which must be the certificate's own, and the
- *               registry's
- *   dial        the application is connected from inside the pod, with the client's address noted for it
- *   stream      ACCEPT, then bytes both ways; after both ENDs the tunnel waits for the next OPEN
- */
 import { errorText } from "../../error_text.ts";
 import { sameBytes } from "../../same.ts";
 import { formatAddress } from "../../addresses.ts";
@@ -27,7 +17,7 @@ import {
   ETIMEDOUT,
   SystemError,
 } from "../../native/errno.ts";
-import { sendBytes, type Socket, text } from "../../native/socket.ts";
+import { type Socket, text } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 import { allowingRule, policyText } from "../../policy.ts";
 import { ApplicationDial } from "./application_dial.ts";
@@ -38,6 +28,7 @@ import type { Handler } from "../loop/event_loop.ts";
 import type { KnownPeer } from "../loop/known_peers.ts";
 import type { ConnectionReport } from "../messages.ts";
 import type { Connection, RelayPod } from "./pod.ts";
+import { isOwnProof } from "./proof.ts";
 import { Stream } from "./stream.ts";
 import { ALL_EVENTS, Tunnel, type TunnelOwner } from "../tunnel/tunnel.ts";
 import type { UnopenedTunnel } from "../loop/unopened.ts";
@@ -50,44 +41,8 @@ const LOCAL_MILLISECONDS = 100;
 /** How long the registry may take to name a client, which may have been enrolled a moment ago, and how often it is asked. */
 const REGISTRY_MILLISECONDS = 5_000;
 const ASK_AGAIN_MILLISECONDS = 200;
-/** How many a pod may have to itself for which there need not be room: one handshake at a time proves it. */
-const MOST_EXEMPT = 4;
 /** How long a tunnel may wait for its next stream. */
 const IDLE_MILLISECONDS = 120_000;
-
-/** Takes a connection to the pod's tunnel port. `local` is the pod's address it was made to. */
-export function acceptInbound(
-  pod: RelayPod,
-  socket: Socket,
-  source: Endpoint,
-  local: Uint8Array,
-): void {
-  // The agent's proofs come from the pod's own address. Its applications can, too.
-  const isExempt = isProof(pod, source) && pod.fromItself < MOST_EXEMPT;
-  if (!isExempt && !pod.makeRoom("inbound")) {
-    refuseTunnel(socket);
-    const message = "refused a tunnel: too many connections are open (--max-connections)";
-    return pod.refuse("too_many_connections", message, { source: text(source) });
-  }
-  new Inbound(pod, socket, source, local);
-}
-
-/**
- * Closes a connection with the alert `internal_error` (RFC 8446 section 6.2) in place of a ServerHello. A reset alone would
- * tell the peer's relay that nobody listens yet, which it waits for and tries again.
- */
-function refuseTunnel(socket: Socket): void {
-  sendBytes(socket.descriptor, INTERNAL_ERROR);
-  socket.closeSwiftly();
-}
-
-/** A TLS record that is an alert (21), version 3.3, of two bytes: fatal (2), internal_error (80). */
-const INTERNAL_ERROR = new Uint8Array([21, 3, 3, 0, 2, 2, 80]);
-
-/** A handshake that the agent makes with itself, to see that the pod can be reached. It sends no OPEN. */
-function isProof(pod: RelayPod, source: Endpoint, identity = pod.description.identity): boolean {
-  return identity === pod.description.identity && pod.isOwn(formatAddress(source.address));
-}
 
 type State =
   | { readonly name: "handshake" }
@@ -125,7 +80,7 @@ interface Request extends Open {
  *
  * From every state: whatever else happens ends it.
  */
-class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handler, Expiring {
+export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handler, Expiring {
   readonly direction = "inbound";
   #state: State = { name: "handshake" };
   readonly #tunnel: Tunnel;
@@ -147,7 +102,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     const session = worker.engine.session(pod.context, "server");
     this.#tunnel = new Tunnel(worker, socket, session, "server", this);
     pod.opened(this);
-    if (isProof(pod, source)) pod.fromItself++;
+    if (isOwnProof(pod, source)) pod.fromItself++;
     worker.unopened.add(this);
     pod.counters.tunnelsOpen++;
     worker.loop.deadlines.arm(this, HANDSHAKE_MILLISECONDS);
@@ -158,7 +113,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
   secured(tunnel: Tunnel): void {
     using certificate = tunnel.session.peerCertificate();
     const identity = this.pod.worker.identityOf(certificate);
-    const proves = isProof(this.pod, this.source, identity.id);
+    const proves = isOwnProof(this.pod, this.source, identity.id);
     this.pod.secured(tunnel, certificate.secondsLeft(), !proves);
     this.#state = { name: "idle", identity };
     this.#rearm(OPEN_MILLISECONDS);
@@ -523,7 +478,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
     pod.inUse(this);
     if (pod.closed(this)) {
       pod.counters.tunnelsOpen--;
-      if (isProof(pod, this.source)) pod.fromItself--;
+      if (isOwnProof(pod, this.source)) pod.fromItself--;
     }
     this.#closeDial();
     this.#state = { name: "ended" };
@@ -569,7 +524,7 @@ class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel, Handle
 
   get #proves(): boolean {
     const state = this.#state;
-    return "identity" in state && isProof(this.pod, this.source, state.identity.id);
+    return "identity" in state && isOwnProof(this.pod, this.source, state.identity.id);
   }
 
   get #destination(): string {

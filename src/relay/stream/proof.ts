@@ -1,6 +1,7 @@
 import { errorText } from "../../error_text.ts";
-import { parseAddress } from "../../addresses.ts";
+import { formatAddress, parseAddress } from "../../addresses.ts";
 import type { Socket } from "../../native/socket.ts";
+import type { Endpoint } from "../../native/socket_address.ts";
 import type { Expiring } from "../loop/deadlines.ts";
 import type { ProofResult } from "../messages.ts";
 import { Dial } from "../tunnel/dial.ts";
@@ -21,6 +22,15 @@ export function prove(
   done: (result: ProofResult) => void,
 ): void {
   new Proof(pod, address, done).begin();
+}
+
+/** Whether it is such a handshake that comes from `source`: by its address, and by the identity that it has shown. */
+export function isOwnProof(
+  pod: RelayPod,
+  source: Endpoint,
+  identity = pod.description.identity,
+): boolean {
+  return identity === pod.description.identity && pod.isOwn(formatAddress(source.address));
 }
 
 /**
