@@ -3,6 +3,8 @@
  * - native-only: pointers and foreign functions stay in src/native/.
  * - one-way-imports: the folders of src/ form layers, and imports point down, those of types too.
  * - keep-causes: an error that is thrown for another has that one as its cause.
+ * - comment-width: comments of their own lines have at most 100 columns, as the formatter keeps the
+ *   code; what is drawn or quoted (indented by two spaces or more) may have more.
  */
 
 /** From the top; a folder may import itself and those after it. src/README.md has the same list. */
@@ -74,9 +76,36 @@ const plugin: Deno.lint.Plugin = {
         };
       },
     },
+    "comment-width": {
+      create(context) {
+        return {
+          Program() {
+            for (const comment of context.sourceCode.getAllComments()) {
+              if (!hasLongLine(context.sourceCode.text, comment.range)) continue;
+              context.report({
+                range: comment.range,
+                message: `a comment has lines of more than ${WIDTH} columns`,
+              });
+            }
+          },
+        };
+      },
+    },
   },
 };
 export default plugin;
+
+/** As the formatter's `lineWidth` in deno.json. */
+const WIDTH = 100;
+
+/** Whether a comment that has its lines to itself has one that is prose, and too long. */
+function hasLongLine(source: string, [start, end]: [number, number]): boolean {
+  const from = source.lastIndexOf("\n", start - 1) + 1;
+  if (source.slice(from, start).trim() !== "") return false;
+  return source.slice(from, end).split("\n").some((line) =>
+    line.length > WIDTH && !/^\s*(\/?\*+|\/\/) {2,}/.test(line)
+  );
+}
 
 /**
  * Visits everything that names another module: imports and exports, of types too, and `import()`.

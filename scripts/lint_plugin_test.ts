@@ -50,6 +50,22 @@ Deno.test("an error that is thrown for another without it as its cause is found"
   assert.deepEqual(messages("src/x.ts", 'throw new Error("no");'), []);
 });
 
+Deno.test("a comment of more than 100 columns is found, a drawing, a string and what stands behind code are not", () => {
+  const words = "word ".repeat(21);
+  const cases: [source: string, found: number][] = [
+    [`// ${words}`, 1],
+    [`/** ${words} */`, 1],
+    [`  /**\n   * ${words}\n   */`, 1],
+    [`/** ${"word ".repeat(18)}*/`, 0],
+    [`/**\n *     ${words}\n */`, 0],
+    [`a(); // ${words}`, 0],
+    [`const a = "// ${words}";`, 0],
+  ];
+  for (const [source, found] of cases) {
+    assert.equal(messages("src/x.ts", source).length, found, source);
+  }
+});
+
 Deno.test("no files of src import each other in a circle, types included", async () => {
   const circles = circlesOf(await importsBelow(new URL("../src/", import.meta.url)));
   assert.deepEqual(circles, []);

@@ -1,6 +1,7 @@
 /**
- * `deno task sbom`: a software bill of materials of the image, CycloneDX 1.6, as JSON: the npm packages that the program
- * imports, with the hashes that deno.lock holds them to, the runtime, and the Debian packages whose list it is given:
+ * `deno task sbom`: a software bill of materials of the image, CycloneDX 1.6, as JSON: the npm
+ * packages that the program imports, with the hashes that deno.lock holds them to, the runtime, and
+ * the Debian packages whose list it is given:
  *
  *     docker run --rm --entrypoint dpkg-query IMAGE --show --showformat '${Package} ${Version} ${Architecture}\n' >packages
  *     deno task sbom packages >sbom.json
@@ -55,7 +56,10 @@ export function npmComponents({ npm }: Lock, roots: Iterable<string>): Component
   return [...found.values()].sort((a, b) => a["bom-ref"] < b["bom-ref"] ? -1 : 1);
 }
 
-/** A dependency is named without its version where there is one only, and without what it was resolved with. */
+/**
+ * A dependency is named without its version where there is one only, and without what it was
+ * resolved with.
+ */
 function keyOf(npm: Lock["npm"], name: string): string {
   if (name in npm) return name;
   const keys = Object.keys(npm).filter((key) =>
@@ -83,7 +87,10 @@ function npmComponent(key: string, integrity: string): Component {
   };
 }
 
-/** From lines of name, version and architecture, as dpkg-query writes them. @throws {Error} for another line. */
+/**
+ * From lines of name, version and architecture, as dpkg-query writes them. @throws {Error} for
+ * another line.
+ */
 export function debianComponents(text: string): Component[] {
   return text.split("\n").filter((line) => line !== "").map((line) => {
     const [name, version, architecture, ...rest] = line.split(" ");

@@ -1,13 +1,13 @@
 /**
- * IP addresses in the one form that everything here compares: 16 bytes in network byte order (IPv4 as
- * `::ffff:a.b.c.d`, as the eBPF maps and the wire hold them), or their canonical text.
+ * IP addresses in the one form that everything here compares: 16 bytes in network byte order (IPv4
+ * as `::ffff:a.b.c.d`, as the eBPF maps and the wire hold them), or their canonical text.
  */
 import { quoted } from "./names.ts";
 
 /**
  * Reads an IPv4 or IPv6 address into 16 bytes, network byte order, IPv4 as `::ffff:a.b.c.d`.
- * Strict: four decimal parts without leading zeros (RFC 6943 3.1.1: others read them as octal), no IPv6
- * zone, no brackets, no blanks.
+ * Strict: four decimal parts without leading zeros (RFC 6943 3.1.1: others read them as octal), no
+ * IPv6 zone, no brackets, no blanks.
  *
  * @throws {TypeError} naming the (bounded) text that is no address.
  */
@@ -23,8 +23,9 @@ export function parseAddress(text: string): Uint8Array {
 }
 
 /**
- * The canonical text of an address of 4 or 16 bytes in network byte order: IPv4 and `::ffff:a.b.c.d` as
- * dotted quad, IPv6 as in RFC 5952 (lower case, the first longest run of two or more zero groups as `::`).
+ * The canonical text of an address of 4 or 16 bytes in network byte order: IPv4 and
+ * `::ffff:a.b.c.d` as dotted quad, IPv6 as in RFC 5952 (lower case, the first longest run of two or
+ * more zero groups as `::`).
  *
  * @throws {RangeError} when there are neither 4 nor 16 bytes.
  */
@@ -118,7 +119,10 @@ function parseIPv6(text: string): Uint8Array | undefined {
   return Uint8Array.from(groups.flatMap((group) => [group >> 8, group & 0xff]));
 }
 
-/** The 16-bit groups of one side of `::`; a dotted quad may stand at the very end of the address only. */
+/**
+ * The 16-bit groups of one side of `::`; a dotted quad may stand at the very end of the address
+ * only.
+ */
 function groupsOf(text: string, atEnd: boolean): number[] | undefined {
   if (text === "") return [];
   const groups: number[] = [];

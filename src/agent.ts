@@ -1,4 +1,7 @@
-/** The agent: starts its parts in the order in which they need each other, connects them, and stops them. */
+/**
+ * The agent: starts its parts in the order in which they need each other, connects them, and stops
+ * them.
+ */
 import { statSync } from "node:fs";
 import type { Cluster, ClusterObjects } from "./cluster/cluster.ts";
 import { GATEWAY_NAMESPACE } from "./constants.ts";
@@ -64,9 +67,9 @@ export type AgentSource =
   };
 
 /**
- * Runs until `stop` resolves. If this agent was the last one here, it then detaches every pod and leaves nothing
- * behind; if another follows, the pods stay attached, and held until that one is there. What ends with an Error before
- * any pod is in its charge leaves nothing behind, either.
+ * Runs until `stop` resolves. If this agent was the last one here, it then detaches every pod and
+ * leaves nothing behind; if another follows, the pods stay attached, and held until that one is
+ * there. What ends with an Error before any pod is in its charge leaves nothing behind, either.
  */
 export async function runAgent(options: AgentOptions, stop: Promise<void>): Promise<void> {
   requireCgroup2(options.cgroupRoot);
@@ -168,7 +171,8 @@ function openNode(
         }),
       shown: (shown) => control.shown(shown),
       died: (reason) => {
-        // What is attached stays attached: connections to peers are refused until a new agent is here.
+        // What is attached stays attached: connections to peers are refused until a new agent is
+        // here.
         log.fatal("a relay worker ended: {reason}", { reason });
         Deno.exit(1);
       },
@@ -257,8 +261,8 @@ async function openSource(options: AgentOptions): Promise<Source> {
 }
 
 /**
- * Prometheus' client is loaded only where somebody asks. `notReady` says why an agent cannot follow another one yet, as
- * long as `node` is not there.
+ * Prometheus' client is loaded only where somebody asks. `notReady` says why an agent cannot follow
+ * another one yet, as long as `node` is not there.
  */
 async function openProbes(
   address: ListenAddress,
@@ -305,7 +309,10 @@ const WORKER_MILLISECONDS = 2_000;
 
 const relayLog = logger("relay");
 
-/** After a crash, pods stay attached but held: their old listeners are gone, and so may be their addresses. */
+/**
+ * After a crash, pods stay attached but held: their old listeners are gone, and so may be their
+ * addresses.
+ */
 function forgetEarlierPods(redirector: Redirector): void {
   for (const cookie of redirector.pods.keys()) redirector.pods.delete(cookie);
   for (const key of redirector.origins.keys()) redirector.origins.delete(key);

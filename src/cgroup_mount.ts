@@ -1,5 +1,6 @@
 /**
- * The mount point of cgroup v2, also where it lies beside v1 (`…/unified`). Throws an Error when there is none.
+ * The mount point of cgroup v2, also where it lies beside v1 (`…/unified`). Throws an Error when
+ * there is none.
  */
 export function cgroup2Mount(mountInfo: string): string {
   for (const line of mountInfo.split("\n")) {

@@ -1,6 +1,6 @@
 /**
- * A bounded queue for several owners. When it is full, whoever has most in it loses his last: nobody's flood takes the
- * place of those who have less.
+ * A bounded queue for several owners. When it is full, whoever has most in it loses his last:
+ * nobody's flood takes the place of those who have less.
  */
 export class FairQueue<T> {
   readonly #items = new Map<string, { readonly number: number; readonly item: T }[]>();

@@ -15,10 +15,16 @@ export interface Answer {
 /** By path. One that throws is answered with 500 and its message. */
 export type Answers = Readonly<Record<string, () => Answer | Promise<Answer>>>;
 
-/** How many connections there are at once: the next one takes the place of the oldest that has not asked yet, or of the oldest. */
+/**
+ * How many connections there are at once: the next one takes the place of the oldest that has not
+ * asked yet, or of the oldest.
+ */
 export const MOST_CONNECTIONS = 1_000;
 
-/** From the connection to the end of the request's head, and from there to the last byte of the answer. */
+/**
+ * From the connection to the end of the request's head, and from there to the last byte of the
+ * answer.
+ */
 const REQUEST_MILLISECONDS = 5_000;
 const ANSWER_MILLISECONDS = 60_000;
 
@@ -29,10 +35,11 @@ const MOST_BYTES = 4_096;
 const REST_MILLISECONDS = 100;
 
 /**
- * A server for probes, metrics and the admin socket: answers GET, one request a connection. Whoever can connect cannot
- * end it, nor keep others out: connections are bounded in number and time, an honest one lasts some milliseconds, and
- * an accept that fails is tried again. (Deno.serve has no such bounds and ends the process when descriptors run out;
- * node:http's server never accepts again.)
+ * A server for probes, metrics and the admin socket: answers GET, one request a connection. Whoever
+ * can connect cannot end it, nor keep others out: connections are bounded in number and time, an
+ * honest one lasts some milliseconds, and an accept that fails is tried again. (Deno.serve has no
+ * such bounds and ends the process when descriptors run out; node:http's server never accepts
+ * again.)
  */
 export class HttpServer implements Disposable {
   /** Those that have not asked yet, and all of them; the oldest first. */
@@ -76,7 +83,10 @@ export class HttpServer implements Disposable {
     }
   }
 
-  /** For many at once, after a turn for what has been read already: who has asked must not be taken for silent. */
+  /**
+   * For many at once, after a turn for what has been read already: who has asked must not be taken
+   * for silent.
+   */
   async #makeRoom(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 0));
     while (this.#connections.size > 0.9 * MOST_CONNECTIONS) this.#closeOldest();

@@ -126,7 +126,8 @@ Deno.test("who asks nothing has 5 s, an answer has 60 s, and who was answered wa
 });
 
 Deno.test("a server without a descriptor left goes on when it has one", async () => {
-  // A process of its own: fewer descriptors than a server takes connections, and none left for the rest of it.
+  // A process of its own: fewer descriptors than a server takes connections, and none left for the
+  // rest of it.
   const program = `
     const { HttpServer } = await import(${JSON.stringify(import.meta.resolve("./http_server.ts"))});
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

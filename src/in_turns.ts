@@ -1,11 +1,13 @@
 /**
- * One of each owner's in turn, each owner's in their order: whoever takes only the first so many is fair to all.
+ * One of each owner's in turn, each owner's in their order: whoever takes only the first so many is
+ * fair to all.
  *
  * @example
  * ```ts
  * import { deepStrictEqual } from "node:assert/strict";
  *
- * deepStrictEqual(inTurns(["a1", "a2", "a3", "b1"], ([owner = ""]) => owner), ["a1", "b1", "a2", "a3"]);
+ * const turns = inTurns(["a1", "a2", "a3", "b1"], ([owner = ""]) => owner);
+ * deepStrictEqual(turns, ["a1", "b1", "a2", "a3"]);
  * ```
  *
  * @param had how many turns an owner has had already.

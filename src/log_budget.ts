@@ -44,8 +44,9 @@ export interface LogShareRates {
 }
 
 /**
- * A budget for each namespace: one that floods the log spends its own. In the long run those that write at the moment have
- * equal parts of what all may write; whoever was silent has saved a burst, which nobody else can spend.
+ * A budget for each namespace: one that floods the log spends its own. In the long run those that
+ * write at the moment have equal parts of what all may write; whoever was silent has saved a burst,
+ * which nobody else can spend.
  */
 export class LogShares {
   readonly #budgets = new Map<string, LogBudget>();
@@ -58,7 +59,9 @@ export class LogShares {
     return this.#budgets.size;
   }
 
-  /** Whether one more line may be written for `namespace` at `now`, in milliseconds that only grow. */
+  /**
+   * Whether one more line may be written for `namespace` at `now`, in milliseconds that only grow.
+   */
   take(namespace: string, now: number): boolean {
     this.#forget(now);
     const budget = this.#budgets.get(namespace) ?? new LogBudget(this.rates.each);
@@ -85,8 +88,9 @@ export class Suppressed {
   #count = 0;
 
   /**
-   * What a line with these fields says, with how many were left out since the last one, if any were: also those that an
-   * earlier budget has left out and this line was to say. Undefined when it is left out, too.
+   * What a line with these fields says, with how many were left out since the last one, if any
+   * were: also those that an earlier budget has left out and this line was to say. Undefined when
+   * it is left out, too.
    */
   say<Fields extends Readonly<Record<string, unknown>>>(
     isTaken: boolean,
@@ -109,7 +113,10 @@ export function ofWorkers(workers: number, { each, perMillisecond }: LogShareRat
   return { each: ofOne(workers, each), perMillisecond: perMillisecond / workers };
 }
 
-/** As {@link ofWorkers}. The kernel may give one worker all of a pod's connections: some lines are left for that. */
+/**
+ * As {@link ofWorkers}. The kernel may give one worker all of a pod's connections: some lines are
+ * left for that.
+ */
 export function ofOne(workers: number, { burst, perMillisecond }: LogRate): LogRate {
   return {
     burst: Math.max(Math.min(burst, LEAST_BURST), Math.ceil(burst / workers)),
@@ -125,13 +132,16 @@ const FORGET_MILLISECONDS = 1_000;
 export const MOST_NAMESPACES = 1_024;
 
 /**
- * Lines about a namespace's pods, on one node: enough to see what happens, too little for a hostile tenant to fill a disk
- * or to have others' lines rotated away.
+ * Lines about a namespace's pods, on one node: enough to see what happens, too little for a hostile
+ * tenant to fill a disk or to have others' lines rotated away.
  */
 export const NAMESPACE_LINES: LogShareRates = {
   each: { burst: 300, perMillisecond: 0.02 },
   perMillisecond: 0.1,
 };
 
-/** Of these in the long run a quarter for one pod: its lines must not take the place of its neighbours'. */
+/**
+ * Of these in the long run a quarter for one pod: its lines must not take the place of its
+ * neighbours'.
+ */
 export const POD_LINES: LogRate = { burst: 50, perMillisecond: 0.005 };

@@ -16,8 +16,9 @@ export function releaseMemorySoon(also?: () => void): void {
 }
 
 /**
- * To be called for each text that has been read and is garbage by now. Large ones, one after the other, would fill a
- * container before V8 finds it worth its time to collect: it is made to, now and again.
+ * To be called for each text that has been read and is garbage by now. Large ones, one after the
+ * other, would fill a container before V8 finds it worth its time to collect: it is made to, now
+ * and again.
  */
 export function noteGarbage(length: number): void {
   if (length < LARGE_TEXT) return;

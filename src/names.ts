@@ -1,19 +1,20 @@
 /**
- * Kubernetes' rules for names, as the API server applies them. A name that breaks them never came from
- * Kubernetes; checking them here is what lets the rest put names into paths, SPIFFE IDs and logs.
+ * Kubernetes' rules for names, as the API server applies them. A name that breaks them never came
+ * from Kubernetes; checking them here is what lets the rest put names into paths, SPIFFE IDs and
+ * logs.
  */
 
 /**
- * Whether `text` is an RFC 1123 label, the form of a namespace: 1 to 63 of `[a-z0-9-]`, alphanumeric at
- * both ends.
+ * Whether `text` is an RFC 1123 label, the form of a namespace: 1 to 63 of `[a-z0-9-]`,
+ * alphanumeric at both ends.
  */
 export function isDnsLabel(text: string): boolean {
   return text.length <= 63 && LABEL.test(text);
 }
 
 /**
- * Whether `text` is an RFC 1123 subdomain, the form of a pod, node or service account name: at most 253
- * characters, labels joined by dots. As in Kubernetes a single label may be longer than 63.
+ * Whether `text` is an RFC 1123 subdomain, the form of a pod, node or service account name: at most
+ * 253 characters, labels joined by dots. As in Kubernetes a single label may be longer than 63.
  */
 export function isDnsSubdomain(text: string): boolean {
   return text.length <= 253 && SUBDOMAIN.test(text);
@@ -48,8 +49,8 @@ const SUBDOMAIN = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-
 const UID = /^[A-Za-z0-9_.-]+$/;
 
 /**
- * `text` as it may stand in a log line or an error: quoted, at most `limit` characters of it, and only
- * printable ASCII, so that whoever chose the text cannot forge a line or fill a disk.
+ * `text` as it may stand in a log line or an error: quoted, at most `limit` characters of it, and
+ * only printable ASCII, so that whoever chose the text cannot forge a line or fill a disk.
  *
  * @example
  * ```ts

@@ -16,8 +16,8 @@ export function podRange(text: string): PodRange | undefined {
   if (cidr === undefined) return undefined;
   const { family } = cidr;
   const size = 1n << BigInt(128 - cidr.prefix);
-  // The network's own address is set apart, and the first, the bridge's and the pods' gateway; and IPv4's broadcast address:
-  // but for ranges of one or two (RFC 3021, RFC 6164).
+  // The network's own address is set apart, and the first, the bridge's and the pods' gateway; and
+  // IPv4's broadcast address: but for ranges of one or two (RFC 3021, RFC 6164).
   const isTiny = size <= 2n;
   const first = cidr.first + (isTiny ? 0n : 2n);
   const last = cidr.first + size - (isTiny || family === 6 ? 1n : 2n);
@@ -40,22 +40,28 @@ export function isInOne(ranges: readonly PodRange[], address: string): boolean {
   );
 }
 
-/** Whether `address` is one that a node's IPAM gives to pods from `cidr`. A text that is no CIDR contains nothing. */
+/**
+ * Whether `address` is one that a node's IPAM gives to pods from `cidr`. A text that is no CIDR
+ * contains nothing.
+ */
 export function isPodAddressOf(cidr: string, address: string): boolean {
   const range = podRange(cidr);
   return range !== undefined && isInOne([range], address);
 }
 
 /**
- * Tells whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs (Calico's, Cilium's) leave these
- * unused. Most nodes decide, and none has a voice in what is to limit it.
+ * Tells whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs (Calico's,
+ * Cilium's) leave these unused. Most nodes decide, and none has a voice in what is to limit it.
  */
 export class PodCidrUse {
   /** By node: whether all of its pods have. */
   readonly #fits = new Map<string, boolean>();
   #inside = 0;
 
-  /** Of a node that has podCIDRs: whether some of its pods have addresses of these, and none has others. */
+  /**
+   * Of a node that has podCIDRs: whether some of its pods have addresses of these, and none has
+   * others.
+   */
   note(node: string, isInside: boolean): void {
     const before = this.#fits.get(node);
     const now = isInside && (before ?? true);

@@ -1,7 +1,10 @@
 /** Who may connect to a pod: the annotation `kube-gateway.io/allow`. */
 import { isDnsLabel, isDnsSubdomain, quoted } from "./names.ts";
 
-/** What a pod's `kube-gateway.io/allow` says; without the annotation there is no policy, and every peer may connect. */
+/**
+ * What a pod's `kube-gateway.io/allow` says; without the annotation there is no policy, and every
+ * peer may connect.
+ */
 export interface Policy {
   /** Who may connect; empty: nobody. */
   readonly rules: readonly PolicyRule[];
@@ -19,14 +22,17 @@ export interface PolicyRule {
   readonly ports: readonly number[];
 }
 
-/** What a policy that cannot be understood means: nobody may connect, or nobody would if it were no dry run. */
+/**
+ * What a policy that cannot be understood means: nobody may connect, or nobody would if it were no
+ * dry run.
+ */
 export function nobody(text: string): Policy {
   return { rules: [], dryRun: isDryRun(text) };
 }
 
 /**
- * Reads a policy: rules separated by blanks, `;` or `,` (a number after a comma is one more port), `dry-run:` in
- * front if it is only to be told.
+ * Reads a policy: rules separated by blanks, `;` or `,` (a number after a comma is one more port),
+ * `dry-run:` in front if it is only to be told.
  *
  * @throws {TypeError} that says what is wrong with which (bounded) part.
  */
@@ -53,7 +59,9 @@ export function parsePolicy(text: string): Policy {
   return { rules, dryRun };
 }
 
-/** The rule that lets an identity connect to `port`, or undefined. `dryRun` is the caller's to heed. */
+/**
+ * The rule that lets an identity connect to `port`, or undefined. `dryRun` is the caller's to heed.
+ */
 export function allowingRule(
   { rules }: Policy,
   identity: { readonly namespace: string; readonly serviceAccount: string },

@@ -1,6 +1,6 @@
 /**
- * For tests: this process's timers of the given lengths (milliseconds), which end when the test says so and not before.
- * All others are real.
+ * For tests: this process's timers of the given lengths (milliseconds), which end when the test
+ * says so and not before. All others are real.
  */
 export class HeldTimers implements Disposable {
   readonly #lengths: ReadonlySet<number>;

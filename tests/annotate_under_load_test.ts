@@ -1,6 +1,7 @@
 /**
- * The promise: annotating running pods, and taking the annotations away, fails no connection, whoever comes first; and from
- * when on two annotated pods' conditions say that they are secured, nothing between them is in clear.
+ * The promise: annotating running pods, and taking the annotations away, fails no connection,
+ * whoever comes first; and from when on two annotated pods' conditions say that they are secured,
+ * nothing between them is in clear.
  */
 import assert from "node:assert/strict";
 import { ANNOTATION, SECURED_CONDITION } from "../src/constants.ts";

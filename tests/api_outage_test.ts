@@ -1,6 +1,6 @@
 /**
- * The promise: without an API server enrolled pods go on, the agent spares it, and when it is back, certificates
- * are renewed before they expire and what has changed meanwhile is noticed.
+ * The promise: without an API server enrolled pods go on, the agent spares it, and when it is back,
+ * certificates are renewed before they expire and what has changed meanwhile is noticed.
  */
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";

@@ -1,4 +1,7 @@
-/** The promise: what is wrong is refused with a reason that a person can act on, and harms nothing else. */
+/**
+ * The promise: what is wrong is refused with a reason that a person can act on, and harms nothing
+ * else.
+ */
 import assert from "node:assert/strict";
 import { ANNOTATION } from "../src/constants.ts";
 import { runCommand } from "./lab/agent.ts";

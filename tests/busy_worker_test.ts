@@ -1,4 +1,7 @@
-/** The promise: a bulk transfer does not slow down other pods' new connections while the agent has another thread. */
+/**
+ * The promise: a bulk transfer does not slow down other pods' new connections while the agent has
+ * another thread.
+ */
 import assert from "node:assert/strict";
 import { until } from "./lab/delay.ts";
 import type { Agent } from "./lab/agent.ts";

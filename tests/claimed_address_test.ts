@@ -1,6 +1,7 @@
 /**
- * The promise: a node whose agent names other nodes' pods in its registry (a stolen token may) cuts them off for no
- * longer than it takes them to show a certificate. Where podCIDRs are in use it is not believed at all.
+ * The promise: a node whose agent names other nodes' pods in its registry (a stolen token may) cuts
+ * them off for no longer than it takes them to show a certificate. Where podCIDRs are in use it is
+ * not believed at all.
  */
 import assert from "node:assert/strict";
 import { slicesOf } from "../src/cluster/registry.ts";

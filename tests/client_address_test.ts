@@ -1,4 +1,7 @@
-/** The promise: both applications see the addresses that they would see without a gateway between them. */
+/**
+ * The promise: both applications see the addresses that they would see without a gateway between
+ * them.
+ */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
@@ -93,8 +96,8 @@ Deno.test("client and server see each other's own addresses, whatever the socket
     }
   });
 
-  // Its own getpeername() shows the relay: the kernel runs the hook for the MPTCP socket, but connect()'s
-  // for the TCP socket below it.
+  // Its own getpeername() shows the relay: the kernel runs the hook for the MPTCP socket, but
+  // connect()'s for the TCP socket below it.
   await t.step("a client that dials with MPTCP is encrypted, and the server sees it", async () => {
     await using capture = await lab.captureVeth(web);
     const text = "canary-mptcp";

@@ -1,6 +1,7 @@
 /**
- * The promise: a clock that jumps (a suspended machine, the first answer of a time server) costs seconds, whatever it jumps by:
- * certificates are renewed by the clock that verifies them, and nothing goes in clear meanwhile.
+ * The promise: a clock that jumps (a suspended machine, the first answer of a time server) costs
+ * seconds, whatever it jumps by: certificates are renewed by the clock that verifies them, and
+ * nothing goes in clear meanwhile.
  */
 import assert from "node:assert/strict";
 import { Canary } from "./lab/canary.ts";
@@ -13,7 +14,10 @@ const CANARY = "canary-clock-canary";
 const HOUR = 3_600;
 const DAY = 24 * HOUR;
 
-/** Debian's package faketime: the wall clock of a process is what a file says; its monotonic clock stays. */
+/**
+ * Debian's package faketime: the wall clock of a process is what a file says; its monotonic clock
+ * stays.
+ */
 const LIBRARY = `/usr/lib/${
   { x86_64: "x86_64-linux-gnu", aarch64: "aarch64-linux-gnu" }[Deno.build.arch]
 }/faketime/libfaketimeMT.so.1`;

@@ -1,4 +1,6 @@
-/** The promise: no handshake costs a server out of proportion, whoever makes it and however it ends. */
+/**
+ * The promise: no handshake costs a server out of proportion, whoever makes it and however it ends.
+ */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import { openFrame } from "./lab/hostile.ts";
@@ -28,7 +30,9 @@ Deno.test("handshakes that cost as much as they can", async (t) => {
   await serves();
   const atRest = await quiet(agent);
 
-  /** What the agent has done for each attempt, in milliseconds of a processor, and how they ended. */
+  /**
+   * What the agent has done for each attempt, in milliseconds of a processor, and how they ended.
+   */
   const run = async (kind: string, more: readonly string[]) => {
     const before = cpuSeconds(agent.pid);
     const { events, stderr } = await intruder.run([

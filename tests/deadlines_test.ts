@@ -4,7 +4,10 @@ import { until } from "./lab/delay.ts";
 import { Lab } from "./lab/lab.ts";
 import { cpuSeconds } from "./lab/usage.ts";
 
-/** What a raw TCP client does: connects, sends `first`, and says after how many seconds it was cut off. */
+/**
+ * What a raw TCP client does: connects, sends `first`, and says after how many seconds it was cut
+ * off.
+ */
 const RAW_CLIENT = `
 import socket, sys, time
 host, port, first = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -16,7 +19,10 @@ except ConnectionResetError: pass
 print(time.monotonic() - begin)
 `;
 
-/** The first bytes of a TLS record that announces a handshake message of 512 bytes, and nothing of it. */
+/**
+ * The first bytes of a TLS record that announces a handshake message of 512 bytes, and nothing of
+ * it.
+ */
 const PARTIAL_RECORD = "1603010200";
 
 Deno.test("a client that does not finish its handshake is cut off after 10 s, and says why", async () => {
@@ -83,7 +89,8 @@ Deno.test("idle connections to the tunnel's and the metrics' port keep nobody ou
   await server.serve("echo", 9000);
   const node = lab.node("node-a");
   const echo = async () => (await client.connect("echo", server.ipv4 ?? "", 9000)).code === 0;
-  // While thousands come, any of those that have asked nothing yet may have to go: it is hardly ever the honest one.
+  // While thousands come, any of those that have asked nothing yet may have to go: it is hardly
+  // ever the honest one.
   const get = async (path: string) => {
     const url = `http://${node.ipv4}:${METRICS}${path}`;
     for (let attempt = 1;; attempt++) {
@@ -150,7 +157,10 @@ Deno.test("an agent that inotify has no room for finds pods all the same, says s
   await until(async () => !await saysSo(), 15_000, () => "still says so");
 });
 
-/** As when root's instances are used up (fs.inotify.max_user_instances), for one process and while a file is there. */
+/**
+ * As when root's instances are used up (fs.inotify.max_user_instances), for one process and while a
+ * file is there.
+ */
 async function inotifyThatCanBeFull(directory: string): Promise<string> {
   const library = `${directory}/inotify.so`;
   const source = `

@@ -1,4 +1,7 @@
-/** The promise: between enrolled pods nothing is readable on any link, and only the tunnel port is used. */
+/**
+ * The promise: between enrolled pods nothing is readable on any link, and only the tunnel port is
+ * used.
+ */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import type { Capture, CaptureResult } from "./lab/capture.ts";

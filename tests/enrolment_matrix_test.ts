@@ -1,6 +1,7 @@
 /**
- * The promise: whatever keeps a pod from being enrolled, and whatever becomes of its agent, its signer and the API server
- * meanwhile, the pod is refused, never reached in clear, and never said to be secured.
+ * The promise: whatever keeps a pod from being enrolled, and whatever becomes of its agent, its
+ * signer and the API server meanwhile, the pod is refused, never reached in clear, and never said
+ * to be secured.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -20,7 +21,9 @@ const ARGS = ["--access-log", "0", "--daemon-set", "kube-gateway-agent"];
 interface Way {
   /** What is said of the pod, by its agent. */
   readonly says: RegExp;
-  /** Brings it about. The pod's server goes on: it is in the pod's namespace, but not in its cgroup. */
+  /**
+   * Brings it about. The pod's server goes on: it is in the pod's namespace, but not in its cgroup.
+   */
   readonly keep: (lab: Lab, pod: Pod) => Promise<void>;
 }
 

@@ -1,6 +1,7 @@
 /**
- * The promise: annotating running pods, 30 at once, encrypts them at once, certificates included. The aim is a
- * p95 of 300 ms; the limit here is one that a machine keeps that has ten times as much to do, or to wait for.
+ * The promise: annotating running pods, 30 at once, encrypts them at once, certificates included.
+ * The aim is a p95 of 300 ms; the limit here is one that a machine keeps that has ten times as much
+ * to do, or to wait for.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -33,7 +34,8 @@ Deno.test("from the annotation to the first encrypted connection, 30 running pod
 
   const times: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    // All are annotated; some speak, since thirty that do so all the time would be most of what is measured.
+    // All are annotated; some speak, since thirty that do so all the time would be most of what is
+    // measured.
     const speakers = clients.filter((_, index) => index % ROUNDS === round);
     const processes = speakers.map((client) =>
       client.startClient("send", server.ipv4 ?? "", PORT, "--every", "40", "--new-connection")

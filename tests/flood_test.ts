@@ -1,6 +1,7 @@
 /**
- * The promise: whoever begins a connection, a handshake or an OPEN and does not finish it is put up with for as
- * long as the deadlines say, costs nothing afterwards, and other pods' requests hardly anything meanwhile.
+ * The promise: whoever begins a connection, a handshake or an OPEN and does not finish it is put up
+ * with for as long as the deadlines say, costs nothing afterwards, and other pods' requests hardly
+ * anything meanwhile.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -16,8 +17,9 @@ const PORT = 9000;
 /** src/relay/loop/unopened.ts: of each of the two workers. */
 const MOST_HELD = 2 * 1024;
 /**
- * How many of each sort, and how many seconds it is put up with. Together they stay below what connection_shares.ts lets
- * all pods have beyond their shares of 7,000, so that it is each flood's own bound that is met.
+ * How many of each sort, and how many seconds it is put up with. Together they stay below what
+ * connection_shares.ts lets all pods have beyond their shares of 7,000, so that it is each flood's
+ * own bound that is met.
  */
 const FLOODS = {
   tcp: { connections: 5_000, deadline: 10 },
@@ -47,7 +49,8 @@ Deno.test("floods of connections, half handshakes and half OPENs: gone in time, 
   const [tcp, hello] = [startFlood(lab, "tcp"), startFlood(lab, "hello")];
   await Promise.all([tcp, hello].map(there));
   const during = await pinger.pace(3);
-  // Whoever comes first does not keep others out: this is the first tunnel to the pod, which is flooded to the brim.
+  // Whoever comes first does not keep others out: this is the first tunnel to the pod, which is
+  // flooded to the brim.
   const { code, stdout } = await web.connect("echo", lab.pod("tcp").ipv4!, PORT);
   assert.equal(code, 0, stdout);
   const open = startFlood(lab, "open", more);

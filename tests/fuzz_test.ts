@@ -1,4 +1,7 @@
-/** The promise: whatever a stranger, or a peer with a good certificate, sends to a tunnel port, the agent goes on. */
+/**
+ * The promise: whatever a stranger, or a peer with a good certificate, sends to a tunnel port, the
+ * agent goes on.
+ */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import { openFrame } from "./lab/hostile.ts";

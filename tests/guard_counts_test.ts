@@ -1,5 +1,6 @@
 /**
- * The promise: what an enrolled pod sends to peers in clear is counted as its own, and told, whatever other pods send.
+ * The promise: what an enrolled pod sends to peers in clear is counted as its own, and told,
+ * whatever other pods send.
  */
 import assert from "node:assert/strict";
 import { slicesOf } from "../src/cluster/registry.ts";
@@ -12,7 +13,10 @@ import { openScene } from "./lab/scene.ts";
 const PORT = 9000;
 const TEXT = "in clear, to somebody who does not answer";
 
-/** Peers that nobody plays, and how many of them each of their nodes has: its registry's bound is a little more. */
+/**
+ * Peers that nobody plays, and how many of them each of their nodes has: its registry's bound is a
+ * little more.
+ */
 const PREFIX = "10.200";
 const [NODES, PEERS_OF_NODE] = [4, 4_000];
 const PEERS = NODES * PEERS_OF_NODE;

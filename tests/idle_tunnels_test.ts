@@ -1,4 +1,6 @@
-/** The promise: a tunnel that waits for its next stream is gone as soon as it must not carry one. */
+/**
+ * The promise: a tunnel that waits for its next stream is gone as soon as it must not carry one.
+ */
 import assert from "node:assert/strict";
 import { newCa } from "../src/identity/new_ca.ts";
 import { delay, until } from "./lab/delay.ts";

@@ -1,6 +1,6 @@
 /**
- * The promise: what README says to do with kubectl does what it says: apply, annotate, wait, describe, and delete,
- * after which no pod's status says Secured that is not.
+ * The promise: what README says to do with kubectl does what it says: apply, annotate, wait,
+ * describe, and delete, after which no pod's status says Secured that is not.
  */
 import assert from "node:assert/strict";
 import { ApiServer, POLICIES } from "./lab/api_server/controller.ts";
@@ -29,7 +29,8 @@ Deno.test("kubectl applies the manifests to an empty cluster in one go, and dele
   const { resourceVersion } = await server.state();
   const second = await kubectl(...apply);
   assert.equal(second.code, 0, second.stderr);
-  // kubectl's own word is not to be had: some versions patch a PodDisruptionBudget by what is there already.
+  // kubectl's own word is not to be had: some versions patch a PodDisruptionBudget by what is there
+  // already.
   assert.equal((await server.state()).resourceVersion, resourceVersion, second.stdout);
   const { code, stderr } = await kubectl(...DELETE);
   assert.equal(code, 0, stderr);

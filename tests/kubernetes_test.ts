@@ -1,6 +1,6 @@
 /**
- * The promise: what the agent does with a directory it does with an API server: annotate and it is encrypted,
- * take the annotation away and it is plain; and Kubernetes itself says which it is.
+ * The promise: what the agent does with a directory it does with an API server: annotate and it is
+ * encrypted, take the annotation away and it is plain; and Kubernetes itself says which it is.
  */
 import assert from "node:assert/strict";
 import type { CaptureResult } from "./lab/capture.ts";

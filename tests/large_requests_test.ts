@@ -1,6 +1,6 @@
 /**
- * The promise: objects as large as an API server takes them, and many, cost the signer and the agents little memory,
- * and nobody who asks for something ordinary meanwhile has to wait for long.
+ * The promise: objects as large as an API server takes them, and many, cost the signer and the
+ * agents little memory, and nobody who asks for something ordinary meanwhile has to wait for long.
  */
 import assert from "node:assert/strict";
 import { newKeyAndRequest } from "../src/identity/csr.ts";

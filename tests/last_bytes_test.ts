@@ -1,4 +1,7 @@
-/** The promise: who reads late gets the last bytes too, also of a tunnel that is to carry nothing more. */
+/**
+ * The promise: who reads late gets the last bytes too, also of a tunnel that is to carry nothing
+ * more.
+ */
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";
@@ -7,7 +10,10 @@ import type { LabProcess } from "./lab/process.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
 
 const PORT = 9000;
-/** So small that all buffers on the way together hold less than the largest answer, and one step is under a read. */
+/**
+ * So small that all buffers on the way together hold less than the largest answer, and one step is
+ * under a read.
+ */
 const KERNEL_BUFFER = 65_536;
 const SIZES = Array.from({ length: 48 }, (_, index) => 32_768 * (index + 1));
 

@@ -49,7 +49,10 @@ function isBack(now: Usage, then: Usage | undefined, what: keyof Usage): boolean
   return now[what] <= (then?.[what] ?? 0) * (1 + TOLERANCE);
 }
 
-/** What they have once they have no more than `before`, or after a while: ended connections' memory goes when V8 collects. */
+/**
+ * What they have once they have no more than `before`, or after a while: ended connections' memory
+ * goes when V8 collects.
+ */
 async function lowest(agents: readonly Agent[], before: readonly Usage[]): Promise<Usage[]> {
   const deadline = Date.now() + 30_000;
   for (;;) {

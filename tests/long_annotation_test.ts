@@ -1,4 +1,7 @@
-/** The promise: however long an annotation is, it is refused with a short reason, and harms nothing else. */
+/**
+ * The promise: however long an annotation is, it is refused with a short reason, and harms nothing
+ * else.
+ */
 import assert from "node:assert/strict";
 import { ANNOTATION } from "../src/constants.ts";
 import type { Agent } from "./lab/agent.ts";
@@ -10,7 +13,10 @@ import { isBack, quiet } from "./lab/usage.ts";
 
 const PORT = 9000;
 const MEGABYTE = 1 << 20;
-/** What an API server takes of all annotations of an object together (validation.TotalAnnotationSizeLimitB). */
+/**
+ * What an API server takes of all annotations of an object together
+ * (validation.TotalAnnotationSizeLimitB).
+ */
 const API_SERVER_LIMIT = 256 * 1024;
 /** Of a reason, and of a line of the log. */
 const LONGEST_REASON = 500;

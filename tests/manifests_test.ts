@@ -1,6 +1,6 @@
 /**
- * The promise: `kubectl apply -f daemonset/` takes the manifests in one go, they say what the program needs, and
- * nobody gets a right that he does not use.
+ * The promise: `kubectl apply -f daemonset/` takes the manifests in one go, they say what the
+ * program needs, and nobody gets a right that he does not use.
  */
 import assert from "node:assert/strict";
 import { DENY_LIST } from "../src/cluster/deny_list.ts";
@@ -45,7 +45,8 @@ Deno.test("what a manifest needs is there, and what an agent speaks by is delete
     if (namespace !== undefined) assert(seen.has(`Namespace ${namespace}`), `${kind} ${name}`);
     seen.add(`${kind} ${name}`);
   }
-  // `kubectl delete -f` goes in the same order: the namespace's end is seen first, the account goes last.
+  // `kubectl delete -f` goes in the same order: the namespace's end is seen first, the account goes
+  // last.
   assert.equal(all[0]?.kind, "Namespace");
   assert.deepEqual(
     all.slice(-5).map(({ kind, metadata: { name } }) => `${kind} ${name}`),

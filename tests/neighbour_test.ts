@@ -1,6 +1,7 @@
 /**
- * The promise: a container beside another in one pod cannot share the relay's listeners, nor take their place while the
- * agent is away, whoever it runs as, and so gets neither its neighbours' plaintext nor what their peers send.
+ * The promise: a container beside another in one pod cannot share the relay's listeners, nor take
+ * their place while the agent is away, whoever it runs as, and so gets neither its neighbours'
+ * plaintext nor what their peers send.
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
@@ -64,7 +65,8 @@ Deno.test("a connection that waits for the relay is nobody else's, when the agen
   ]);
   const [web, api] = [lab.pod("web"), lab.pod("api")];
   await api.serve("echo", PORT);
-  // So that few connections fill what the relay has not accepted, and the kernel sends the others' SYN again.
+  // So that few connections fill what the relay has not accepted, and the kernel sends the others'
+  // SYN again.
   await web.run(["sysctl", "-w", "net.core.somaxconn=2"]);
   for (const end of ["the agent dies", "the pod leaves"]) {
     await web.annotate("true");

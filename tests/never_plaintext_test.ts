@@ -15,9 +15,10 @@ const PLAIN_CANARY = "another one that may be";
 const BATCH = 10;
 
 /**
- * A container whose first instruction connects, and which tries again until it has an answer: on a starved machine a
- * certificate may take longer than the 5 s for which a connection waits, which is reset then. It pauses in `read`, a
- * builtin: a hundred shells that fork `sleep` fifty times a second would starve what they wait for.
+ * A container whose first instruction connects, and which tries again until it has an answer: on a
+ * starved machine a certificate may take longer than the 5 s for which a connection waits, which is
+ * reset then. It pauses in `read`, a builtin: a hundred shells that fork `sleep` fifty times a
+ * second would starve what they wait for.
  */
 function container(host: string, text: string): string[] {
   const script = `while [ $SECONDS -lt 100 ]; do
@@ -107,7 +108,8 @@ Deno.test("pods that are born while their agent cannot act", async (t) => {
         const { stdout } = await annotated.connect("echo", host, PORT);
         assert.match(stdout, /ECONNREFUSED/);
       }
-      // What the agent has decided before it left stays decided, and what is no peer is nobody's business.
+      // What the agent has decided before it left stays decided, and what is no peer is nobody's
+      // business.
       const { code } = await lab.pod("plain").run(container(api.ipv4 ?? "", PLAIN_CANARY));
       assert.equal(code, 0);
       for (const pod of [annotated, free]) {

@@ -1,7 +1,7 @@
 /**
- * The promise: where it is not known whether there is a peer, connections are refused, never sent in clear: a full map, a
- * Service, a namespace or a node's registry beyond its bound, a list that was never read. It costs no other tenant
- * anything.
+ * The promise: where it is not known whether there is a peer, connections are refused, never sent
+ * in clear: a full map, a Service, a namespace or a node's registry beyond its bound, a list that
+ * was never read. It costs no other tenant anything.
  */
 import assert from "node:assert/strict";
 import { parseAddress } from "../src/addresses.ts";

@@ -1,4 +1,7 @@
-/** The promise: an operator can see what is encrypted, how, between whom, and what has ended and why. */
+/**
+ * The promise: an operator can see what is encrypted, how, between whom, and what has ended and
+ * why.
+ */
 import assert from "node:assert/strict";
 import type { LogLine } from "./lab/agent.ts";
 import { until } from "./lab/delay.ts";

@@ -1,4 +1,7 @@
-/** The promise: a connection that fails on one side fails on the other, as a reset and never as a clean end. */
+/**
+ * The promise: a connection that fails on one side fails on the other, as a reset and never as a
+ * clean end.
+ */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT } from "../src/constants.ts";
 import { until } from "./lab/delay.ts";

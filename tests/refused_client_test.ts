@@ -1,6 +1,6 @@
 /**
- * The promise: a client that is not who it must be, or does not keep to the protocol, is refused by the
- * inbound relay with the reason in its log, and nothing that it sent reaches the application.
+ * The promise: a client that is not who it must be, or does not keep to the protocol, is refused by
+ * the inbound relay with the reason in its log, and nothing that it sent reaches the application.
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
@@ -50,10 +50,12 @@ Deno.test("a hostile client gets nothing through the inbound relay", async (t) =
   const impostor = await Authority.impostor(lab.temporary);
   const uris = [`${ID}/intruder`];
   const addresses = [intruder.ipv4!];
-  // What the signer would give the pod if it were enrolled: everything about it is true, and the registry says so.
+  // What the signer would give the pod if it were enrolled: everything about it is true, and the
+  // registry says so.
   const honest = await ca.issue({ uris, addresses });
   await register(lab, intruder, `${ID}/intruder`);
-  // A pod that is no more leaves its certificate behind, or one that was annotated a moment ago is faster than the registry.
+  // A pod that is no more leaves its certificate behind, or one that was annotated a moment ago is
+  // faster than the registry.
   const stranger = lab.pod("stranger");
   const [mine, dialled] = [intruder.ipv4!, api.ipv4!];
   const open = (port = PORT, client = mine) => openFrame({ port, client, dialled });

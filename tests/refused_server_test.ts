@@ -1,6 +1,7 @@
 /**
- * The promise: a server that is not who the registry says, or does not keep to the protocol, gets nothing of
- * what the client sends and can say nothing to it; the outbound relay's log has the reason.
+ * The promise: a server that is not who the registry says, or does not keep to the protocol, gets
+ * nothing of what the client sends and can say nothing to it; the outbound relay's log has the
+ * reason.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -183,7 +184,9 @@ Deno.test("a hostile server gets nothing out of the outbound relay", async (t) =
   }
 });
 
-/** Makes the agents believe that an enrolled pod of that account has the pod's address, on its node. */
+/**
+ * Makes the agents believe that an enrolled pod of that account has the pod's address, on its node.
+ */
 async function publishAs(lab: Lab, serviceAccount: string, pod: Pod): Promise<void> {
   const node = pod.node.name;
   const { ipv4 } = pod;

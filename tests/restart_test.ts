@@ -1,6 +1,6 @@
 /**
- * The promise: agents that are killed, frozen and started again and again leave nothing in clear, and every pod is served
- * again soon; what a pod was is nobody else's when it has gone.
+ * The promise: agents that are killed, frozen and started again and again leave nothing in clear,
+ * and every pod is served again soon; what a pod was is nobody else's when it has gone.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";

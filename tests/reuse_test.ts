@@ -88,7 +88,10 @@ function check(result: AppEvent, streams: number): Record<string, number> {
   return ends;
 }
 
-/** Answers and ends at once. Who says "d" is never read any further, who says anything else until it ends. */
+/**
+ * Answers and ends at once. Who says "d" is never read any further, who says anything else until it
+ * ends.
+ */
 const SERVER = `
 import socket, threading
 def serve(sock):
@@ -101,8 +104,9 @@ while True:
 `;
 
 /**
- * Streams that end when their server has and does not read them: of many sizes, so that some fit into what the
- * kernel buffers on the way, but not into its last part. Then others, and how long the slowest of them took.
+ * Streams that end when their server has and does not read them: of many sizes, so that some fit
+ * into what the kernel buffers on the way, but not into its last part. Then others, and how long
+ * the slowest of them took.
  */
 const CLIENT = `
 import socket, sys, threading, time

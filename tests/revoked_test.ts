@@ -1,6 +1,6 @@
 /**
- * The promise: whoever is nobody any more is cut, open streams too: when the deny list names him within seconds, when the
- * registry does so no more within a minute. Others go on.
+ * The promise: whoever is nobody any more is cut, open streams too: when the deny list names him
+ * within seconds, when the registry does so no more within a minute. Others go on.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";

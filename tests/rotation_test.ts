@@ -1,4 +1,7 @@
-/** The promise: a new CA takes over from the old one while pods talk, and no connection fails; a lost one costs seconds. */
+/**
+ * The promise: a new CA takes over from the old one while pods talk, and no connection fails; a
+ * lost one costs seconds.
+ */
 import assert from "node:assert/strict";
 import { newCa } from "../src/identity/new_ca.ts";
 import { decodePem } from "../src/identity/pem.ts";

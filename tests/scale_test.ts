@@ -1,6 +1,7 @@
 /**
- * The promise: one agent bears a large cluster: 5,000 nodes' registry slices (150,000 peers), 5,000 Services and
- * 50,000 endpoints, in little memory, idle, and with a change in the kernel's map within a second.
+ * The promise: one agent bears a large cluster: 5,000 nodes' registry slices (150,000 peers), 5,000
+ * Services and 50,000 endpoints, in little memory, idle, and with a change in the kernel's map
+ * within a second.
  */
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";
@@ -60,10 +61,12 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   });
 
   await t.step("it idles in little memory", async () => {
-    // A look at all of it: the next one is not due for minutes, however much the first ones of the start have seen.
+    // A look at all of it: the next one is not due for minutes, however much the first ones of the
+    // start have seen.
     const audit = await agent.command("audit");
     assert.equal(audit.code, 0, audit.stderr);
-    // V8 collects what all that has left when it sees fit: in one of three spells, not in each of them.
+    // V8 collects what all that has left when it sees fit: in one of three spells, not in each of
+    // them.
     let [share, megabytes] = [Infinity, Infinity];
     for (let spell = 0; spell < 3 && (share > 0.01 || megabytes > 250); spell++) {
       const [before, began] = [cpuSeconds(agent.pid), performance.now()];
@@ -77,7 +80,10 @@ Deno.test("150,000 peers and 50,000 endpoints", async (t) => {
   });
 });
 
-/** Each node has a /26 for its pods, the first two addresses of which are the network's and the bridge's. */
+/**
+ * Each node has a /26 for its pods, the first two addresses of which are the network's and the
+ * bridge's.
+ */
 function addressOf(node: number, pod: number): string {
   const number = node * 64 + 2 + pod;
   return `10.${100 + (number >> 16)}.${(number >> 8) & 255}.${number & 255}`;

@@ -1,6 +1,7 @@
 /**
- * The promise: secured means secured. Whatever happens to an agent, its signer, its registry, its kernel's state or its
- * pods, what was encrypted never goes in clear, and the condition is True only while that is seen to be so.
+ * The promise: secured means secured. Whatever happens to an agent, its signer, its registry, its
+ * kernel's state or its pods, what was encrypted never goes in clear, and the condition is True
+ * only while that is seen to be so.
  */
 import assert from "node:assert/strict";
 import { GATEWAY_NAMESPACE, TUNNEL_PORT } from "../src/constants.ts";
@@ -61,7 +62,10 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
     if (!await t.step(name, happens)) throw new Error(`it ends with the step "${name}"`);
   };
 
-  /** Nothing in clear while this happens, both secured at its end, and a detector that would have seen it. */
+  /**
+   * Nothing in clear while this happens, both secured at its end, and a detector that would have
+   * seen it.
+   */
   const step = (name: string, happens: (canary: Canary) => Promise<void>) =>
     attempt(name, async () => {
       await using detector = await LeakDetector.start(lab, [web, api]);
@@ -230,7 +234,10 @@ Deno.test("two secured pods, and everything that happens to them", async (t) => 
 
   const repairs = async (node: string) =>
     (await lab.agent(node).status()).repairs as Record<string, number>;
-  /** What others undo in the kernel is put right within 10 s, counted, and the condition is False meanwhile. */
+  /**
+   * What others undo in the kernel is put right within 10 s, counted, and the condition is False
+   * meanwhile.
+   */
   const undone = (name: string, kind: string, undo: () => Promise<void>) =>
     attempt(name, async () => {
       const before = (await repairs("node-a"))[kind] ?? 0;

@@ -1,4 +1,7 @@
-/** The promise: a connection to a Service goes to one of its endpoints, encrypted where that is enrolled. */
+/**
+ * The promise: a connection to a Service goes to one of its endpoints, encrypted where that is
+ * enrolled.
+ */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import { until } from "./lab/delay.ts";
@@ -271,7 +274,8 @@ Deno.test("all endpoints are replaced under load and no connection fails", async
       ...current.map((pod) => ({ pod, ready: false, serving: true, terminating: true })),
     ];
     await publish(lab, { ports: { 80: PORT }, endpoints: both });
-    // kubelet gives a pod its grace period; an application that is well made serves what it has begun.
+    // kubelet gives a pod its grace period; an application that is well made serves what it has
+    // begun.
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     await Promise.all(current.map((pod) => pod.remove()));
     await publish(lab, { ports: { 80: PORT }, endpoints: next.map((pod) => ({ pod })) });

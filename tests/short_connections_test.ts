@@ -1,4 +1,7 @@
-/** The promise: however short connections are, and however many in a minute, no port is missing for the next one. */
+/**
+ * The promise: however short connections are, and however many in a minute, no port is missing for
+ * the next one.
+ */
 import assert from "node:assert/strict";
 import { openScene } from "./lab/scene.ts";
 
@@ -7,7 +10,9 @@ const PORT = 9000;
 const COUNTS = { ipv4: 3_000, ipv6: 32_000 } as const;
 const CLIENTS = 2;
 
-/** Whoever ends first keeps the port: the client here, and so the inbound relay towards the server. */
+/**
+ * Whoever ends first keeps the port: the client here, and so the inbound relay towards the server.
+ */
 const CLIENT = (host: string, count: number) => `
 import socket
 for number in range(${count}):

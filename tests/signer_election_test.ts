@@ -1,4 +1,7 @@
-/** Several signers are as one: one CA, one that acts, another when it is gone, and none that acts too long. */
+/**
+ * Several signers are as one: one CA, one that acts, another when it is gone, and none that acts
+ * too long.
+ */
 import assert from "node:assert/strict";
 import {
   BUNDLE,

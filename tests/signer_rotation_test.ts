@@ -1,4 +1,7 @@
-/** The CA can be changed, by us or by its owner, and at no moment does a pod meet a certificate it cannot trust. */
+/**
+ * The CA can be changed, by us or by its owner, and at no moment does a pod meet a certificate it
+ * cannot trust.
+ */
 import assert from "node:assert/strict";
 import { newKeyAndRequest } from "../src/identity/csr.ts";
 import { newCa } from "../src/identity/new_ca.ts";

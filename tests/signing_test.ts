@@ -1,4 +1,7 @@
-/** Certificates are the signer's to give: to the agent of the pod's node, from one template, and to nobody else. */
+/**
+ * Certificates are the signer's to give: to the agent of the pod's node, from one template, and to
+ * nobody else.
+ */
 import assert from "node:assert/strict";
 import { newKeyAndRequest } from "../src/identity/csr.ts";
 import { ApiError } from "../src/kubernetes/errors.ts";

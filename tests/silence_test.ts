@@ -1,4 +1,7 @@
-/** The promise: who only pauses is waited for, however long, as TCP does it; who has vanished is noticed. */
+/**
+ * The promise: who only pauses is waited for, however long, as TCP does it; who has vanished is
+ * noticed.
+ */
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";

@@ -1,7 +1,8 @@
 /**
- * The promise: whoever has an agent's token can write nothing that is large, stays when it is deleted, or asks another
- * signer for a certificate, and no number of slices without end: every agent reads the slices when it starts, the signer
- * the requests that are made to it. What an agent itself writes, the longest that it can be, is allowed.
+ * The promise: whoever has an agent's token can write nothing that is large, stays when it is
+ * deleted, or asks another signer for a certificate, and no number of slices without end: every
+ * agent reads the slices when it starts, the signer the requests that are made to it. What an agent
+ * itself writes, the longest that it can be, is allowed.
  */
 import assert from "node:assert/strict";
 import { ConditionWriter } from "../src/cluster/condition_writer.ts";

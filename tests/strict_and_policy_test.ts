@@ -1,6 +1,6 @@
 /**
- * The promise: who may connect to a pod, and where it may connect to, is what its annotations say, for every kind of
- * client, in both families, and as soon as they say it.
+ * The promise: who may connect to a pod, and where it may connect to, is what its annotations say,
+ * for every kind of client, in both families, and as soon as they say it.
  */
 import assert from "node:assert/strict";
 import { delay, until } from "./lab/delay.ts";

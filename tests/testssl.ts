@@ -1,7 +1,7 @@
 /**
- * testssl.sh (Debian's package of that name) against a pod's tunnel port: `deno task testssl`, some two minutes. Prints its
- * report; fails when it finds what the agent is to answer for. It is no part of the suite: most of it is what TLS before 1.3
- * got wrong.
+ * testssl.sh (Debian's package of that name) against a pod's tunnel port: `deno task testssl`, some
+ * two minutes. Prints its report; fails when it finds what the agent is to answer for. It is no
+ * part of the suite: most of it is what TLS before 1.3 got wrong.
  */
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
@@ -9,7 +9,10 @@ import { openScene, WEB_AND_API } from "./lab/scene.ts";
 
 const SECTIONS = ["--protocols", "--std", "--pfs", "--server-defaults", "--vulnerable"];
 
-/** What it complains of, and is so on purpose: nobody's browser knows the CA, and a certificate lasts a day. */
+/**
+ * What it complains of, and is so on purpose: nobody's browser knows the CA, and a certificate
+ * lasts a day.
+ */
 const ON_PURPOSE = [/^Chain of trust +NOT ok \(chain incomplete\)$/, /neither CRL nor OCSP/];
 
 await using lab = await openScene([...WEB_AND_API, { name: "intruder", node: "node-a" }]);

@@ -1,4 +1,7 @@
-/** The promise: one pod's connections cannot take what the agent's memory is for, nor keep other pods from theirs. */
+/**
+ * The promise: one pod's connections cannot take what the agent's memory is for, nor keep other
+ * pods from theirs.
+ */
 import assert from "node:assert/strict";
 import { until } from "./lab/delay.ts";
 import type { Lab } from "./lab/lab.ts";
@@ -6,7 +9,10 @@ import type { Pod } from "./lab/pod.ts";
 import { openScene, WEB_AND_API } from "./lab/scene.ts";
 
 const PORT = 9000;
-/** Of the agent with the limit: 100 for each of its two workers, 50 of them for a pod, or for a namespace beside another. */
+/**
+ * Of the agent with the limit: 100 for each of its two workers, 50 of them for a pod, or for a
+ * namespace beside another.
+ */
 const MOST = 200;
 const OF_A_POD = 100;
 
@@ -27,7 +33,10 @@ Deno.test("who opens too many connections is refused more, at either end; other 
   await t.step("two pods of one owner", () => tooManyOfOne(lab, [web, other], api));
 });
 
-/** All that `from`, the pods of one namespace, may open to `to`; a pod of another namespace talks to it all the same. */
+/**
+ * All that `from`, the pods of one namespace, may open to `to`; a pod of another namespace talks to
+ * it all the same.
+ */
 async function tooManyOfOne(lab: Lab, from: Pod[], to: Pod): Promise<void> {
   const crowds = from.map((pod) => flood(pod, to));
   const there = await Promise.all(crowds.map(opened));
@@ -53,7 +62,10 @@ async function opened(crowd: ReturnType<typeof flood>): Promise<number> {
   return Number(open);
 }
 
-/** `from` opens too many to `to`; one of the two is on node-a, as is `other`, who talks to api meanwhile. */
+/**
+ * `from` opens too many to `to`; one of the two is on node-a, as is `other`, who talks to api
+ * meanwhile.
+ */
 async function tooMany(lab: Lab, from: Pod, to: Pod, other: Pod): Promise<void> {
   const talks = async (client: Pod, server: Pod) =>
     (await client.connect("echo", server.ipv4!, PORT)).code === 0;

@@ -1,4 +1,7 @@
-/** The promise: what one application sends is what the other receives, whatever the connection's shape. */
+/**
+ * The promise: what one application sends is what the other receives, whatever the connection's
+ * shape.
+ */
 import assert from "node:assert/strict";
 import { until } from "./lab/delay.ts";
 import { openScene } from "./lab/scene.ts";

@@ -1,4 +1,7 @@
-/** The promise: leaving is complete. What the kernel held of a pod is gone, and the pod's network is plain. */
+/**
+ * The promise: leaving is complete. What the kernel held of a pod is gone, and the pod's network is
+ * plain.
+ */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
 import { parseAddress } from "../src/addresses.ts";

@@ -1,6 +1,6 @@
 /**
- * The promise: a list that the agent may not read, while the API server answers everything else, is named, and where it
- * hides peers nothing goes in clear meanwhile.
+ * The promise: a list that the agent may not read, while the API server answers everything else, is
+ * named, and where it hides peers nothing goes in clear meanwhile.
  */
 import assert from "node:assert/strict";
 import { until } from "./lab/delay.ts";

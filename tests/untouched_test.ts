@@ -1,6 +1,7 @@
 /**
- * The promise: what is not between two enrolled pods is left alone. Shown by the kernel's own tables, which
- * no program of the gateway can change: both ends have one connection, and it is the same.
+ * The promise: what is not between two enrolled pods is left alone. Shown by the kernel's own
+ * tables, which no program of the gateway can change: both ends have one connection, and it is the
+ * same.
  */
 import assert from "node:assert/strict";
 import { OUTBOUND_PORT, TUNNEL_PORT } from "../src/constants.ts";
@@ -65,7 +66,10 @@ Deno.test("everything but connections between enrolled pods is untouched", async
   });
 });
 
-/** A client's connection and its server's are one and the same, to the address and port that was dialled. */
+/**
+ * A client's connection and its server's are one and the same, to the address and port that was
+ * dialled.
+ */
 async function assertDirect(client: Place, server: Place, address: string): Promise<void> {
   const { own, servers, ports } = await connection(client, server, address);
   assert.equal(own.length, 1, `one connection to ${address}`);
@@ -77,8 +81,9 @@ async function assertDirect(client: Place, server: Place, address: string): Prom
 }
 
 /**
- * The kernel's view of an open conversation: the client's sockets to `address`, the server's of that port, and
- * the ports of every connection that came with it (idle tunnels of earlier ones may still be there).
+ * The kernel's view of an open conversation: the client's sockets to `address`, the server's of
+ * that port, and the ports of every connection that came with it (idle tunnels of earlier ones may
+ * still be there).
  */
 async function connection(client: Place, server: Place, address: string) {
   const established = async (place: Place) =>

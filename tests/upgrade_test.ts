@@ -1,6 +1,7 @@
 /**
- * The promise: while the DaemonSet is there, an agent that ends leaves its pods held: nothing in clear until the
- * next agent has them. When the DaemonSet is deleted, they go back to plain connections.
+ * The promise: while the DaemonSet is there, an agent that ends leaves its pods held: nothing in
+ * clear until the next agent has them. When the DaemonSet is deleted, they go back to plain
+ * connections.
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -24,7 +25,8 @@ Deno.test("upgrade, restart and removal of the agents", async (t) => {
   assert(web && api?.ipv4 && plain?.ipv4);
   await lab.startSigner();
   let agents = 0;
-  // Each a pod of its own, as a DaemonSet's are: a new one is held like every other until it has decided on itself.
+  // Each a pod of its own, as a DaemonSet's are: a new one is held like every other until it has
+  // decided on itself.
   const start = async (node: string, metricsPort: number) => {
     const name = `kube-gateway-agent-${++agents}`;
     const pod = await lab.addPod({ name, namespace: "kube-gateway", node, hostNetwork: true });

@@ -1,6 +1,7 @@
 /**
- * The promise: what the API client believes of the cluster is what the API server has, whatever happens to the
- * server, the network and the answers: nothing is missed for good, nothing is taken for deleted that is there.
+ * The promise: what the API client believes of the cluster is what the API server has, whatever
+ * happens to the server, the network and the answers: nothing is missed for good, nothing is taken
+ * for deleted that is there.
  */
 import assert from "node:assert/strict";
 import * as v from "valibot";

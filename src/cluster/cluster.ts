@@ -44,25 +44,28 @@ export interface ClusterProblem {
 /** Where the cluster's objects come from, and where our part of the registry goes. */
 export interface Cluster {
   /**
-   * Begins to follow the cluster. `onChange` gets the whole state each time that it has changed, never two
-   * calls at once, and first when everything has been read once; `start` resolves after that first call.
+   * Begins to follow the cluster. `onChange` gets the whole state each time that it has changed,
+   * never two calls at once, and first when everything has been read once; `start` resolves after
+   * that first call.
    *
    * @throws {Error} when the source cannot be read at all.
    */
   start(onChange: (objects: ClusterObjects) => void): Promise<void>;
 
   /**
-   * Makes `entries`, all of this node, this node's whole registry. Idempotent; writes only on change.
-   * Calls may overlap: the last one's entries stay. Resolves when they are written, or others are wanted, or
-   * this was closed. Nobody needs to wait for that: it is tried for ever, `problems` says why it is not done,
-   * and what the registry says is what `onChange` shows.
+   * Makes `entries`, all of this node, this node's whole registry. Idempotent; writes only on
+   * change. Calls may overlap: the last one's entries stay. Resolves when they are written, or
+   * others are wanted, or this was closed. Nobody needs to wait for that: it is tried for ever,
+   * `problems` says why it is not done, and what the registry says is what `onChange` shows.
    */
   publish(entries: readonly RegistryEntry[]): Promise<void>;
 
   /** Removes this node's registry: the agent goes for good. Resolves as {@link publish} does. */
   withdraw(): Promise<void>;
 
-  /** Says in the pods' status, and by Events, what has become of them; resolves when it was tried. */
+  /**
+   * Says in the pods' status, and by Events, what has become of them; resolves when it was tried.
+   */
   tell(verdicts: readonly Verdict[]): Promise<void>;
 
   /** What is wrong with the objects right now. */
@@ -72,8 +75,9 @@ export interface Cluster {
   readonly silence: number;
 
   /**
-   * Whether an agent that stops now is the last one here, so that pods must go back to plain connections. When
-   * another will follow (an upgrade, a restart), they stay held until it is there.
+   * Whether an agent that stops now is the last one here, so that pods must go back to plain
+   * connections. When another will follow (an upgrade, a restart), they stay held until it is
+   * there.
    */
   isBeingUninstalled(): boolean;
 

@@ -51,8 +51,8 @@ export class CollectedChanges {
 }
 
 /**
- * How long after a change was handled the next ones are collected: whoever changes something all the time has a fifth of a
- * processor, as long as nobody waits for long.
+ * How long after a change was handled the next ones are collected: whoever changes something all
+ * the time has a fifth of a processor, as long as nobody waits for long.
  *
  * @param used milliseconds of a processor.
  */

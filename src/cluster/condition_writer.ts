@@ -10,7 +10,10 @@ const log = logger("cluster");
 
 /** How long a writer waits for what, in milliseconds. */
 export interface WriterDelays {
-  /** Until what was said is said again, when the pod's object does not show it; then twice as long, and so on. */
+  /**
+   * Until what was said is said again, when the pod's object does not show it; then twice as long,
+   * and so on.
+   */
   readonly again: number;
   /** As long at most. */
   readonly longest: number;
@@ -42,9 +45,10 @@ interface Job {
 }
 
 /**
- * Tells users about their pods where they look: a condition in the pod's status, for `kubectl wait`, and an
- * Event when it changes. What the pod's object shows is what has been said, nothing else: as long as it shows
- * something else, it is said again, more and more rarely. Conditions go before Events, since others decide by them.
+ * Tells users about their pods where they look: a condition in the pod's status, for `kubectl
+ * wait`, and an Event when it changes. What the pod's object shows is what has been said, nothing
+ * else: as long as it shows something else, it is said again, more and more rarely. Conditions go
+ * before Events, since others decide by them.
  */
 export class ConditionWriter {
   readonly #api: Pick<KubernetesApi, "request">;
@@ -71,8 +75,8 @@ export class ConditionWriter {
   }
 
   /**
-   * Says `verdicts`, all that are to be said now, each with its pod as the API server last showed it; resolves when
-   * it was tried.
+   * Says `verdicts`, all that are to be said now, each with its pod as the API server last showed
+   * it; resolves when it was tried.
    */
   tell(verdicts: readonly Verdict[]): Promise<void> {
     this.#wanted = verdicts;
@@ -131,8 +135,9 @@ export class ConditionWriter {
   }
 
   /**
-   * Conditions before Events, but for those of pods that change all the time: these would keep every Event waiting. Among
-   * equals, the namespace comes first that has fewest requests under way.
+   * Conditions before Events, but for those of pods that change all the time: these would keep
+   * every Event waiting. Among equals, the namespace comes first that has fewest requests under
+   * way.
    */
   #due(): Job[] {
     const { first, again } = this.#conditionsDue();
@@ -146,7 +151,8 @@ export class ConditionWriter {
       if (told.isBusy || isShown(verdict)) return false;
       return now >= this.#dueAt(verdict, told);
     });
-    // What is not secured any more first: somebody may rely on it. A pod that changes all the time keeps no other waiting.
+    // What is not secured any more first: somebody may rely on it. A pod that changes all the time
+    // keeps no other waiting.
     const wasSaid = ({ pod }: Verdict) =>
       now - (this.#of(pod.uid).said?.at ?? -Infinity) < this.#delays.again;
     const jobsOf = (verdicts: readonly Verdict[]) =>
@@ -176,7 +182,10 @@ export class ConditionWriter {
     return inTurns(items, (item) => verdictOf(item).pod.namespace, had);
   }
 
-  /** At once what is new; the same in other words later, since a message may say something else every second. */
+  /**
+   * At once what is new; the same in other words later, since a message may say something else
+   * every second.
+   */
   #dueAt(verdict: Verdict, { said, times }: Told): number {
     const { again, longest, rephrase } = this.#delays;
     if (said === undefined) return -Infinity;
@@ -288,7 +297,10 @@ export class ConditionWriter {
   }
 }
 
-/** As client-go names Events: the object's name and the time in nanoseconds (here their last digits are random). */
+/**
+ * As client-go names Events: the object's name and the time in nanoseconds (here their last digits
+ * are random).
+ */
 export function eventName(name: string): string {
   const [random = 0] = crypto.getRandomValues(new Uint32Array(1));
   const nanoseconds = BigInt(Date.now()) * 1_000_000n + BigInt(random % 1_000_000);
@@ -323,7 +335,10 @@ function keyOf(said: Pick<SecuredCondition, "status" | "reason"> | undefined): s
   return said === undefined ? "" : `${said.status} ${said.reason}`;
 }
 
-/** Of an API server's; its connections are fewer, so that whoever waits for one does so in our own process. */
+/**
+ * Of an API server's; its connections are fewer, so that whoever waits for one does so in our own
+ * process.
+ */
 const AT_ONCE = 16;
 
 const MAX_MESSAGE = 1024;

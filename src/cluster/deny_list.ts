@@ -6,8 +6,9 @@ import { isPodUid, quoted } from "../names.ts";
 import { parseObject } from "./parse.ts";
 
 /**
- * Who is not to be trusted any more, although his certificate is good: what a person writes into the ConfigMap
- * {@link DENY_LIST} of the gateway's namespace when a key, a pod or an account has been stolen.
+ * Who is not to be trusted any more, although his certificate is good: what a person writes into
+ * the ConfigMap {@link DENY_LIST} of the gateway's namespace when a key, a pod or an account has
+ * been stolen.
  */
 export interface DenyList {
   /** Of certificates, lower-case hexadecimal without leading zeros. */
@@ -31,8 +32,8 @@ export const NOBODY_DENIED: DenyList = {
 };
 
 /**
- * The list in a ConfigMap: under `serials`, `identities` and `pods`, each one to a line or separated by blanks or
- * commas. Undefined for another ConfigMap. What is wrong costs itself only.
+ * The list in a ConfigMap: under `serials`, `identities` and `pods`, each one to a line or
+ * separated by blanks or commas. Undefined for another ConfigMap. What is wrong costs itself only.
  *
  * @throws {ObjectError} when its data are no texts.
  */
@@ -69,7 +70,10 @@ export function readDenyList(
   return { ...list, problems: problems.slice(0, MOST_PROBLEMS) };
 }
 
-/** As `kube-gateway certs` prints it, or with colons and capitals as openssl does; undefined when it is none. */
+/**
+ * As `kube-gateway certs` prints it, or with colons and capitals as openssl does; undefined when it
+ * is none.
+ */
 export function serialOf(text: string): string | undefined {
   const digits = text.replaceAll(":", "").toLowerCase();
   return /^[0-9a-f]{1,40}$/.test(digits) ? digits.replace(/^0+(?=.)/, "") : undefined;
@@ -86,7 +90,10 @@ function identityOf(text: string): string | undefined {
   }
 }
 
-/** The API server writes UUIDs in lower case; people copy them from elsewhere. A static pod's UID may be any text. */
+/**
+ * The API server writes UUIDs in lower case; people copy them from elsewhere. A static pod's UID
+ * may be any text.
+ */
 function podUidOf(text: string): string | undefined {
   if (UUID.test(text)) return text.toLowerCase();
   return isPodUid(text) ? text : undefined;

@@ -39,8 +39,8 @@ export interface KubernetesClusterOptions {
 }
 
 /**
- * The cluster behind an API server: this node's pods, all namespaces, Services and their endpoints, and the
- * registry. Kept is what routing and enrolling need, never the objects.
+ * The cluster behind an API server: this node's pods, all namespaces, Services and their endpoints,
+ * and the registry. Kept is what routing and enrolling need, never the objects.
  *
  * @throws {TypeError} when the node's name cannot be a label's value.
  */
@@ -165,7 +165,8 @@ class KubernetesCluster implements Cluster {
   }
 
   tell(verdicts: readonly Verdict[]): Promise<void> {
-    // Its last words have been said: nothing is secured in a cluster that it is being taken away from.
+    // Its last words have been said: nothing is secured in a cluster that it is being taken away
+    // from.
     return this.#isBeingTakenAway() ? this.#sayLastWords() : this.#conditions.tell(verdicts);
   }
 
@@ -196,7 +197,9 @@ class KubernetesCluster implements Cluster {
     ]);
   }
 
-  /** Whether the namespace or the DaemonSet that this agent belongs to is seen to be going or gone. */
+  /**
+   * Whether the namespace or the DaemonSet that this agent belongs to is seen to be going or gone.
+   */
   #isBeingTakenAway(): boolean {
     if (this.#options.daemonSet === undefined) return false;
     if (this.#namespaces.get(GATEWAY_NAMESPACE)?.deleting) return true;
@@ -205,8 +208,8 @@ class KubernetesCluster implements Cluster {
   }
 
   /**
-   * Takes back what the pods' status says, before this agent is told to end: whoever takes it away also takes the
-   * account that it speaks by, within a moment.
+   * Takes back what the pods' status says, before this agent is told to end: whoever takes it away
+   * also takes the account that it speaks by, within a moment.
    */
   #sayLastWords(): Promise<void> {
     const secured = [...this.#pods.values()].filter(({ secured }) => secured?.status === "True");
@@ -285,7 +288,10 @@ class KubernetesCluster implements Cluster {
     };
   }
 
-  /** Tells the publisher when there is something new of our own: other nodes' slices change all the time. */
+  /**
+   * Tells the publisher when there is something new of our own: other nodes' slices change all the
+   * time.
+   */
   #observeOwn(): void {
     const own = new Map<string, unknown>();
     for (const { name, own: object } of this.#slices.values()) {
@@ -312,7 +318,9 @@ const PEERS_ARE_HIDDEN = {
   hidesPeers: true,
 } as const;
 
-/** A slice of the registry; of our own node's also the object, to see when somebody else changes it. */
+/**
+ * A slice of the registry; of our own node's also the object, to see when somebody else changes it.
+ */
 interface Slice {
   readonly name: string;
   readonly part: RegistryPart;

@@ -7,7 +7,10 @@ export interface NodeFacts {
   readonly name: string;
   /** Its label topology.kubernetes.io/zone. */
   readonly zone: string | undefined;
-  /** The ranges of its pods' addresses, which nobody can change once they are set; often unused, and then often empty. */
+  /**
+   * The ranges of its pods' addresses, which nobody can change once they are set; often unused, and
+   * then often empty.
+   */
   readonly podCidrs: readonly string[];
   /** Canonical text; its kubelet says so. */
   readonly addresses: readonly string[];
@@ -26,7 +29,10 @@ export function readNode(value: unknown, path: readonly (string | number)[] = []
   };
 }
 
-/** Whether nothing that is kept of it has changed: kubelet writes its Node's status every few minutes. */
+/**
+ * Whether nothing that is kept of it has changed: kubelet writes its Node's status every few
+ * minutes.
+ */
 export function isSameNode(a: NodeFacts, b: NodeFacts): boolean {
   return a.name === b.name && a.zone === b.zone && a.podCidrs.join() === b.podCidrs.join() &&
     a.addresses.join() === b.addresses.join();

@@ -38,7 +38,9 @@ export interface Pod {
   readonly name: string;
   /** Empty until the pod is scheduled. */
   readonly nodeName: string;
-  /** Empty when the object names none, which only the mirror of a static pod does in an API server. */
+  /**
+   * Empty when the object names none, which only the mirror of a static pod does in an API server.
+   */
   readonly serviceAccount: string;
   /** Only the keys that mean something here; a value that is too long is cut and ends with `…`. */
   readonly annotations: Readonly<Record<string, string>>;
@@ -107,8 +109,9 @@ export type KeptObject =
   );
 
 /**
- * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a Node, a
- * RuntimeClass, a Service, an EndpointSlice, or a list of such. Other kinds are passed over.
+ * The objects in one parsed document (what `kubectl get … -o yaml` prints): a Pod, a Namespace, a
+ * Node, a RuntimeClass, a Service, an EndpointSlice, or a list of such. Other kinds are passed
+ * over.
  *
  * @throws {ObjectError} for the first object that breaks Kubernetes' rules.
  */
@@ -175,8 +178,8 @@ export function readRuntimeClass(
 }
 
 /**
- * The registry slice in `value`, or undefined for an EndpointSlice without the registry's label: the
- * cluster's others are none of ours to judge.
+ * The registry slice in `value`, or undefined for an EndpointSlice without the registry's label:
+ * the cluster's others are none of ours to judge.
  *
  * @throws {ObjectError} when it has the label and is not a valid EndpointSlice.
  */
@@ -300,7 +303,10 @@ function isPodAnnotation(key: string): boolean {
   return key.startsWith(ANNOTATION) || STATIC_POD_ANNOTATIONS.includes(key);
 }
 
-/** Where kubelet writes a static pod's own UID, which names its cgroup; `metadata.uid` is the mirror pod's. */
+/**
+ * Where kubelet writes a static pod's own UID, which names its cgroup; `metadata.uid` is the mirror
+ * pod's.
+ */
 export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
 
 /** What makes a pod a mirror pod of a static one; the value is the same. */

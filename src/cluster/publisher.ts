@@ -19,7 +19,10 @@ const log = logger("registry");
 export interface PublisherDelays {
   /** Until what others have made of the slices is put right, the first time. */
   readonly swift: number;
-  /** Until what the watch shows is put right when it may only be behind our own writes; then twice as long, and so on. */
+  /**
+   * Until what the watch shows is put right when it may only be behind our own writes; then twice
+   * as long, and so on.
+   */
   readonly settle: number;
   /** The longest between two repairs of what is undone again and again. */
   readonly longestSettle: number;
@@ -37,8 +40,8 @@ export interface PublisherDelays {
 }
 
 /**
- * Keeps this node's slices of the registry in the API server. What was asked for last is what will be there:
- * it goes on trying for ever, writes bursts as one, and puts right what others change.
+ * Keeps this node's slices of the registry in the API server. What was asked for last is what will
+ * be there: it goes on trying for ever, writes bursts as one, and puts right what others change.
  *
  *             publish, or the watch shows something else
  *   resting ────────────────────────────────────────────► writing ── failed ──► pausing
@@ -76,8 +79,8 @@ export class RegistryPublisher {
   }
 
   /**
-   * Makes `entries` this node's registry. Resolves when they are, or something else is wanted, or it was closed;
-   * nobody needs to wait for that.
+   * Makes `entries` this node's registry. Resolves when they are, or something else is wanted, or
+   * it was closed; nobody needs to wait for that.
    *
    * @throws {TypeError} for another node's entries.
    */
@@ -86,8 +89,8 @@ export class RegistryPublisher {
   }
 
   /**
-   * Empties and then deletes this node's registry: its agent goes for good. A slice that vanishes with pods in it says
-   * nothing to others (`vanished_parts.ts`). Resolves as {@link publish} does.
+   * Empties and then deletes this node's registry: its agent goes for good. A slice that vanishes
+   * with pods in it says nothing to others (`vanished_parts.ts`). Resolves as {@link publish} does.
    */
   async withdraw(): Promise<void> {
     await this.publish([]);

@@ -436,7 +436,10 @@ Deno.test("another node's entry is the caller's mistake", () => {
 
 type Kept = EndpointSliceObject & { metadata: { ownerReferences?: { uid: string }[] } };
 
-/** What of an API server a publisher needs: the slices in memory, and answers that a test decides on. */
+/**
+ * What of an API server a publisher needs: the slices in memory, and answers that a test decides
+ * on.
+ */
 class TestApi {
   readonly slices = new Map<string, Kept>();
   nodeUid: string | number | undefined = "uid-1";

@@ -1,6 +1,6 @@
 /**
- * The registry: what the other nodes must know about our enrolled pods, and we about theirs. It travels
- * as EndpointSlices in the gateway's namespace, one list for each node and address family.
+ * The registry: what the other nodes must know about our enrolled pods, and we about theirs. It
+ * travels as EndpointSlices in the gateway's namespace, one list for each node and address family.
  */
 
 import {
@@ -31,7 +31,10 @@ export interface RegistryEntry {
   readonly node: string;
   /** Canonical text. */
   readonly addresses: readonly string[];
-  /** The pod can be served now. While it cannot, its peers wait for it, then refuse; they never send in clear. */
+  /**
+   * The pod can be served now. While it cannot, its peers wait for it, then refuse; they never send
+   * in clear.
+   */
   readonly ready: boolean;
 }
 
@@ -94,8 +97,8 @@ export interface EndpointSliceObject {
 }
 
 /**
- * The whole registry of one node as EndpointSlices. The same entries in any order give the same slices,
- * so that comparing them tells whether there is anything to write.
+ * The whole registry of one node as EndpointSlices. The same entries in any order give the same
+ * slices, so that comparing them tells whether there is anything to write.
  *
  * @throws {TypeError} when the node's name cannot be a label value, or an entry is another node's.
  */
@@ -124,8 +127,9 @@ export function slicesOf(node: string, entries: readonly RegistryEntry[]): Endpo
 }
 
 /**
- * What stays of one of a node's slices when its last pod has left: who reads it knows that they have, while of a slice
- * that is not there nobody knows whether somebody has deleted it. Undefined for a name that {@link slicesOf} gives to none.
+ * What stays of one of a node's slices when its last pod has left: who reads it knows that they
+ * have, while of a slice that is not there nobody knows whether somebody has deleted it. Undefined
+ * for a name that {@link slicesOf} gives to none.
  */
 export function emptiedSlice(node: string, name: string): EndpointSliceObject | undefined {
   const [, family, index = ""] = /-ipv([46])-(\d{1,6})$/.exec(name) ?? [];
@@ -139,9 +143,9 @@ export function emptySlice(node: string, family: 4 | 6, index: number): Endpoint
 }
 
 /**
- * The peers in a slice of the registry that can be believed, and why the others are not. What an agent of
- * one node publishes is bounded by what it may say: pods on that node, identities of our trust domain in the
- * pod's own namespace, addresses that a pod can have.
+ * The peers in a slice of the registry that can be believed, and why the others are not. What an
+ * agent of one node publishes is bounded by what it may say: pods on that node, identities of our
+ * trust domain in the pod's own namespace, addresses that a pod can have.
  */
 export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart {
   const key = `${slice.namespace}/${slice.name}`;
@@ -177,7 +181,8 @@ export function partOf(slice: RegistrySlice, trustDomain: string): RegistryPart 
  * @throws {TypeError} unless `node` is a node name that fits a label value (and so a file name).
  */
 export function requireNodeName(node: string): void {
-  // A node name may have 253 characters, a label value 63; kubelet's own hostname label has the same limit.
+  // A node name may have 253 characters, a label value 63; kubelet's own hostname label has the
+  // same limit.
   if (isDnsSubdomain(node) && node.length <= 63) return;
   throw new TypeError(
     `Cannot use ${quoted(node)} as a node name: need at most 63 of a-z, 0-9, "-" and "."`,

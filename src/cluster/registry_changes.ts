@@ -28,14 +28,18 @@ export interface SliceChange {
   /** Undefined: it is to be deleted. */
   readonly slice: EndpointSliceObject | undefined;
   readonly isPresent: boolean;
-  /** What must have been written before, or an entry that moves to another slice would be in none meanwhile. */
+  /**
+   * What must have been written before, or an entry that moves to another slice would be in none
+   * meanwhile.
+   */
   readonly after: readonly string[];
 }
 
 /**
  * The writes that make `present` what is wanted, in the order in which they must be made.
  *
- * @param ownerUid of the Node that the slices go with; empty for none, undefined when that is not known.
+ * @param ownerUid of the Node that the slices go with; empty for none, undefined when that is not
+ * known.
  * @param taken names that somebody else's objects have: ours get another.
  */
 export function sliceChanges(
@@ -79,15 +83,19 @@ export function presentSlice(value: unknown): PresentSlice {
 }
 
 /**
- * The name that a wanted slice has. There is one other for each, since whoever has a node's token must not be able to make
- * any number of slices, which every agent reads (daemonset/30-policies.yaml); only who may write what they like in the
- * gateway's namespace can take both.
+ * The name that a wanted slice has. There is one other for each, since whoever has a node's token
+ * must not be able to make any number of slices, which every agent reads
+ * (daemonset/30-policies.yaml); only who may write what they like in the gateway's namespace can
+ * take both.
  */
 function nameFor(name: string, taken: ReadonlySet<string>): string {
   return taken.has(name) ? `${name}-other` : name;
 }
 
-/** Each after those that it must come after. Entries never change places in a circle: slices are sorted. */
+/**
+ * Each after those that it must come after. Entries never change places in a circle: slices are
+ * sorted.
+ */
 function inOrder(changes: ReadonlyMap<string, SliceChange>): SliceChange[] {
   const ordered = new Set<SliceChange>();
   const visited = new Set<string>();

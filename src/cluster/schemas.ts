@@ -1,6 +1,6 @@
 /**
- * The parts of Kubernetes objects that are read here, with the API server's own rules for them. Fields that
- * are not listed are passed over, so a newer Kubernetes may have more of them.
+ * The parts of Kubernetes objects that are read here, with the API server's own rules for them.
+ * Fields that are not listed are passed over, so a newer Kubernetes may have more of them.
  */
 
 import * as v from "valibot";

@@ -1,4 +1,7 @@
-/** What routing needs of Services and of the EndpointSlices that belong to them; nothing else is kept. */
+/**
+ * What routing needs of Services and of the EndpointSlices that belong to them; nothing else is
+ * kept.
+ */
 import * as v from "valibot";
 import { canonicalAddress, parseAddress, specialAddress } from "../addresses.ts";
 import { parseObject } from "./parse.ts";
@@ -41,8 +44,8 @@ export interface ServiceEndpoint {
 }
 
 /**
- * The Service in `value`; undefined for one without an address to connect to (headless, ExternalName) or
- * without a TCP port.
+ * The Service in `value`; undefined for one without an address to connect to (headless,
+ * ExternalName) or without a TCP port.
  *
  * @throws {ObjectError} when it is no Service.
  */
@@ -72,8 +75,8 @@ export function readService(
 }
 
 /**
- * The endpoints in an EndpointSlice; undefined when it belongs to no Service, or has no TCP port or no IP
- * addresses.
+ * The endpoints in an EndpointSlice; undefined when it belongs to no Service, or has no TCP port or
+ * no IP addresses.
  *
  * @throws {ObjectError} when it is no EndpointSlice.
  */
@@ -104,7 +107,10 @@ export function readServiceEndpoints(
   };
 }
 
-/** Canonical text; undefined for what an API server would refuse: a pod's loopback is never a Service's. */
+/**
+ * Canonical text; undefined for what an API server would refuse: a pod's loopback is never a
+ * Service's.
+ */
 function ordinaryAddress(text: string): string | undefined {
   const address = canonicalAddress(text);
   if (address === undefined || specialAddress(parseAddress(address)) !== undefined) {
@@ -147,7 +153,10 @@ const ConditionsSchema = v.object({
   serving: v.nullish(v.boolean()),
   terminating: v.nullish(v.boolean()),
 });
-/** Of TCP, UDP and SCTP: the API server has no limit but an object's size. How many are redirected is routing's affair. */
+/**
+ * Of TCP, UDP and SCTP: the API server has no limit but an object's size. How many are redirected
+ * is routing's affair.
+ */
 const MOST_PORTS = 3 * 65_535;
 const ServiceSchema = v.object({
   metadata: MetadataSchema,

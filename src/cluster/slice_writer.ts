@@ -22,7 +22,10 @@ export class SliceWriter {
   readonly #signal: AbortSignal;
   /** What the API server has, by name, as far as we know; undefined when it must be asked. */
   #present: ReadonlyMap<string, PresentSlice> | undefined;
-  /** What each slice was before our own last writes, which a watch may still show: by name, "" for nothing. */
+  /**
+   * What each slice was before our own last writes, which a watch may still show: by name, "" for
+   * nothing.
+   */
   readonly #former = new Map<string, Set<string>>();
   /** The UID of our Node; empty when there is none, undefined while that is not known. */
   #ownerUid: string | undefined;
@@ -87,7 +90,8 @@ export class SliceWriter {
   }
 
   /**
-   * @returns false when the API server has something else than was thought: it must be looked at again.
+   * @returns false when the API server has something else than was thought: it must be looked at
+   * again.
    * @throws the first failure, when all was tried that does not depend on another that has failed.
    */
   async #make(changes: readonly SliceChange[]): Promise<boolean> {

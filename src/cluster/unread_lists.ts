@@ -5,7 +5,10 @@ import { logger } from "../log.ts";
 
 const log = logger("cluster");
 
-/** A list of which nothing is heard, though the API server answers other questions: what it says now is not known. */
+/**
+ * A list of which nothing is heard, though the API server answers other questions: what it says now
+ * is not known.
+ */
 export interface UnreadList {
   readonly name: string;
   /** Since when, why, and what follows. */
@@ -24,9 +27,9 @@ export interface FollowedList {
 }
 
 /**
- * UnreadLists finds lists that one right, or one broken part of the server, keeps from being read: the server's silence
- * tells nothing of them. What they hide is refused, but not while most lists fail as in an outage: enrolled pods go on
- * then, and nobody else hears of changes either.
+ * UnreadLists finds lists that one right, or one broken part of the server, keeps from being read:
+ * the server's silence tells nothing of them. What they hide is refused, but not while most lists
+ * fail as in an outage: enrolled pods go on then, and nobody else hears of changes either.
  */
 export class UnreadLists {
   readonly #api: ApiRequests;

@@ -19,7 +19,9 @@ function unheard(since: number, why: string, isOutage = false): Unheard {
   return { since, why, isOutage };
 }
 
-/** Three lists, of which the registry and the others are heard or not, and a server that answers so. */
+/**
+ * Three lists, of which the registry and the others are heard or not, and a server that answers so.
+ */
 function open(server: { answer: () => unknown; asked: number }) {
   const state: { unheard: Unheard | undefined; others: Unheard | undefined } = {
     unheard: undefined,

@@ -3,8 +3,8 @@ import type { AgentAudit } from "../operate/status.ts";
 import { adminSockets, type Options } from "./command_line.ts";
 
 /**
- * `kube-gateway audit`: has the agents look now whether everything is as they say, and prints what was not; they have put
- * it right if they could. Ends with 1 when something was found.
+ * `kube-gateway audit`: has the agents look now whether everything is as they say, and prints what
+ * was not; they have put it right if they could. Ends with 1 when something was found.
  */
 export async function auditCommand(options: Options): Promise<void> {
   const audits: AgentAudit[] = [];

@@ -7,8 +7,8 @@ import { readCa, requireAccepted } from "../signer/ca.ts";
 import { listOption, optionalText, type Options, textOption, UsageError } from "./command_line.ts";
 
 /**
- * `kube-gateway ca check FILE`: tries a CA as the signer will, and says what peers would say of what it signs. FILE is
- * the Secret's manifest, or PEM with the CA's certificate first.
+ * `kube-gateway ca check FILE`: tries a CA as the signer will, and says what peers would say of
+ * what it signs. FILE is the Secret's manifest, or PEM with the CA's certificate first.
  *
  * @throws {IssuingError} `ca_unusable`, with the reason.
  * @throws {UsageError} when there is no key.
@@ -48,7 +48,10 @@ async function tried(
   }
 }
 
-/** The Secret in a manifest, as the API server would have it; undefined when the text is no manifest. */
+/**
+ * The Secret in a manifest, as the API server would have it; undefined when the text is no
+ * manifest.
+ */
 function secretIn(text: string): unknown {
   for (const document of parseAllDocuments(text)) {
     if ("errors" in document && document.errors.length > 0) return undefined;

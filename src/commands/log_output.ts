@@ -1,9 +1,10 @@
 import { FairQueue } from "../fair_queue.ts";
 
 /**
- * Lines of log on a descriptor that never waits: a reader that has stopped must not stop whoever logs. A bounded number of
- * lines waits for the reader; of more, those are dropped whose owner has most of them, so that nobody's flood costs
- * others their lines. How many were dropped is said as soon as there is room again.
+ * Lines of log on a descriptor that never waits: a reader that has stopped must not stop whoever
+ * logs. A bounded number of lines waits for the reader; of more, those are dropped whose owner has
+ * most of them, so that nobody's flood costs others their lines. How many were dropped is said as
+ * soon as there is room again.
  */
 export class LogOutput {
   readonly #encoder = new TextEncoder();
@@ -54,7 +55,10 @@ export class LogOutput {
     Deno.unrefTimer(this.#again); // a process that ends does not wait for who may never read
   }
 
-  /** Goes on with what was begun, and then with what waits; false while there is no room for all of it. */
+  /**
+   * Goes on with what was begun, and then with what waits; false while there is no room for all of
+   * it.
+   */
   #catchUp(): boolean {
     if (!this.#isDone()) return false;
     if (this.#dropped.size > 0 && this.#begin(this.#notice(this.#dropped))) this.#dropped.clear();

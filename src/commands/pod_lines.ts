@@ -3,15 +3,18 @@ import { LogShares, MOST_NAMESPACES, NAMESPACE_LINES, Suppressed } from "../log_
 import { namespaceOf } from "../names.ts";
 
 /**
- * Thins out what an agent logs about the pods of one namespace, whichever part and worker it comes from. The access log,
- * which the operator has asked for, is bounded where it is made.
+ * Thins out what an agent logs about the pods of one namespace, whichever part and worker it comes
+ * from. The access log, which the operator has asked for, is bounded where it is made.
  */
 export class PodLines {
   readonly #shares = new LogShares(NAMESPACE_LINES);
   /** Of the namespaces that have something to say of it. */
   readonly #suppressed = new Map<string, Suppressed>();
 
-  /** The line as it is to be written at `now`, in milliseconds that only grow; undefined when it is left out. */
+  /**
+   * The line as it is to be written at `now`, in milliseconds that only grow; undefined when it is
+   * left out.
+   */
   take(record: LogRecord, now: number): LogRecord | undefined {
     const namespace = namespaceIn(record);
     if (namespace === "" || record.category[1] === "access") return record;
@@ -30,8 +33,8 @@ export class PodLines {
 }
 
 /**
- * Whose flood a line may be: a namespace, or the node that has asked the signer for something. Empty for what the process
- * says of itself.
+ * Whose flood a line may be: a namespace, or the node that has asked the signer for something.
+ * Empty for what the process says of itself.
  */
 export function ownerOf(record: LogRecord): string {
   const { node } = record.properties;

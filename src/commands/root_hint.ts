@@ -1,4 +1,7 @@
-/** What a command says when it has failed, with what to do when user `uid` may not do what only root may. */
+/**
+ * What a command says when it has failed, with what to do when user `uid` may not do what only root
+ * may.
+ */
 export function withRootHint(message: string, uid: number | null): string {
   const isForbidden = /\b(EACCES|EPERM)\b|permission denied/i.test(message);
   return isForbidden && uid !== 0 ? `${message}: run this as root` : message;

@@ -77,9 +77,15 @@ export class NodeControl {
   #tellingUsers: ReturnType<typeof setTimeout> | undefined;
   /** The pods that an earlier agent has left attached. */
   readonly #inherited: readonly string[];
-  /** Everything has been read, and every pod been tried once: what is published from now on is the whole truth. */
+  /**
+   * Everything has been read, and every pod been tried once: what is published from now on is the
+   * whole truth.
+   */
   #settled = false;
-  /** What the registry says of this node's pods, as the watch shows it, and since when it says just that. */
+  /**
+   * What the registry says of this node's pods, as the watch shows it, and since when it says just
+   * that.
+   */
   #registered: ReadonlyMap<string, Registered & { readonly since: number }> = new Map();
 
   constructor(options: NodeOptions, services: NodeServices) {
@@ -169,7 +175,8 @@ export class NodeControl {
     );
     this.desired = desired;
     this.#readRegistry(objects);
-    // What an earlier agent left is taken away only when everything has been read: a part is no evidence.
+    // What an earlier agent left is taken away only when everything has been read: a part is no
+    // evidence.
     const first = objects.complete && !this.#settled;
     if (first) this.#detachUnwanted(desired);
     // Pods are held before the kernel knows the peers that they are held from.
@@ -180,7 +187,8 @@ export class NodeControl {
     this.#tellSoon();
     const tried = this.enrolments.reconcile();
     if (!first) return await tried;
-    // Most pods are enrolled by then, so that the registry need not say that they are not ready, and then that they are.
+    // Most pods are enrolled by then, so that the registry need not say that they are not ready,
+    // and then that they are.
     await within(SETTLING_MILLISECONDS, tried);
     this.#settled = true;
     this.#tellSoon();
@@ -256,7 +264,10 @@ export class NodeControl {
     this.#tellUsers(objects, desired);
   }
 
-  /** Asks for what was not asked for last: the cluster goes on trying by itself, and writes what others undo again. */
+  /**
+   * Asks for what was not asked for last: the cluster goes on trying by itself, and writes what
+   * others undo again.
+   */
   #publish(entries: readonly RegistryEntry[]): void {
     const text = JSON.stringify(entries);
     if (text === this.#asked) return;
@@ -267,7 +278,10 @@ export class NodeControl {
     });
   }
 
-  /** Said again after a while, since some of it depends on nothing but time: how long a pod has waited, for example. */
+  /**
+   * Said again after a while, since some of it depends on nothing but time: how long a pod has
+   * waited, for example.
+   */
   #tellUsers(objects: ClusterObjects, desired: Desired): void {
     const now = performance.now();
     let isSoon = false;
@@ -306,7 +320,10 @@ export class NodeControl {
     return problem === undefined ? [] : [problem];
   }
 
-  /** The last words of an agent: nothing is secured any more. Whoever removes it may have taken its rights. */
+  /**
+   * The last words of an agent: nothing is secured any more. Whoever removes it may have taken its
+   * rights.
+   */
   async #takeBack(): Promise<void> {
     const pods = this.objects?.pods.filter(({ secured }) => secured?.status === "True") ?? [];
     await this.#services.cluster.tell(
@@ -378,7 +395,10 @@ async function within(milliseconds: number, work: Promise<unknown>): Promise<voi
   }
 }
 
-/** What is done together is told together; what comes soon after it, in a burst of changes, is told a little later. */
+/**
+ * What is done together is told together; what comes soon after it, in a burst of changes, is told
+ * a little later.
+ */
 const TELL_MILLISECONDS = 30;
 const BURST_MILLISECONDS = 300;
 

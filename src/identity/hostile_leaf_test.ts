@@ -1,7 +1,7 @@
 /**
- * The promise: a certificate that is not a pod's, as every pod's is, is refused with a reason, whichever side of a handshake
- * shows it. Each kind is written byte by byte, signed by the CA that both trust where that is not the point, and shown in
- * both roles.
+ * The promise: a certificate that is not a pod's, as every pod's is, is refused with a reason,
+ * whichever side of a handshake shows it. Each kind is written byte by byte, signed by the CA that
+ * both trust where that is not the point, and shown in both roles.
  */
 import { match, throws } from "node:assert/strict";
 import { generateKeyPairSync, type KeyObject } from "node:crypto";
@@ -78,7 +78,10 @@ const leaf = (parts: Partial<Parts>) => certificate({ ...GOOD, ...parts }, ca.pr
 type Changes = Readonly<Record<number, Der | undefined>>;
 const extensions = (changes: Changes) =>
   GOOD.extensions.flatMap((each, index) => index in changes ? changes[index] ?? [] : each);
-/** With other extensions in the place of those at 0 (constraints), 1 (usage), 2 (extended usage), 3 (names). */
+/**
+ * With other extensions in the place of those at 0 (constraints), 1 (usage), 2 (extended usage), 3
+ * (names).
+ */
 const leafWith = (changes: Changes, ...more: Der[]) =>
   leaf({ extensions: [...extensions(changes), ...more] });
 const named = (...all: Der[]) => leafWith({ 3: names(...all) });
@@ -271,7 +274,10 @@ function handshake(role: "client" | "server", chain: readonly Der[]): string {
   }
 }
 
-/** OpenSSL looks at what it is to show as it looks at what it is shown: what it does not load, no peer of ours would. */
+/**
+ * OpenSSL looks at what it is to show as it looks at what it is shown: what it does not load, no
+ * peer of ours would.
+ */
 function contextOf(chain: readonly Der[], protocol: AlpnProtocol): TlsContext | OpenSslError {
   try {
     return new TlsContext(podCredentials(chain), protocol);

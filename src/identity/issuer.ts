@@ -43,7 +43,10 @@ export interface Issuer {
   /** The roots that peers' certificates must lead to, DER. */
   trustBundle(): Promise<Uint8Array[]>;
 
-  /** Why the roots are not those that the cluster names now, or what is wrong with the signer. Absent: neither can be. */
+  /**
+   * Why the roots are not those that the cluster names now, or what is wrong with the signer.
+   * Absent: neither can be.
+   */
   trustProblem?(): string | undefined;
 }
 

@@ -6,7 +6,10 @@ import { type IssuedCertificate, IssuingError, type PodIdentity } from "./issuer
 import { DIRECTORY_ATTRIBUTES, encodePodUid } from "./pod_uid.ts";
 import { spiffeId } from "./spiffe.ts";
 
-/** Who signs. Peers trust this very certificate, whoever has signed it, so a leaf is all that they are shown. */
+/**
+ * Who signs. Peers trust this very certificate, whoever has signed it, so a leaf is all that they
+ * are shown.
+ */
 export interface SigningAuthority {
   readonly certificate: X509.X509Certificate;
   /** ECDSA P-256 or P-384, or RSA (PKCS#1 v1.5); not extractable. */
@@ -215,5 +218,7 @@ const BAD_PROOF = "Cannot issue: the request is not signed with the key it asks 
 /** How far a peer's clock may be behind ours and still accept a new certificate. */
 const CLOCK_SKEW_MS = 5 * 60_000;
 
-/** Our own requests have some 220 bytes, an RSA one a thousand or two. The signer keeps very many. */
+/**
+ * Our own requests have some 220 bytes, an RSA one a thousand or two. The signer keeps very many.
+ */
 export const MAX_CSR_BYTES = 4_096;

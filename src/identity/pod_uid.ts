@@ -1,7 +1,8 @@
 /**
- * The UID of a certificate's pod, by which the deny list finds it: the one attribute of the extension
- * subjectDirectoryAttributes (RFC 5280 4.2.1.8), a userId (RFC 4519 2.39). The subject would be the place for it, but a
- * company's CA may be limited to subjects of its own (nameConstraints, directoryName).
+ * The UID of a certificate's pod, by which the deny list finds it: the one attribute of the
+ * extension subjectDirectoryAttributes (RFC 5280 4.2.1.8), a userId (RFC 4519 2.39). The subject
+ * would be the place for it, but a company's CA may be limited to subjects of its own
+ * (nameConstraints, directoryName).
  */
 import { sameBytes } from "../same.ts";
 import { der, sequence } from "./der.ts";
@@ -14,7 +15,10 @@ export function encodePodUid(uid: string): Uint8Array<ArrayBuffer> {
   return sequence(sequence(USER_ID, der(0x31, text)));
 }
 
-/** Undefined for what {@link encodePodUid} has not made: what is meant by other attributes is another issuer's business. */
+/**
+ * Undefined for what {@link encodePodUid} has not made: what is meant by other attributes is
+ * another issuer's business.
+ */
 export function decodePodUid(value: Uint8Array): string | undefined {
   for (let headers = FEWEST_HEADERS; headers <= MOST_HEADERS; headers++) {
     const uid = new TextDecoder().decode(value.subarray(headers));

@@ -1,6 +1,7 @@
 /**
- * The signer's word: what the leading signer says of itself now and again, as JSON in an annotation of the trust bundle,
- * which every agent follows. A signer that is gone, or cannot sign, is known before the first certificate is due.
+ * The signer's word: what the leading signer says of itself now and again, as JSON in an annotation
+ * of the trust bundle, which every agent follows. A signer that is gone, or cannot sign, is known
+ * before the first certificate is due.
  */
 import * as v from "valibot";
 import { quoted } from "../names.ts";
@@ -18,10 +19,12 @@ export interface SignerWord {
 }
 
 /**
- * What is wrong by the signer's last word; undefined when nothing is, or when no signer has ever said anything.
+ * What is wrong by the signer's last word; undefined when nothing is, or when no signer has ever
+ * said anything.
  *
  * @param text the annotation.
- * @param ageMilliseconds for how long it has stood there, by the reader's own monotonic clock: clocks of nodes differ.
+ * @param ageMilliseconds for how long it has stood there, by the reader's own monotonic clock:
+ * clocks of nodes differ.
  */
 export function signerProblem(
   text: string | undefined,

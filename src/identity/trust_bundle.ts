@@ -70,7 +70,10 @@ export class FollowedBundle {
     });
   }
 
-  /** Why trust may not last: what is wrong with the bundle, or with the signer; undefined when nothing is. */
+  /**
+   * Why trust may not last: what is wrong with the bundle, or with the signer; undefined when
+   * nothing is.
+   */
   problem(): string | undefined {
     return this.damage ?? this.#unread() ?? this.#signerProblem();
   }

@@ -20,8 +20,9 @@ export interface Expected {
 }
 
 /**
- * verifyIssued judges a certificate as peers will, so that no pod serves with one that they refuse and the signer gives
- * none out: it is for the pod's key, has its identity and addresses, is valid now, and leads to a root of the bundle.
+ * verifyIssued judges a certificate as peers will, so that no pod serves with one that they refuse
+ * and the signer gives none out: it is for the pod's key, has its identity and addresses, is valid
+ * now, and leads to a root of the bundle.
  *
  * @throws {IssuingError} `bad_certificate`; `unknown_root` when only the root is missing (yet).
  */

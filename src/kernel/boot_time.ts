@@ -1,8 +1,8 @@
 import { clockMilliseconds } from "../native/clock.ts";
 
 /**
- * What has to be added to the kernel's milliseconds since the machine started to get the wall clock's now. It moves when
- * the wall clock is set.
+ * What has to be added to the kernel's milliseconds since the machine started to get the wall
+ * clock's now. It moves when the wall clock is set.
  */
 export function bootTime(): number {
   return Date.now() - clockMilliseconds("boot");

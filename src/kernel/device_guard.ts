@@ -31,8 +31,9 @@ const PLACE = { priority: 1, handle: 0x6b67 } as const;
 const MAX_PODS = 4096;
 
 /**
- * The guard on pods' devices. Unlike the programs on their cgroups it sees what another kernel, a process from outside or a
- * forwarded packet sends; but whoever may administer the pod's network can remove it, so it is to be inspected.
+ * The guard on pods' devices. Unlike the programs on their cgroups it sees what another kernel, a
+ * process from outside or a forwarded packet sends; but whoever may administer the pod's network
+ * can remove it, so it is to be inspected.
  */
 export class DeviceGuard {
   readonly #program: Program;
@@ -50,7 +51,10 @@ export class DeviceGuard {
     }
   }
 
-  /** Guards a pod's devices from now on; mends what {@link inspect} names. Throws an Error: then some may not be guarded. */
+  /**
+   * Guards a pod's devices from now on; mends what {@link inspect} names. Throws an Error: then
+   * some may not be guarded.
+   */
   attach(pod: GuardedPod): void {
     const number = this.#numberOf(pod.id);
     this.#map.set(encodeNumber(number), encodeGuardedDevice(pod));

@@ -1,4 +1,7 @@
-/** The guard of a pod's devices, in the kernel (root): two namespaces, processes that are in no pod's cgroup. */
+/**
+ * The guard of a pod's devices, in the kernel (root): two namespaces, processes that are in no
+ * pod's cgroup.
+ */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { formatAddress, parseAddress } from "../addresses.ts";

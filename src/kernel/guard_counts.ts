@@ -3,14 +3,23 @@ import type { Endpoint } from "../native/socket_address.ts";
 import { bootTime, wallClock } from "./boot_time.ts";
 import { decodeEndpoint, decodeId, encodeId, encodeNumber, LAYOUT } from "./maps.ts";
 
-/** What one pod has sent to one peer outside the tunnel, or to all those that have no count of their own. */
+/**
+ * What one pod has sent to one peer outside the tunnel, or to all those that have no count of their
+ * own.
+ */
 export interface GuardCount {
   /** Its cgroup's ID. */
   readonly pod: bigint;
-  /** 16 bytes. Undefined: all that the pod has sent by UDP; by TCP, what is beyond the peers that are counted singly. */
+  /**
+   * 16 bytes. Undefined: all that the pod has sent by UDP; by TCP, what is beyond the peers that
+   * are counted singly.
+   */
   readonly peer: Uint8Array | undefined;
   readonly protocol: "tcp" | "udp";
-  /** By whom it was seen: the guard of the pod's cgroup or that of its device. Both may have seen the same. */
+  /**
+   * By whom it was seen: the guard of the pod's cgroup or that of its device. Both may have seen
+   * the same.
+   */
   readonly seen: "cgroup" | "device";
   /** As the kernel hands them on: one may be 64 KiB. */
   readonly packets: number;
@@ -46,8 +55,9 @@ export class GuardCounts {
   }
 
   /**
-   * Counts from now on what a pod sends, by its cgroup's ID: from then on there is an entry for it, however full the map.
-   * Mends what {@link counts} denies, and changes nothing where it does not. Throws a SystemError.
+   * Counts from now on what a pod sends, by its cgroup's ID: from then on there is an entry for it,
+   * however full the map. Mends what {@link counts} denies, and changes nothing where it does not.
+   * Throws a SystemError.
    */
   count(pod: bigint): void {
     for (const key of keysOf(pod)) this.map.add(key, new Uint8Array(this.map.valueSize));

@@ -175,7 +175,9 @@ Deno.test("with strict egress what goes to a peer outside the tunnel is counted 
     )
   ));
 
-/** A route to 256 addresses of another namespace, all of which it answers at: they begin with this. */
+/**
+ * A route to 256 addresses of another namespace, all of which it answers at: they begin with this.
+ */
 async function manyAddresses(one: TestNamespace, other: TestNamespace): Promise<string> {
   await run("ip", "-netns", one.name, "route", "add", "10.97.1.0/24", "via", other.ipv4);
   await run("ip", "-netns", other.name, "route", "add", "local", "10.97.1.0/24", "dev", "lo");

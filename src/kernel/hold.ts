@@ -13,8 +13,8 @@ export type HoldProgram = keyof typeof HOLD_PROGRAMS;
 const LINKS = new Map<string, number>(Object.entries(HOLD_PROGRAMS));
 
 /**
- * The programs above all pods, pinned below `directory`: whoever is below them and not `decided` is held. It takes no
- * agent to hold a pod, only to let one go.
+ * The programs above all pods, pinned below `directory`: whoever is below them and not `decided` is
+ * held. It takes no agent to hold a pod, only to let one go.
  */
 export class Hold implements Disposable {
   readonly #directory: string;
@@ -31,7 +31,10 @@ export class Hold implements Disposable {
     for (const id of namesIn(directory)) this.#linksOf(id);
   }
 
-  /** Holds below these cgroups from now on, and nowhere else; mends what {@link inspect} names. Throws a SystemError. */
+  /**
+   * Holds below these cgroups from now on, and nowhere else; mends what {@link inspect} names.
+   * Throws a SystemError.
+   */
   below(cgroups: readonly string[]): void {
     const ids = new Set<string>();
     for (const cgroup of cgroups) {

@@ -1,6 +1,6 @@
 /**
- * The TypeScript twins of bpf/maps.h: which maps there are and how their keys and values lie in memory.
- * maps_test.ts compares every number here with the compiled object's BTF.
+ * The TypeScript twins of bpf/maps.h: which maps there are and how their keys and values lie in
+ * memory. maps_test.ts compares every number here with the compiled object's BTF.
  */
 import { BpfMap } from "../native/bpf_map.ts";
 import type { Endpoint } from "../native/socket_address.ts";

@@ -1,4 +1,7 @@
-/** The layouts and names of maps.ts and redirector.ts against the compiled object (scripts/build-bpf). */
+/**
+ * The layouts and names of maps.ts and redirector.ts against the compiled object
+ * (scripts/build-bpf).
+ */
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseAddress } from "../addresses.ts";
 import {

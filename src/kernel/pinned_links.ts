@@ -43,13 +43,15 @@ export function namespaceTarget(descriptor: number, about: string): Target {
 }
 
 /**
- * Links by name, each held open by this process and pinned as `<directory>/<name>`. The descriptor keeps the program
- * attached when somebody removes the pin, the pin when this process ends.
+ * Links by name, each held open by this process and pinned as `<directory>/<name>`. The descriptor
+ * keeps the program attached when somebody removes the pin, the pin when this process ends.
  */
 export class PinnedLinks implements Disposable {
   readonly #held = new Map<string, BpfLink>();
 
-  /** Takes hold of what an earlier agent has pinned under these names, each with its attach type. */
+  /**
+   * Takes hold of what an earlier agent has pinned under these names, each with its attach type.
+   */
   constructor(readonly directory: string, names: ReadonlyMap<string, number>) {
     for (const [name, attachType] of names) {
       const link = BpfLink.open(this.#path(name));
@@ -63,9 +65,9 @@ export class PinnedLinks implements Disposable {
   }
 
   /**
-   * Attaches a program under this name, or puts it in the place of the one that is there already, with no moment between
-   * the two; what was attached elsewhere goes then. Puts right all that {@link inspect} names. Throws a SystemError; what
-   * was attached stays then.
+   * Attaches a program under this name, or puts it in the place of the one that is there already,
+   * with no moment between the two; what was attached elsewhere goes then. Puts right all that
+   * {@link inspect} names. Throws a SystemError; what was attached stays then.
    */
   attach(name: string, program: Program, target: Target): void {
     const { descriptor, attachType } = program;
@@ -85,8 +87,9 @@ export class PinnedLinks implements Disposable {
   }
 
   /**
-   * Which of these programs are not attached at this moment, or not pinned under their names; what stands at the pins, and
-   * whether it is by our links that they are attached, {@link inspect} asks: with five calls for each instead of one.
+   * Which of these programs are not attached at this moment, or not pinned under their names; what
+   * stands at the pins, and whether it is by our links that they are attached, {@link inspect}
+   * asks: with five calls for each instead of one.
    */
   glance(programs: Iterable<readonly [name: string, Program]>, target: Target): Fault[] {
     const pins = new Set(namesIn(this.directory));
@@ -121,7 +124,9 @@ export class PinnedLinks implements Disposable {
     return this.#held.has(name);
   }
 
-  /** Detaches the program of this name, if there is one, and removes its pin. Throws a SystemError. */
+  /**
+   * Detaches the program of this name, if there is one, and removes its pin. Throws a SystemError.
+   */
   remove(name: string): void {
     const held = this.#held.get(name);
     this.#held.delete(name);
@@ -135,8 +140,8 @@ export class PinnedLinks implements Disposable {
   }
 
   /**
-   * Detaches every program, the last one first, whoever else holds it open, and removes the directory. Throws a
-   * SystemError.
+   * Detaches every program, the last one first, whoever else holds it open, and removes the
+   * directory. Throws a SystemError.
    */
   end(): void {
     const links = [...this.#held].reverse();
@@ -162,7 +167,8 @@ export class PinnedLinks implements Disposable {
     const held = this.#held.get(name);
     if (held === undefined || this.#isPinned(name, held.info())) return;
     mkdirSync(this.directory, { recursive: true, mode: 0o700 });
-    // Nothing is detached by this: what was held under this name has gone already, or is the same link.
+    // Nothing is detached by this: what was held under this name has gone already, or is the same
+    // link.
     rmSync(this.#path(name), { recursive: true, force: true });
     held.pin(this.#path(name));
   }
@@ -199,7 +205,10 @@ export function namesIn(directory: string): string[] {
   }
 }
 
-/** Whether a link is attached there at this moment. A cgroup or namespace that is gone has taken its links along. */
+/**
+ * Whether a link is attached there at this moment. A cgroup or namespace that is gone has taken its
+ * links along.
+ */
 function standsAt(info: BpfLinkInfo, attachType: number, target: Target): boolean {
   return info.attachType === attachType && info.target === target.id;
 }

@@ -21,8 +21,9 @@ export interface PlainConnections {
 }
 
 /**
- * The connections between a pod and peers outside the tunnel, in either direction, that are open now: those that are older
- * than the pod's enrolment, or came past it. `isPeer` takes 16 address bytes. Throws a SystemError.
+ * The connections between a pod and peers outside the tunnel, in either direction, that are open
+ * now: those that are older than the pod's enrolment, or came past it. `isPeer` takes 16 address
+ * bytes. Throws a SystemError.
  */
 export function plainConnections(
   namespace: NetworkNamespace,
@@ -37,7 +38,10 @@ export function plainConnections(
   };
 }
 
-/** What became of each connection: those of "unsupported" are still open, since this kernel cannot end them. */
+/**
+ * What became of each connection: those of "unsupported" are still open, since this kernel cannot
+ * end them.
+ */
 export function endConnections(
   namespace: NetworkNamespace,
   sockets: readonly TcpSocket[],
@@ -71,7 +75,8 @@ export function isPlain(
 ): boolean {
   // The relay's own ends, and what another mesh's sidecar passes on for it.
   if (local.port === tunnelPort || remote.port === tunnelPort) return false;
-  // The pod with itself: the relay dials the application at the pod's own address, which is a peer's for others.
+  // The pod with itself: the relay dials the application at the pod's own address, which is a
+  // peer's for others.
   if (local.address.every((byte, index) => byte === remote.address[index])) return false;
   return isPeer(remote.address);
 }

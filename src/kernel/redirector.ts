@@ -1,8 +1,9 @@
 /**
- * What the kernel holds of ours: the programs and maps, loaded once per node, and the links that attach the
- * programs to a pod's cgroup. All of it is pinned below the state directory, so it outlives a crash of the
- * agent (redirected connections are then refused, never sent in clear), and a new agent adopts it. The agent holds
- * it open as well, so that it outlives its pins; what is really there, the inspect methods ask the kernel.
+ * What the kernel holds of ours: the programs and maps, loaded once per node, and the links that
+ * attach the programs to a pod's cgroup. All of it is pinned below the state directory, so it
+ * outlives a crash of the agent (redirected connections are then refused, never sent in clear), and
+ * a new agent adopts it. The agent holds it open as well, so that it outlives its pins; what is
+ * really there, the inspect methods ask the kernel.
  */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { inodeOf } from "../native/file_system.ts";
@@ -47,8 +48,9 @@ export const PROGRAMS = {
 type ProgramName = keyof typeof PROGRAMS;
 
 /**
- * What is attached to a pod's cgroup: the link's name and the program, by whether egress is strict. In this order, and
- * detached in the reverse one: a connection that is redirected while nothing notes where it goes is lost.
+ * What is attached to a pod's cgroup: the link's name and the program, by whether egress is strict.
+ * In this order, and detached in the reverse one: a connection that is redirected while nothing
+ * notes where it goes is lost.
  */
 const LINKS: readonly (readonly [string, ProgramName, ProgramName])[] = [
   ...(["note_flow", "getpeername4", "getpeername6", "getsockname4", "getsockname6"] as const).map(
@@ -97,10 +99,16 @@ export class Redirector implements Disposable {
   readonly #programs = new Map<ProgramName, Program>();
   /** By the pod's UID. */
   readonly #links = new Map<string, PinnedLinks>();
-  /** By the pod's UID: its cgroup, held open, since inotify tells whoever watches each time that one is opened. */
+  /**
+   * By the pod's UID: its cgroup, held open, since inotify tells whoever watches each time that one
+   * is opened.
+   */
   readonly #cgroups = new Map<string, Target & Disposable>();
 
-  /** Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over if they fit. */
+  /**
+   * Loads `objectFile`; `stateDirectory` lies on a bpffs. Maps that are pinned there are taken over
+   * if they fit.
+   */
   constructor(objectFile: string, readonly stateDirectory: string) {
     mkdirSync(mapsDirectory(stateDirectory), { recursive: true, mode: 0o700 });
     mkdirSync(podsDirectory(stateDirectory), { recursive: true, mode: 0o700 });
@@ -143,10 +151,11 @@ export class Redirector implements Disposable {
   }
 
   /**
-   * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by an earlier
-   * agent, and detaches what another version has attached beside them; mends what {@link inspect} names. `strictEgress`
-   * refuses plain connections inside the cluster from now on, whether there is an agent or not. Throws a SystemError: a
-   * pod that had no programs has none then, one that had some keeps them, since without them it would send in clear.
+   * Attaches every program to a pod's cgroup, or replaces those that are attached already, also by
+   * an earlier agent, and detaches what another version has attached beside them; mends what
+   * {@link inspect} names. `strictEgress` refuses plain connections inside the cluster from now on,
+   * whether there is an agent or not. Throws a SystemError: a pod that had no programs has none
+   * then, one that had some keeps them, since without them it would send in clear.
    */
   attach(uid: string, cgroup: string, strictEgress: boolean): void {
     const links = this.#linksOf(uid);
@@ -165,8 +174,9 @@ export class Redirector implements Disposable {
   }
 
   /**
-   * What is not attached to the pod's cgroup, as the kernel says now, and what would not be without this process. A cgroup
-   * that was made anew under the same path has nothing attached. Throws a SystemError when the cgroup is gone.
+   * What is not attached to the pod's cgroup, as the kernel says now, and what would not be without
+   * this process. A cgroup that was made anew under the same path has nothing attached. Throws a
+   * SystemError when the cgroup is gone.
    *
    * @param isThorough also by which links, and what is pinned under their names.
    */
@@ -181,18 +191,23 @@ export class Redirector implements Disposable {
   }
 
   /**
-   * From now on the pod's network namespace, an open descriptor, refuses new connections that are neither its tunnel's nor
-   * its own nor its node's; or it takes all again. Mends what {@link inspectStrictInbound} names. Throws a SystemError.
+   * From now on the pod's network namespace, an open descriptor, refuses new connections that are
+   * neither its tunnel's nor its own nor its node's; or it takes all again. Mends what
+   * {@link inspectStrictInbound} names. Throws a SystemError.
    */
   setStrictInbound(uid: string, namespace: number, strict: boolean): void {
     const links = this.#linksOf(uid);
     if (!strict) return links.remove(INBOUND_LINK);
-    // An earlier one may belong to an earlier sandbox's namespace. The new one is in force before that goes.
+    // An earlier one may belong to an earlier sandbox's namespace. The new one is in force before
+    // that goes.
     const target = namespaceTarget(namespace, `${uid}'s network namespace`);
     links.attach(INBOUND_LINK, this.#program(INBOUND_LINK), target);
   }
 
-  /** Whether the pod's network namespace, an open descriptor, refuses what {@link setStrictInbound} was told last. */
+  /**
+   * Whether the pod's network namespace, an open descriptor, refuses what {@link setStrictInbound}
+   * was told last.
+   */
   inspectStrictInbound(uid: string, namespace: number, strict: boolean): Fault[] {
     const links = this.#linksOf(uid);
     if (!strict && !links.has(INBOUND_LINK)) return [];
@@ -204,15 +219,18 @@ export class Redirector implements Disposable {
   }
 
   /**
-   * Sends a pod's connections nowhere else any more, and refuses none: its next connection is plain TCP. What the
-   * applications are told of connections through the relay stays true; {@link detach} ends that.
+   * Sends a pod's connections nowhere else any more, and refuses none: its next connection is plain
+   * TCP. What the applications are told of connections through the relay stays true; {@link detach}
+   * ends that.
    */
   release(uid: string): void {
     const links = this.#linksOf(uid);
     for (const link of REDIRECTING_LINKS) links.remove(link);
   }
 
-  /** Detaches a pod's programs at once, whoever holds them open: its next connection is plain TCP. */
+  /**
+   * Detaches a pod's programs at once, whoever holds them open: its next connection is plain TCP.
+   */
   detach(uid: string): void {
     const links = this.#linksOf(uid);
     this.#links.delete(uid);
@@ -273,7 +291,10 @@ export class Redirector implements Disposable {
     return program;
   }
 
-  /** The cgroup that is there now: one that was made anew has the path of the old one. Throws a SystemError. */
+  /**
+   * The cgroup that is there now: one that was made anew has the path of the old one. Throws a
+   * SystemError.
+   */
   #cgroup(uid: string, path: string): Target {
     const known = this.#cgroups.get(uid);
     if (known !== undefined && known.id === inodeOf(path)) return known;
@@ -297,7 +318,10 @@ export class Redirector implements Disposable {
   }
 }
 
-/** Detaches every pod and removes every map; the state directory is empty then. Says how many pods there were. */
+/**
+ * Detaches every pod and removes every map; the state directory is empty then. Says how many pods
+ * there were.
+ */
 export function removeState(stateDirectory: string): number {
   const pods = readdirSync(podsDirectory(stateDirectory));
   // Links first: a program without its maps' entries would refuse connections.

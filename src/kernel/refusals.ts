@@ -3,7 +3,10 @@ import type { Endpoint } from "../native/socket_address.ts";
 import { bootTime, wallClock } from "./boot_time.ts";
 import { decodeEndpoint, decodeId, LAYOUT } from "./maps.ts";
 
-/** Why the kernel refused a connection, or would have, by its number (bpf/maps.h, enum refusal_reason). */
+/**
+ * Why the kernel refused a connection, or would have, by its number (bpf/maps.h, enum
+ * refusal_reason).
+ */
 export const REFUSAL_REASONS = {
   1: "undecided",
   2: "namespace",
@@ -24,8 +27,9 @@ export interface KernelRefusal {
   readonly reason: RefusalReason;
   readonly count: number;
   /**
-   * The last one: the network namespace of its socket, the process's ID as the node sees it, and where it was to go. Of
-   * "inbound", which no process of the pod asked for, only where the answer was to go.
+   * The last one: the network namespace of its socket, the process's ID as the node sees it, and
+   * where it was to go. Of "inbound", which no process of the pod asked for, only where the answer
+   * was to go.
    */
   readonly last: {
     readonly namespaceCookie: bigint;

@@ -27,22 +27,27 @@ export interface Holder {
 }
 
 /**
- * A node's state directory: on a bpffs, root's alone, and in the charge of one process at a time. Whoever else changed
- * something there would take pods from under their agent, which would go on saying that they are encrypted.
+ * A node's state directory: on a bpffs, root's alone, and in the charge of one process at a time.
+ * Whoever else changed something there would take pods from under their agent, which would go on
+ * saying that they are encrypted.
  */
 export class StateDirectory implements Disposable {
   #lock: Disposable | undefined;
   #mounted: string | undefined;
   /** What had to be made for it, the outermost first. */
   #made: string | undefined;
-  /** Whether all of it is removed with this object: at first, when no earlier agent has left anything there. */
+  /**
+   * Whether all of it is removed with this object: at first, when no earlier agent has left
+   * anything there.
+   */
   isObsolete = false;
 
   constructor(readonly path: string) {}
 
   /**
-   * Takes charge, until this is disposed of; or says who has it. Makes the directory, and mounts a bpffs where there is
-   * none. Throws an Error that says what to do when the directory is not to be trusted.
+   * Takes charge, until this is disposed of; or says who has it. Makes the directory, and mounts a
+   * bpffs where there is none. Throws an Error that says what to do when the directory is not to be
+   * trusted.
    */
   take(): Holder | undefined {
     requireWhole(this.path);
@@ -101,8 +106,9 @@ export class StateDirectory implements Disposable {
 }
 
 /**
- * Whoever mounts a bpffs there right now needs milliseconds for that. Every user of the node can lock a directory that he
- * may read, and keep it locked: then it is mounted without, which {@link StateDirectory.take} survives.
+ * Whoever mounts a bpffs there right now needs milliseconds for that. Every user of the node can
+ * lock a directory that he may read, and keep it locked: then it is mounted without, which
+ * {@link StateDirectory.take} survives.
  */
 function lockForMounting(target: string): Lock | undefined {
   for (let tries = 0; tries < 50; tries++) {
@@ -160,8 +166,8 @@ function requireOwn(path: string, uid: bigint, mode: bigint): void {
 }
 
 /**
- * The process that has a flock(2) on a file, from the text of /proc/locks (proc(5)): undefined when there is none, or
- * when it is one of a PID namespace that cannot be seen from here.
+ * The process that has a flock(2) on a file, from the text of /proc/locks (proc(5)): undefined when
+ * there is none, or when it is one of a PID namespace that cannot be seen from here.
  */
 export function lockHolder(locks: string, dev: bigint, ino: bigint): number | undefined {
   // include/linux/kdev_t.h, new_encode_dev: 12 bits of major, 20 of minor, in pieces.

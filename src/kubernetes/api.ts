@@ -24,8 +24,9 @@ export interface RequestOptions {
 }
 
 /**
- * What one object can have: etcd takes no more than 1.5 MiB of it, in protobuf, where an empty message has two bytes; in
- * JSON its name stands before it, and each byte of a text may be escaped as six.
+ * What one object can have: etcd takes no more than 1.5 MiB of it, in protobuf, where an empty
+ * message has two bytes; in JSON its name stands before it, and each byte of a text may be escaped
+ * as six.
  */
 export const MAX_OBJECT_BYTES = 32 * 2 ** 20;
 

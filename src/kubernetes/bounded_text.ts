@@ -2,8 +2,8 @@ import { chunksOf } from "./chunks.ts";
 import { TooLarge } from "./errors.ts";
 
 /**
- * The body of a response as text. One that is larger is read no further than `maxBytes`, whatever its header says: what
- * a compressed body comes to shows when it is read.
+ * The body of a response as text. One that is larger is read no further than `maxBytes`, whatever
+ * its header says: what a compressed body comes to shows when it is read.
  *
  * @param what was asked for, for the error: `GET /api/v1/pods`.
  * @throws {TooLarge} when there are more bytes; the signal's reason; what reading throws.

@@ -1,7 +1,7 @@
 /**
- * The body of a response as it comes, until the signal ends it. The signal was given to fetch already, but when V8
- * collects garbage while a body is read, that may be forgotten (Deno 2.9.6): a signer that was told to end read on for
- * ever.
+ * The body of a response as it comes, until the signal ends it. The signal was given to fetch
+ * already, but when V8 collects garbage while a body is read, that may be forgotten (Deno 2.9.6): a
+ * signer that was told to end read on for ever.
  *
  * @throws the signal's reason, or what reading throws.
  */

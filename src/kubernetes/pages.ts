@@ -21,9 +21,10 @@ export interface Page {
 }
 
 /**
- * readPages reads a list in pages of some {@link USUAL_PAGE_LENGTH}, so that nobody who may write large objects fills the
- * memory of all who list them. A page that has more than {@link MAX_PAGE_BYTES} is read no further, and fewer objects
- * are asked for from the same place; only one object alone may have more.
+ * readPages reads a list in pages of some {@link USUAL_PAGE_LENGTH}, so that nobody who may write
+ * large objects fills the memory of all who list them. A page that has more than
+ * {@link MAX_PAGE_BYTES} is read no further, and fewer objects are asked for from the same place;
+ * only one object alone may have more.
  *
  * @throws {ApiError} 410 when the list has taken too long; what else a request throws.
  */
@@ -63,8 +64,8 @@ export async function* readPages(
 }
 
 /**
- * As many objects as make a usual page when they are like those before. At most twice as many as were asked for, so that
- * the API server, too, is not made to gather what nobody will read.
+ * As many objects as make a usual page when they are like those before. At most twice as many as
+ * were asked for, so that the API server, too, is not made to gather what nobody will read.
  */
 function nextLimit(limit: number, count: number, length: number): number {
   const usual = Math.floor(count * USUAL_PAGE_LENGTH / Math.max(length, 1));

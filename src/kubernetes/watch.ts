@@ -309,7 +309,8 @@ class Follower<T> {
       retryAfterMilliseconds(error) * (1 + 0.2 * Math.random()),
       jittered(Math.min(backoff, MAX_BACKOFF_MILLISECONDS), 0.5),
     );
-    // One cut is an everyday event; the second in a row may interest somebody, and who waits for the first list.
+    // One cut is an everyday event; the second in a row may interest somebody, and who waits for
+    // the first list.
     if (this.#failures++ > 0 || !this.#isSynced) {
       log.warn("{name}: {error}; again in {seconds} s", {
         name: this.#options.name,

@@ -1,9 +1,11 @@
 /**
- * Layouts that differ between processors. Both supported ones are little-endian with 8-byte pointers, which
- * every struct in this folder relies on.
+ * Layouts that differ between processors. Both supported ones are little-endian with 8-byte
+ * pointers, which every struct in this folder relies on.
  */
 
-/** `struct epoll_event` (sys/epoll.h) is packed on x86-64 only: size and offset of `data`, in bytes. */
+/**
+ * `struct epoll_event` (sys/epoll.h) is packed on x86-64 only: size and offset of `data`, in bytes.
+ */
 export const EPOLL_EVENT = byArchitecture({
   x86_64: { size: 12, data: 4 },
   aarch64: { size: 16, data: 8 },

@@ -1,7 +1,10 @@
 import { SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 
-/** Fills `info` with the beginning of what the kernel says of a map, a program or a link. Throws a SystemError. */
+/**
+ * Fills `info` with the beginning of what the kernel says of a map, a program or a link. Throws a
+ * SystemError.
+ */
 export function infoOf(
   descriptor: number,
   info: Uint32Array<ArrayBuffer>,

@@ -7,9 +7,14 @@ import { cString, libc } from "./libc.ts";
 export interface BpfLinkInfo {
   readonly id: number;
   readonly programId: number;
-  /** enum bpf_attach_type; 0 for a link that belongs to neither a cgroup nor a network namespace. */
+  /**
+   * enum bpf_attach_type; 0 for a link that belongs to neither a cgroup nor a network namespace.
+   */
   readonly attachType: number;
-  /** The ID of its cgroup, or the inode number of its network namespace; 0 when it is attached no more. */
+  /**
+   * The ID of its cgroup, or the inode number of its network namespace; 0 when it is attached no
+   * more.
+   */
   readonly target: bigint;
 }
 
@@ -26,7 +31,10 @@ export class BpfLink implements Disposable {
     return new BpfLink(descriptor);
   }
 
-  /** Opens what is pinned as `path`, which may be something else than a link; undefined when nothing is. */
+  /**
+   * Opens what is pinned as `path`, which may be something else than a link; undefined when nothing
+   * is.
+   */
   static open(path: string): BpfLink | undefined {
     const descriptor = libbpf.bpf_obj_get(cString(path));
     return descriptor < 0 ? undefined : new BpfLink(descriptor);
@@ -62,13 +70,19 @@ export class BpfLink implements Disposable {
     if (result < 0) throw new SystemError("bpf_obj_pin", -result, path);
   }
 
-  /** Puts another program in the attached one's place, with no moment between the two. Throws a SystemError. */
+  /**
+   * Puts another program in the attached one's place, with no moment between the two. Throws a
+   * SystemError.
+   */
   replace(program: number, about: string): void {
     const result = libbpf.bpf_link_update(this.descriptor, program, null);
     if (result < 0) throw new SystemError("bpf_link_update", -result, about);
   }
 
-  /** Detaches it at once, whoever else holds it open (Linux 5.9). Repeating it is no error. Throws a SystemError. */
+  /**
+   * Detaches it at once, whoever else holds it open (Linux 5.9). Repeating it is no error. Throws a
+   * SystemError.
+   */
   detach(about: string): void {
     const result = libbpf.bpf_link_detach(this.descriptor);
     if (result < 0) throw new SystemError("bpf_link_detach", -result, about);
@@ -82,8 +96,8 @@ export class BpfLink implements Disposable {
 }
 
 /**
- * The IDs of the programs that are attached to this very cgroup or network namespace, an open descriptor, by whatever
- * link. Throws a SystemError.
+ * The IDs of the programs that are attached to this very cgroup or network namespace, an open
+ * descriptor, by whatever link. Throws a SystemError.
  */
 export function attachedProgramIds(target: number, attachType: number, about: string): number[] {
   for (;;) {

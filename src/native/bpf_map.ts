@@ -8,7 +8,9 @@ export interface Batch {
   readonly count: number;
 }
 
-/** A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts). */
+/**
+ * A map by its descriptor, which its owner closes. Keys and values are raw bytes (kernel/maps.ts).
+ */
 export class BpfMap {
   constructor(
     readonly name: string,
@@ -55,7 +57,8 @@ export class BpfMap {
   /** All keys, as they are at some time during the call. */
   keys(): Uint8Array<ArrayBuffer>[] {
     const keys: Uint8Array<ArrayBuffer>[] = [];
-    // A key that does not exist starts from the beginning; so does an all-zero one, which nobody stores.
+    // A key that does not exist starts from the beginning; so does an all-zero one, which nobody
+    // stores.
     let previous = new Uint8Array(this.keySize);
     for (;;) {
       const next = new Uint8Array(this.keySize);
@@ -81,8 +84,8 @@ export class BpfMap {
   }
 
   /**
-   * The same in buffers that hold one entry after the other until the next batch is read: a system call and no
-   * allocation for thousands (hash maps: Linux 5.6, LPM tries: 5.13).
+   * The same in buffers that hold one entry after the other until the next batch is read: a system
+   * call and no allocation for thousands (hash maps: Linux 5.6, LPM tries: 5.13).
    */
   *batches(room = MANY): Generator<Batch> {
     let keys = new Uint8Array(room * this.keySize);

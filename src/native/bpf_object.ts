@@ -12,9 +12,9 @@ export class BpfObject implements Disposable {
   readonly #pinDirectory: string;
 
   /**
-   * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when all that exist fit;
-   * programs of before keep the maps that they have. Throws a SystemError; the verifier's or libbpf's own words then
-   * go to stderr.
+   * Loads `file`. Its maps are pinned as `<pinDirectory>/<name>`, or taken from there when all that
+   * exist fit; programs of before keep the maps that they have. Throws a SystemError; the
+   * verifier's or libbpf's own words then go to stderr.
    */
   constructor(readonly file: string, maps: readonly string[], pinDirectory: string) {
     let loaded: Loaded;
@@ -106,7 +106,8 @@ function load(file: string, maps: readonly string[], pinDirectory: string): Load
       return pinned !== undefined && pinned !== layoutOf(map);
     });
     for (const { map, path } of pins) {
-      // Entries of one map point into another: some of before and some anew would contradict each other.
+      // Entries of one map point into another: some of before and some anew would contradict each
+      // other.
       if (misfits.length > 0) rmSync(path, { force: true });
       libbpf.bpf_map__set_pin_path(map, cString(path));
     }
@@ -134,7 +135,8 @@ function layoutOf(map: Deno.PointerValue): string {
 function pinnedLayout(path: string): string | undefined {
   const descriptor = libbpf.bpf_obj_get(cString(path));
   if (descriptor < 0) return undefined;
-  // struct bpf_map_info begins with type, id, key_size, value_size, max_entries, map_flags (linux/bpf.h).
+  // struct bpf_map_info begins with type, id, key_size, value_size, max_entries, map_flags
+  // (linux/bpf.h).
   try {
     const [type, _id, ...sizes] = infoOf(descriptor, new Uint32Array(6), path);
     return [type, ...sizes].join();

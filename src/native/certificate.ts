@@ -9,8 +9,8 @@ export class Certificate implements Disposable {
 
   /** Throws an OpenSslError when `der` is not one whole certificate, and nothing else. */
   static parse(der: Uint8Array<ArrayBuffer>): Certificate {
-    // d2i_X509 advances the pointer it is given: an unsigned char *, which the certificate must outlive only
-    // during the call.
+    // d2i_X509 advances the pointer it is given: an unsigned char *, which the certificate must
+    // outlive only during the call.
     const start = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(der)));
     const cursor = new BigUint64Array([start]);
     const pointer = libcrypto.d2i_X509(null, new Uint8Array(cursor.buffer), BigInt(der.length));

@@ -9,9 +9,10 @@ const MAX_SECONDS = 600;
 const MAX_LEAVES = 1024;
 
 /**
- * Makes a context remember which leaves it has verified, until they expire or for ten minutes: a pair of pods that
- * makes another tunnel is spared a tenth of the handshake. What the leaf says is judged each time, by its caller
- * (identity/verify.ts), and that the peer has its key by TLS itself. The context's roots must not change.
+ * Makes a context remember which leaves it has verified, until they expire or for ten minutes: a
+ * pair of pods that makes another tunnel is spared a tenth of the handshake. What the leaf says is
+ * judged each time, by its caller (identity/verify.ts), and that the peer has its key by TLS
+ * itself. The context's roots must not change.
  */
 export function rememberVerified(context: Deno.PointerObject): void {
   contexts.set(Deno.UnsafePointer.value(context), new Map());
@@ -24,18 +25,24 @@ export function forgetVerified(context: Deno.PointerObject): void {
 }
 
 /**
- * By the context's address: what the leaf's digest and the verifying side were verified for. An address is not another
- * context's before the last session of this one is freed.
+ * By the context's address: what the leaf's digest and the verifying side were verified for. An
+ * address is not another context's before the last session of this one is freed.
  */
 const contexts = new Map<ReturnType<typeof Deno.UnsafePointer.value>, Map<string, Validity>>();
 
-/** By the wall clock, as certificates count, in milliseconds since 1970: a clock that jumps, either way, ends it. */
+/**
+ * By the wall clock, as certificates count, in milliseconds since 1970: a clock that jumps, either
+ * way, ends it.
+ */
 interface Validity {
   readonly from: number;
   readonly to: number;
 }
 
-/** In the place of X509_verify_cert: 1, or 0 with the reason in `store`. Never closed: sessions outlive contexts. */
+/**
+ * In the place of X509_verify_cert: 1, or 0 with the reason in `store`. Never closed: sessions
+ * outlive contexts.
+ */
 const verifyChain = new Deno.UnsafeCallback(
   { parameters: ["pointer", "pointer"], result: "i32" } as const,
   (store, argument) => {
@@ -73,7 +80,9 @@ function remember(verified: Map<string, Validity>, key: string, store: Deno.Poin
   verified.set(key, { from: now, to: now + 1000 * life });
 }
 
-/** The leaf's digest and who verifies: a leaf may be good for one side only (extended key usage). */
+/**
+ * The leaf's digest and who verifies: a leaf may be good for one side only (extended key usage).
+ */
 function keyOf(store: Deno.PointerValue): string | undefined {
   const leaf = libcrypto.X509_STORE_CTX_get0_cert(store);
   const session = libcrypto.X509_STORE_CTX_get_ex_data(store, sessionIndex);

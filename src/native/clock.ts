@@ -1,7 +1,9 @@
 import { checked } from "./errno.ts";
 import { libc } from "./libc.ts";
 
-/** What one of the kernel's clocks says (clock_gettime(2)), in milliseconds. Throws a SystemError. */
+/**
+ * What one of the kernel's clocks says (clock_gettime(2)), in milliseconds. Throws a SystemError.
+ */
 export function clockMilliseconds(clock: keyof typeof CLOCKS): number {
   checked(libc.clock_gettime(CLOCKS[clock], bytes), "clock_gettime", `the clock "${clock}"`);
   const [seconds = 0n, nanoseconds = 0n] = timespec;
@@ -15,7 +17,10 @@ const CLOCK_BOOTTIME = 7;
 const CLOCKS = {
   /** How long this thread has had a processor: it stands still while others have it. */
   thread: CLOCK_THREAD_CPUTIME_ID,
-  /** Since the machine started; as the programs' bpf_ktime_get_boot_ns(), it goes on while the machine is suspended. */
+  /**
+   * Since the machine started; as the programs' bpf_ktime_get_boot_ns(), it goes on while the
+   * machine is suspended.
+   */
   boot: CLOCK_BOOTTIME,
 } as const;
 

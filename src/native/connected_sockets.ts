@@ -10,8 +10,8 @@ export interface ConnectedSockets extends Disposable {
 }
 
 /**
- * Connects two sockets through `address`, a loopback address. `receiveBuffer`: bytes that the server's kernel keeps
- * (socket(7), SO_RCVBUF); without it the kernel may make room for a lot.
+ * Connects two sockets through `address`, a loopback address. `receiveBuffer`: bytes that the
+ * server's kernel keeps (socket(7), SO_RCVBUF); without it the kernel may make room for a lot.
  */
 export function connectedSockets(address = "127.0.0.1", receiveBuffer?: number): ConnectedSockets {
   const loopback = parseAddress(address);

@@ -3,8 +3,8 @@ import { checked } from "./errno.ts";
 import { libc } from "./libc.ts";
 
 /**
- * Lets this process have `wanted` descriptors, which takes CAP_SYS_RESOURCE where the hard limit is lower, or as many as
- * it may. Returns how many it may have.
+ * Lets this process have `wanted` descriptors, which takes CAP_SYS_RESOURCE where the hard limit is
+ * lower, or as many as it may. Returns how many it may have.
  */
 export function allowDescriptors(wanted: number): number {
   // struct rlimit { rlim_t rlim_cur, rlim_max; } (bits/resource.h), both 64 bits.

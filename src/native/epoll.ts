@@ -14,7 +14,10 @@ export const EPOLLET = 0x8000_0000 | 0;
 /** How many events one `wait` brings at most. */
 export const BATCH = 512;
 
-/** An epoll instance whose events carry two 32-bit numbers of the caller's. Blocks its thread in `wait`. */
+/**
+ * An epoll instance whose events carry two 32-bit numbers of the caller's. Blocks its thread in
+ * `wait`.
+ */
 export class Epoll implements Disposable {
   readonly #descriptor = checked(libc.epoll_create1(EPOLL_CLOEXEC), "epoll_create1", "event loop");
   readonly #change = new Uint8Array(EPOLL_EVENT.size);
@@ -30,7 +33,10 @@ export class Epoll implements Disposable {
     this.#control(EPOLL_CTL_MOD, descriptor, events, key, tag);
   }
 
-  /** Waits for at most `milliseconds` (-1: for ever) and says how many events came; a signal means 0. */
+  /**
+   * Waits for at most `milliseconds` (-1: for ever) and says how many events came; a signal means
+   * 0.
+   */
   wait(milliseconds: number): number {
     const count = libc.epoll_wait(this.#descriptor, this.#batch, BATCH, milliseconds);
     if (count >= 0) return count;
@@ -68,7 +74,9 @@ export class Epoll implements Disposable {
   }
 }
 
-/** Wakes a thread that waits in {@link Epoll.wait}: any thread rings, the owner quiets (eventfd(2)). */
+/**
+ * Wakes a thread that waits in {@link Epoll.wait}: any thread rings, the owner quiets (eventfd(2)).
+ */
 export class Bell implements Disposable {
   /** Takes over `descriptor`, or makes a new one. */
   constructor(

@@ -1,8 +1,8 @@
 import { constants } from "node:os";
 import { libc } from "./libc.ts";
 
-// SAFETY: __errno_location() is valid and constant for the calling thread's life (errno(3)); each worker
-// evaluates this module on its own thread.
+// SAFETY: __errno_location() is valid and constant for the calling thread's life (errno(3)); each
+// worker evaluates this module on its own thread.
 const location = libc.__errno_location();
 if (location === null) throw new Error("libc: __errno_location() returned NULL");
 const view = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
@@ -12,7 +12,10 @@ const names = new Map<number, string>(
   Object.entries(constants.errno).reverse().map(([name, number]) => [number, name]),
 );
 
-/** The calling thread's errno. Right only on the line after the failing call: any Deno call may overwrite it. */
+/**
+ * The calling thread's errno. Right only on the line after the failing call: any Deno call may
+ * overwrite it.
+ */
 export function errno(): number {
   return view[0] ?? 0;
 }

@@ -21,21 +21,27 @@ export function isCgroup2(path: string): boolean {
   return fileSystemType(path) === CGROUP2_SUPER_MAGIC;
 }
 
-/** The kernel's 64-bit name of a cgroup, its directory's inode number (fs/kernfs). Throws a SystemError. */
+/**
+ * The kernel's 64-bit name of a cgroup, its directory's inode number (fs/kernfs). Throws a
+ * SystemError.
+ */
 export function cgroupId(directory: string): bigint {
   return inodeOf(directory);
 }
 
 /**
- * The inode number of what `path` leads to. Called for every pod every few seconds, as {@link readLink} is: node:fs takes
- * ten times as long. Throws a SystemError.
+ * The inode number of what `path` leads to. Called for every pod every few seconds, as
+ * {@link readLink} is: node:fs takes ten times as long. Throws a SystemError.
  */
 export function inodeOf(path: string): bigint {
   checked(libc.statx(AT_FDCWD, cString(path), 0, STATX_INO, statx), "statx", path);
   return statxView.getBigUint64(32, true); // stx_ino, the same on every processor
 }
 
-/** What a symbolic link says, as those in /proc do; undefined when it is gone, none, hidden from us, or of 256 bytes or more. */
+/**
+ * What a symbolic link says, as those in /proc do; undefined when it is gone, none, hidden from us,
+ * or of 256 bytes or more.
+ */
 export function readLink(path: string): string | undefined {
   const length = Number(libc.readlink(cString(path), linkText, BigInt(linkText.length)));
   if (length < 0 || length === linkText.length) return undefined; // it may have been cut off
@@ -43,8 +49,9 @@ export function readLink(path: string): string | undefined {
 }
 
 /**
- * Locks an open file or directory for one holder (flock(2)), or returns false when another has it. It is free again when
- * the descriptor is closed, by the end of the process at the latest. Throws a SystemError.
+ * Locks an open file or directory for one holder (flock(2)), or returns false when another has it.
+ * It is free again when the descriptor is closed, by the end of the process at the latest. Throws a
+ * SystemError.
  */
 export function tryLock(descriptor: number, about: string): boolean {
   if (libc.flock(descriptor, LOCK_EX | LOCK_NB) === 0) return true;
@@ -62,7 +69,10 @@ export function mountBpfFileSystem(path: string): void {
   );
 }
 
-/** At once for whoever looks there, and for good when nobody has anything open there. Throws a SystemError. */
+/**
+ * At once for whoever looks there, and for good when nobody has anything open there. Throws a
+ * SystemError.
+ */
 export function unmount(path: string): void {
   checked(libc.umount2(cString(path), MNT_DETACH), "umount", path);
 }
@@ -73,7 +83,8 @@ function fileSystemType(path: string): number {
   return new DataView(statfs.buffer).getUint32(0, true);
 }
 
-// linux/magic.h, sys/file.h, sys/mount.h, asm-generic/fcntl.h; O_DIRECTORY is the one that differs between the two processors.
+// linux/magic.h, sys/file.h, sys/mount.h, asm-generic/fcntl.h; O_DIRECTORY is the one that differs
+// between the two processors.
 const BPF_FS_MAGIC = 0xcafe4a11;
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 const LOCK_EX = 2;

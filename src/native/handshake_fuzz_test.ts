@@ -1,6 +1,7 @@
 /**
- * A million strangers at the handshake: whatever they send, a server's session refuses it with a TlsError or waits
- * for more, takes none of them for a peer, and keeps nothing. fuzz_test.ts does the same over sockets.
+ * A million strangers at the handshake: whatever they send, a server's session refuses it with a
+ * TlsError or waits for more, takes none of them for a peer, and keeps nothing. fuzz_test.ts does
+ * the same over sockets.
  */
 import { deepEqual, strictEqual } from "node:assert/strict";
 import { credentials } from "../standalone/credentials_for_tests.ts";
@@ -46,7 +47,10 @@ Deno.test("a million strangers: refused or waiting, never let in, nothing kept",
   }
 });
 
-/** One stranger's session from its first byte to its end. `answered`: it got the server's flight before that. */
+/**
+ * One stranger's session from its first byte to its end. `answered`: it got the server's flight
+ * before that.
+ */
 function attempt(
   engine: TlsEngine,
   context: TlsContext,

@@ -1,7 +1,8 @@
 /**
- * The C library's calls, nothing else. Above each symbol stands its C prototype as the headers have it
- * (prototypes_test.ts compiles them); below, what the prototype cannot say. All set errno when they return
- * -1, unless noted. None blocks, unless noted: a `nonblocking` FFI call costs 46 µs and loses errno.
+ * The C library's calls, nothing else. Above each symbol stands its C prototype as the headers have
+ * it (prototypes_test.ts compiles them); below, what the prototype cannot say. All set errno when
+ * they return -1, unless noted. None blocks, unless noted: a `nonblocking` FFI call costs 46 µs and
+ * loses errno.
  */
 const library = Deno.dlopen("libc.so.6", {
   // int *__errno_location(void);
@@ -47,9 +48,9 @@ const library = Deno.dlopen("libc.so.6", {
   // int shutdown(int fd, int how);
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
 
-  // The lengths are in the message, so no call needs a bigint. The results are taken as i32, which spares
-  // one bigint a call: no message here is larger than a few hundred KiB.
-  // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
+  // The lengths are in the message, so no call needs a bigint. The results are taken as i32, which
+  // spares one bigint a call: no message here is larger than a few hundred KiB. ssize_t recvmsg(int
+  // fd, struct msghdr *message, int flags);
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // ssize_t sendmsg(int fd, const struct msghdr *message, int flags);
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
@@ -88,7 +89,8 @@ const library = Deno.dlopen("libc.so.6", {
   // int clock_gettime(clockid_t clock_id, struct timespec *tp);
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
 
-  // int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data);
+  // int mount(const char *source, const char *target, const char *fstype, unsigned long flags,
+  // const void *data);
   mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
   // int umount2(const char *target, int flags);
   umount2: { parameters: ["buffer", "i32"], result: "i32" },

@@ -3,7 +3,9 @@ import { readLink } from "./file_system.ts";
 import { cString, libc } from "./libc.ts";
 import { AF_INET, AF_INET6, decodeSocketAddress, SOCKADDR_SIZE } from "./socket_address.ts";
 
-/** A network namespace held open, so that its inode number cannot be given to another one meanwhile. */
+/**
+ * A network namespace held open, so that its inode number cannot be given to another one meanwhile.
+ */
 export class NetworkNamespace implements Disposable {
   #open = true;
 
@@ -18,8 +20,9 @@ export class NetworkNamespace implements Disposable {
   }
 
   /**
-   * Runs `action` with the calling thread standing in this namespace, and comes back. `action` may only make
-   * sockets and ask libc: it must not await, and must start nothing of Deno's own network or files.
+   * Runs `action` with the calling thread standing in this namespace, and comes back. `action` may
+   * only make sockets and ask libc: it must not await, and must start nothing of Deno's own network
+   * or files.
    */
   run<T>(action: () => T): T {
     checked(
@@ -38,14 +41,17 @@ export class NetworkNamespace implements Disposable {
     }
   }
 
-  /** Every IP address that the namespace's interfaces hold: 16 bytes each, IPv4 mapped (getifaddrs(3)). */
+  /**
+   * Every IP address that the namespace's interfaces hold: 16 bytes each, IPv4 mapped
+   * (getifaddrs(3)).
+   */
   addresses(): Uint8Array[] {
     return this.run(interfaceAddresses);
   }
 
   /**
-   * What the kernel calls the user namespace that owns this one, "user:[4026531837]" (ioctl_ns(2): NS_GET_USERNS). Throws
-   * a SystemError: EPERM, when it is none that we may see.
+   * What the kernel calls the user namespace that owns this one, "user:[4026531837]" (ioctl_ns(2):
+   * NS_GET_USERNS). Throws a SystemError: EPERM, when it is none that we may see.
    */
   owner(): string {
     const descriptor = checked(
@@ -76,8 +82,8 @@ function interfaceAddresses(): Uint8Array[] {
   const list = Deno.UnsafePointer.create(head[0] ?? 0n);
   const found: Uint8Array[] = [];
   try {
-    // SAFETY: the list stays valid until freeifaddrs below; ifa_addr may be NULL, and points to a sockaddr
-    // at least as long as its family's.
+    // SAFETY: the list stays valid until freeifaddrs below; ifa_addr may be NULL, and points to a
+    // sockaddr at least as long as its family's.
     for (let entry = list; entry !== null;) {
       const view = new Deno.UnsafePointerView(entry);
       const address = view.getPointer(24);
@@ -103,7 +109,10 @@ const O_CLOEXEC = 0o2000000;
 const CLONE_NEWNET = 0x4000_0000;
 const NS_GET_USERNS = 0xb701n; // linux/nsfs.h: _IO(0xb7, 1)
 
-/** Where this thread belongs. Opened once: a thread that stands elsewhere can no longer find the way back. */
+/**
+ * Where this thread belongs. Opened once: a thread that stands elsewhere can no longer find the way
+ * back.
+ */
 const home = checked(
   libc.open(cString("/proc/thread-self/ns/net"), O_RDONLY | O_CLOEXEC),
   "open",

@@ -8,8 +8,9 @@ export interface NetlinkMessage {
 }
 
 /**
- * A netlink socket (netlink(7)) of the network namespace in which the thread stands when it is opened, and in which it
- * stays. Connected to the kernel: nobody else's messages arrive, whatever rights he has in that namespace.
+ * A netlink socket (netlink(7)) of the network namespace in which the thread stands when it is
+ * opened, and in which it stays. Connected to the kernel: nobody else's messages arrive, whatever
+ * rights he has in that namespace.
  */
 export class Netlink implements Disposable {
   readonly #descriptor: number;
@@ -42,8 +43,9 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Asks the kernel and hands on each message of its answer; `flags` are NLM_F_DUMP or NLM_F_ACK, which make it say where
-   * its answer ends, and others. Throws a SystemError: `call` names it, its errno is the kernel's.
+   * Asks the kernel and hands on each message of its answer; `flags` are NLM_F_DUMP or NLM_F_ACK,
+   * which make it say where its answer ends, and others. Throws a SystemError: `call` names it, its
+   * errno is the kernel's.
    */
   ask(
     call: string,
@@ -95,8 +97,8 @@ function encodeRequest(
 }
 
 /**
- * The messages of one datagram that answer the request `sequence`, as copies; `code` is 0 or an errno when they are the
- * last. Throws an Error when lengths contradict each other.
+ * The messages of one datagram that answer the request `sequence`, as copies; `code` is 0 or an
+ * errno when they are the last. Throws an Error when lengths contradict each other.
  */
 export function decodeAnswer(
   bytes: Uint8Array<ArrayBuffer>,
@@ -144,7 +146,10 @@ export function attribute(type: number, ...values: readonly Uint8Array[]): Uint8
   return bytes;
 }
 
-/** The values of attributes by type; of two of one type the last. Throws an Error when lengths contradict each other. */
+/**
+ * The values of attributes by type; of two of one type the last. Throws an Error when lengths
+ * contradict each other.
+ */
 export function attributes(bytes: Uint8Array<ArrayBuffer>): Map<number, Uint8Array<ArrayBuffer>> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const found = new Map<number, Uint8Array<ArrayBuffer>>();

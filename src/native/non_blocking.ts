@@ -3,8 +3,9 @@ import { checked } from "./errno.ts";
 import { libc } from "./libc.ts";
 
 /**
- * From now on a write to the pipe or socket that this descriptor is fails with EAGAIN instead of waiting for a reader. A
- * file or a terminal stays as it is: others have it too. Throws a SystemError.
+ * From now on a write to the pipe or socket that this descriptor is fails with EAGAIN instead of
+ * waiting for a reader. A file or a terminal stays as it is: others have it too. Throws a
+ * SystemError.
  */
 export function neverWaitsForReaders(descriptor: number): void {
   const kind = fstatSync(descriptor);

@@ -1,6 +1,7 @@
 /**
- * The FFI tables and constants of this folder against the C headers: clang compiles what they say. A wrong
- * type here is not an exception but a wrong number or a broken stack, so nothing else would notice.
+ * The FFI tables and constants of this folder against the C headers: clang compiles what they say.
+ * A wrong type here is not an exception but a wrong number or a broken stack, so nothing else would
+ * notice.
  */
 import { deepStrictEqual, match, notStrictEqual, strictEqual } from "node:assert/strict";
 import { EPOLL_EVENT } from "./architecture.ts";
@@ -149,8 +150,8 @@ Deno.test("a prototype that differs from the header does not compile", async () 
 });
 
 /**
- * Constants whose name is ours, and C's word for the same number; undefined for what C has no word for.
- * Every other constant bears its C name.
+ * Constants whose name is ours, and C's word for the same number; undefined for what C has no word
+ * for. Every other constant bears its C name.
  */
 const OUR_NAMES: Record<string, string | undefined> = {
   GRAIN: undefined,

@@ -7,8 +7,9 @@ export const GRAIN = 64;
 const MAX_RANGES = 1024; // UIO_MAXIOV, linux/uio.h
 
 /**
- * A buffer that one system call fills or empties in several ranges (struct iovec, struct msghdr). A worker
- * has a few and shares them among all its connections: nothing here may be kept from one event to the next.
+ * A buffer that one system call fills or empties in several ranges (struct iovec, struct msghdr). A
+ * worker has a few and shares them among all its connections: nothing here may be kept from one
+ * event to the next.
  */
 export class ScatterBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -20,7 +21,9 @@ export class ScatterBuffer {
   readonly #starts: number[] = [];
   readonly #lengths: number[] = [];
   #count = 0;
-  /** struct iovec { void *iov_base; size_t iov_len; }: 16 bytes each (bits/types/struct_iovec.h). */
+  /**
+   * struct iovec { void *iov_base; size_t iov_len; }: 16 bytes each (bits/types/struct_iovec.h).
+   */
   readonly #pinnedRanges = new Uint32Array(4 * MAX_RANGES);
   /** struct msghdr: msg_iov at 16, msg_iovlen at 24, 56 bytes in all (bits/socket.h). */
   readonly #message = new Uint8Array(56);
@@ -67,7 +70,10 @@ export class ScatterBuffer {
     this.length += length;
   }
 
-  /** Fills the first `ranges` from a socket: bytes read, 0 at the end of the stream, or minus the errno. */
+  /**
+   * Fills the first `ranges` from a socket: bytes read, 0 at the end of the stream, or minus the
+   * errno.
+   */
   receive(descriptor: number, ranges = this.#count): number {
     this.#messageView.setUint32(24, ranges, true);
     const count = libc.recvmsg(descriptor, this.#message, 0);
@@ -81,7 +87,10 @@ export class ScatterBuffer {
     return count === -1 ? -errno() : count;
   }
 
-  /** Copies all ranges but their first `skip` bytes to the end of `target`, at `offset`; says how many. */
+  /**
+   * Copies all ranges but their first `skip` bytes to the end of `target`, at `offset`; says how
+   * many.
+   */
   copyRest(skip: number, target: Uint8Array, offset: number): number {
     let copied = 0;
     for (let index = 0; index < this.#count; index++) {

@@ -35,14 +35,17 @@ export interface TcpSocket {
   readonly identity: { readonly family: number; readonly id: Uint8Array<ArrayBuffer> };
 }
 
-/** The TCP sockets of the network namespace in which the thread stands when this is made (sock_diag(7)). */
+/**
+ * The TCP sockets of the network namespace in which the thread stands when this is made
+ * (sock_diag(7)).
+ */
 export class SocketDiagnosis implements Disposable {
   /** Throws a SystemError. */
   readonly #netlink = new Netlink(NETLINK_SOCK_DIAG);
 
   /**
-   * The sockets in one of these states, both families. There may be more than `limit`: then it says that it is not
-   * complete. Throws a SystemError.
+   * The sockets in one of these states, both families. There may be more than `limit`: then it says
+   * that it is not complete. Throws a SystemError.
    */
   tcpSockets(
     states: readonly TcpState[],
@@ -59,8 +62,9 @@ export class SocketDiagnosis implements Disposable {
   }
 
   /**
-   * Ends a connection as if it had been reset from both sides: its process gets ECONNABORTED, its peer an RST.
-   * "unsupported": the kernel was built without CONFIG_INET_DIAG_DESTROY. Throws a SystemError.
+   * Ends a connection as if it had been reset from both sides: its process gets ECONNABORTED, its
+   * peer an RST. "unsupported": the kernel was built without CONFIG_INET_DIAG_DESTROY. Throws a
+   * SystemError.
    */
   destroy({ identity: { family, id } }: TcpSocket): "destroyed" | "gone" | "unsupported" {
     try {
@@ -79,8 +83,9 @@ export class SocketDiagnosis implements Disposable {
 }
 
 /**
- * `struct inet_diag_req`, the older request, which asks for both families at once (inet_diag_dump_compat in
- * net/ipv4/inet_diag.c): each dump walks through the tables of the whole node, whatever namespace it is for.
+ * `struct inet_diag_req`, the older request, which asks for both families at once
+ * (inet_diag_dump_compat in net/ipv4/inet_diag.c): each dump walks through the tables of the whole
+ * node, whatever namespace it is for.
  */
 function encodeDump(states: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(4 + SOCKET_ID_SIZE + 8);
@@ -98,7 +103,10 @@ function encodeRequest(family: number, states: number, id: Uint8Array): Uint8Arr
   return bytes;
 }
 
-/** `struct inet_diag_msg`; undefined when it is cut short, or its state or family is none that there was. */
+/**
+ * `struct inet_diag_msg`; undefined when it is cut short, or its state or family is none that there
+ * was.
+ */
 export function decodeSocket(bytes: Uint8Array<ArrayBuffer>): TcpSocket | undefined {
   if (bytes.length < MESSAGE_SIZE) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -138,7 +146,10 @@ const TCPDIAG_GETSOCK = 18;
 const SOCK_DESTROY = 21;
 const IPPROTO_TCP = 6;
 
-/** linux/inet_diag.h: where the socket's identity lies in a request and in a message, and how long both are. */
+/**
+ * linux/inet_diag.h: where the socket's identity lies in a request and in a message, and how long
+ * both are.
+ */
 const REQUEST_ID = 8;
 const MESSAGE_ID = 4;
 const SOCKET_ID_SIZE = 48;

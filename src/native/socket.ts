@@ -12,8 +12,9 @@ import {
 } from "./socket_address.ts";
 
 /**
- * A TCP socket: non-blocking, close-on-exec, TCP_NODELAY. It belongs to the network namespace in which its
- * thread stood when it was made (or to its listener's), and has one owner, who disposes of it.
+ * A TCP socket: non-blocking, close-on-exec, TCP_NODELAY. It belongs to the network namespace in
+ * which its thread stood when it was made (or to its listener's), and has one owner, who disposes
+ * of it.
  */
 export class Socket implements Disposable {
   #open = true;
@@ -46,14 +47,19 @@ export class Socket implements Disposable {
     return this;
   }
 
-  /** A listener's socket, to be bound: several of one owner may share the address (SO_REUSEPORT). */
+  /**
+   * A listener's socket, to be bound: several of one owner may share the address (SO_REUSEPORT).
+   */
   shareAddress(): this {
     this.reuseAddress().setOption(SOL_SOCKET, SO_REUSEPORT, 1);
     if (this.#family() === AF_INET6) this.setOption(IPPROTO_IPV6, IPV6_V6ONLY, 1);
     return this;
   }
 
-  /** Bound by {@link shareAddress} beside others: from now on nobody can join them, whatever user they are. */
+  /**
+   * Bound by {@link shareAddress} beside others: from now on nobody can join them, whatever user
+   * they are.
+   */
   endSharing(): void {
     this.setOption(SOL_SOCKET, SO_REUSEPORT, 0);
     this.setOption(SOL_SOCKET, SO_REUSEADDR, 0);
@@ -65,8 +71,8 @@ export class Socket implements Disposable {
   }
 
   /**
-   * Starts to connect: 0 when it is under way or done (writable, or an error pending, tells), else the errno
-   * with which it failed at once.
+   * Starts to connect: 0 when it is under way or done (writable, or an error pending, tells), else
+   * the errno with which it failed at once.
    */
   connect(endpoint: Endpoint): number {
     const bytes = encodeSocketAddress(endpoint);
@@ -99,12 +105,17 @@ export class Socket implements Disposable {
     return decodeSocketAddress(bytes);
   }
 
-  /** The pending error of the socket, cleared by asking (SO_ERROR): 0 when a connect() has succeeded. */
+  /**
+   * The pending error of the socket, cleared by asking (SO_ERROR): 0 when a connect() has
+   * succeeded.
+   */
   takeError(): number {
     return this.#option(SOL_SOCKET, SO_ERROR, 4).getInt32(0, true);
   }
 
-  /** Whether it takes connections: whoever may administer its namespace can end that (SOCK_DESTROY). */
+  /**
+   * Whether it takes connections: whoever may administer its namespace can end that (SOCK_DESTROY).
+   */
   get isListening(): boolean {
     return this.#option(SOL_SOCKET, SO_ACCEPTCONN, 4).getInt32(0, true) === 1;
   }
@@ -114,7 +125,9 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_NETNS_COOKIE, 8).getBigUint64(0, true);
   }
 
-  /** A peer that has vanished while nothing is under way is noticed after three times `idleSeconds`. */
+  /**
+   * A peer that has vanished while nothing is under way is noticed after three times `idleSeconds`.
+   */
   keepAlive(idleSeconds: number): void {
     this.setOption(SOL_SOCKET, SO_KEEPALIVE, 1);
     this.setOption(IPPROTO_TCP, TCP_KEEPIDLE, idleSeconds);
@@ -133,14 +146,17 @@ export class Socket implements Disposable {
     };
   }
 
-  /** Sends FIN after everything written: the half-close. A connection that is already gone is no error. */
+  /**
+   * Sends FIN after everything written: the half-close. A connection that is already gone is no
+   * error.
+   */
   finish(): void {
     libc.shutdown(this.descriptor, SHUT_WR);
   }
 
   /**
-   * Whether closing is a reset (SO_LINGER with a time of 0) or a clean end. It also decides what the other
-   * side sees when the kernel closes the socket because the process has died.
+   * Whether closing is a reset (SO_LINGER with a time of 0) or a clean end. It also decides what
+   * the other side sees when the kernel closes the socket because the process has died.
    */
   resetsOnClose(whether: boolean): void {
     const linger = whether ? LINGER_0 : NO_LINGER;
@@ -155,8 +171,9 @@ export class Socket implements Disposable {
   }
 
   /**
-   * Closes with FIN, and keeps nothing of the connection once that is acknowledged: neither TIME_WAIT nor an orphan that
-   * waits for the other side's FIN (TCP_LINGER2 below 0, tcp_rcv_state_process() in net/ipv4/tcp_input.c).
+   * Closes with FIN, and keeps nothing of the connection once that is acknowledged: neither
+   * TIME_WAIT nor an orphan that waits for the other side's FIN (TCP_LINGER2 below 0,
+   * tcp_rcv_state_process() in net/ipv4/tcp_input.c).
    */
   closeSwiftly(): void {
     if (!this.#open) return;

@@ -1,6 +1,6 @@
 /**
- * An address and a port as 16 + 2 bytes in network byte order, IPv4 as ::ffff:a.b.c.d, which is also how the
- * eBPF maps hold them (bpf/maps.h, struct endpoint).
+ * An address and a port as 16 + 2 bytes in network byte order, IPv4 as ::ffff:a.b.c.d, which is
+ * also how the eBPF maps hold them (bpf/maps.h, struct endpoint).
  */
 export interface Endpoint {
   /** 16 bytes. */
@@ -13,7 +13,9 @@ export interface Endpoint {
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 
-/** The size of a buffer that holds either form of socket address: struct sockaddr_in6, netinet/in.h. */
+/**
+ * The size of a buffer that holds either form of socket address: struct sockaddr_in6, netinet/in.h.
+ */
 export const SOCKADDR_SIZE = 28;
 
 /** The first bytes of ::ffff:a.b.c.d. */
@@ -31,8 +33,9 @@ export function isLoopback(address: Uint8Array): boolean {
 }
 
 /**
- * `struct sockaddr_in` (16 bytes: family, port, 4 address bytes) or `struct sockaddr_in6` (28 bytes: family,
- * port, flow, 16 address bytes, scope); family in host order, port in network order (netinet/in.h).
+ * `struct sockaddr_in` (16 bytes: family, port, 4 address bytes) or `struct sockaddr_in6` (28
+ * bytes: family, port, flow, 16 address bytes, scope); family in host order, port in network order
+ * (netinet/in.h).
  */
 export function encodeSocketAddress({ address, port }: Endpoint): Uint8Array<ArrayBuffer> {
   const ipv4 = isIpv4(address);

@@ -15,9 +15,9 @@ export interface Credentials {
 }
 
 /**
- * One pod's TLS settings, for both roles: TLS 1.3 only, a verified peer certificate required, no tickets, no
- * resumption, no early data, one application protocol. Sessions keep what they started with, so a context
- * can be replaced and disposed of while its tunnels live.
+ * One pod's TLS settings, for both roles: TLS 1.3 only, a verified peer certificate required, no
+ * tickets, no resumption, no early data, one application protocol. Sessions keep what they started
+ * with, so a context can be replaced and disposed of while its tunnels live.
  */
 export class TlsContext implements Disposable {
   readonly pointer: Deno.PointerObject;
@@ -64,8 +64,8 @@ function restrict(context: Deno.PointerObject): void {
     succeeded(libssl.SSL_CTX_ctrl(context, command, value, null), "SSL_CTX_ctrl", about);
   set(SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_3_VERSION, "TLS 1.3 at least");
   set(SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_3_VERSION, "TLS 1.3 at most");
-  // Without NO_AUTO_CHAIN each handshake would look for the own chain's root, verify it and send it, which the peer
-  // has already.
+  // Without NO_AUTO_CHAIN each handshake would look for the own chain's root, verify it and send
+  // it, which the peer has already.
   const mode = SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN;
   libssl.SSL_CTX_ctrl(context, SSL_CTRL_MODE, mode, null);
   libssl.SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, null);
@@ -160,8 +160,8 @@ export class AlpnProtocol implements Disposable {
         if (
           out === null || outLength === null || offered === null
         ) return SSL_TLSEXT_ERR_ALERT_FATAL;
-        // SAFETY: OpenSSL passes `offeredLength` readable bytes and two writable results (8 and 1 byte); the
-        // result points into `wire`, which lives as long as this object.
+        // SAFETY: OpenSSL passes `offeredLength` readable bytes and two writable results (8 and 1
+        // byte); the result points into `wire`, which lives as long as this object.
         const list = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(offered, offeredLength));
         if (!offers(list, bytes)) return SSL_TLSEXT_ERR_ALERT_FATAL;
         new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(out, 8))[0] = BigInt(chosen) + 1n;
@@ -171,7 +171,9 @@ export class AlpnProtocol implements Disposable {
     );
   }
 
-  /** Whether the session agreed on it: a side that offers no protocol at all passes the callback by. */
+  /**
+   * Whether the session agreed on it: a side that offers no protocol at all passes the callback by.
+   */
   isAgreed(session: Deno.PointerObject): boolean {
     libssl.SSL_get0_alpn_selected(session, this.#name, this.#nameLength);
     const pointer = Deno.UnsafePointer.create(new BigUint64Array(this.#name.buffer)[0] ?? 0n);

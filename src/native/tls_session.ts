@@ -11,7 +11,10 @@ export const MAX_RECORD = 16384;
 /** The most ciphertext that is read from a socket at once. */
 export const INCOMING_SIZE = 65536;
 
-/** The same where memory is short: a record at most, with its header and tag, and a little of the next. */
+/**
+ * The same where memory is short: a record at most, with its header and tag, and a little of the
+ * next.
+ */
 export const SMALL_INCOMING_SIZE = 16_448;
 
 /** What was encrypted before it is sent: four full records and what OpenSSL may add of its own. */
@@ -26,12 +29,12 @@ export class TlsError extends Error {
 }
 
 /**
- * The memory through which all TLS sessions of one worker speak: ciphertext that was received goes in, plain
- * text comes out, and the reverse. A session is driven to the end of what it was given before the next one
- * starts, so one pair of buffers serves them all and an idle session owns none.
+ * The memory through which all TLS sessions of one worker speak: ciphertext that was received goes
+ * in, plain text comes out, and the reverse. A session is driven to the end of what it was given
+ * before the next one starts, so one pair of buffers serves them all and an idle session owns none.
  *
- * Both are memory BIOs on our own buffers (BIO_set_mem_buf): OpenSSL reads from where recvmsg() wrote, and
- * writes where sendmsg() reads.
+ * Both are memory BIOs on our own buffers (BIO_set_mem_buf): OpenSSL reads from where recvmsg()
+ * wrote, and writes where sendmsg() reads.
  */
 export class TlsEngine {
   /** Ciphertext of the last read. */
@@ -57,7 +60,10 @@ export class TlsEngine {
     this.clearOutgoing();
   }
 
-  /** Receives ciphertext, of one of the two sizes at most: bytes, 0 at the end of the stream, or minus the errno. */
+  /**
+   * Receives ciphertext, of one of the two sizes at most: bytes, 0 at the end of the stream, or
+   * minus the errno.
+   */
   receive(descriptor: number, most: number): number {
     return this.incoming.receive(descriptor, most === INCOMING_SIZE ? 2 : 1);
   }
@@ -106,8 +112,8 @@ export interface TlsFacts {
 }
 
 /**
- * One TLS connection, without its socket: it reads what its engine was fed and leaves in the engine what is
- * to be sent, also when it throws (the alert).
+ * One TLS connection, without its socket: it reads what its engine was fed and leaves in the engine
+ * what is to be sent, also when it throws (the alert).
  */
 export class TlsSession implements Disposable {
   #pointer: Deno.PointerObject | null;
@@ -117,8 +123,8 @@ export class TlsSession implements Disposable {
   }
 
   /**
-   * Goes on with the handshake: true when it is done and the chain verified, false when it needs more from
-   * the peer. Throws a TlsError with the reason.
+   * Goes on with the handshake: true when it is done and the chain verified, false when it needs
+   * more from the peer. Throws a TlsError with the reason.
    */
   handshake(): boolean {
     const result = libssl.SSL_do_handshake(this.#pointer);
@@ -153,8 +159,9 @@ export class TlsSession implements Disposable {
   }
 
   /**
-   * Decrypts the next record into `buffer` at `offset` (a multiple of GRAIN, with MAX_RECORD bytes of room):
-   * bytes, 0 when more ciphertext is needed, -1 after the peer's close_notify. Throws a TlsError.
+   * Decrypts the next record into `buffer` at `offset` (a multiple of GRAIN, with MAX_RECORD bytes
+   * of room): bytes, 0 when more ciphertext is needed, -1 after the peer's close_notify. Throws a
+   * TlsError.
    */
   read(buffer: ScatterBuffer, offset: number): number {
     const count = libssl.SSL_read(this.#pointer, buffer.pointer(offset), MAX_RECORD);
@@ -219,7 +226,10 @@ const SSL_ERROR_WANT_READ = 2;
 const SSL_ERROR_ZERO_RETURN = 6;
 const X509_V_OK = 0n;
 const SSL_CTRL_GET_NEGOTIATED_GROUP = 134;
-/** openssl/obj_mac.h's NIDs, and IANA's number + 2^24 for what has none (SSL_get_negotiated_group(3)). */
+/**
+ * openssl/obj_mac.h's NIDs, and IANA's number + 2^24 for what has none
+ * (SSL_get_negotiated_group(3)).
+ */
 const GROUP_NAMES = new Map([
   [1034, "X25519"],
   [415, "P-256"],

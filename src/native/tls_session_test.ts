@@ -11,7 +11,9 @@ import { ScatterBuffer } from "./scatter.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "./tls_context.ts";
 import { INCOMING_SIZE, MAX_RECORD, TlsEngine, TlsError } from "./tls_session.ts";
 
-/** A CA of the test's own, for certificates that no issuer makes: valid from and to, hours from now. */
+/**
+ * A CA of the test's own, for certificates that no issuer makes: valid from and to, hours from now.
+ */
 async function datedAuthority(): Promise<(from: number, to: number) => Promise<Credentials>> {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const rootKeys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);

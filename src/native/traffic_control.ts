@@ -13,7 +13,9 @@ import {
 } from "./netlink.ts";
 import { AF_INET, AF_INET6, IPV4_MAPPED } from "./socket_address.ts";
 
-/** A program on a device's way out, by which number it knows the device, and its place among others. */
+/**
+ * A program on a device's way out, by which number it knows the device, and its place among others.
+ */
 export interface EgressFilter {
   readonly priority: number;
   readonly handle: number;
@@ -31,8 +33,9 @@ export interface Device {
 }
 
 /**
- * Devices and the programs on their way out (tc(8), clsact), in the network namespace in which the thread stands when this
- * is made. Such a program is no link: nobody owns it, and it goes unnoticed with its device or its qdisc.
+ * Devices and the programs on their way out (tc(8), clsact), in the network namespace in which the
+ * thread stands when this is made. Such a program is no link: nobody owns it, and it goes unnoticed
+ * with its device or its qdisc.
  */
 export class TrafficControl implements Disposable {
   /** Throws a SystemError. */
@@ -49,7 +52,10 @@ export class TrafficControl implements Disposable {
     return [...addresses].map(([index, addresses]) => ({ index, addresses }));
   }
 
-  /** By index: what kind of device it is, "bridge" or "veth"; none for hardware and loopback. Throws a SystemError. */
+  /**
+   * By index: what kind of device it is, "bridge" or "veth"; none for hardware and loopback. Throws
+   * a SystemError.
+   */
   kinds(): Map<number, string> {
     const kinds = new Map<number, string>();
     const request = new Uint8Array(LINK_MESSAGE_SIZE);
@@ -60,7 +66,10 @@ export class TrafficControl implements Disposable {
     return kinds;
   }
 
-  /** Puts a program on a device's way out, or in the place of the one with this priority and handle. Throws a SystemError. */
+  /**
+   * Puts a program on a device's way out, or in the place of the one with this priority and handle.
+   * Throws a SystemError.
+   */
   attach(device: number, program: number, name: string, filter: Omit<EgressFilter, "programId">) {
     this.#makeQueue(device);
     const options = [
@@ -86,7 +95,10 @@ export class TrafficControl implements Disposable {
     );
   }
 
-  /** The programs on a device's way out; none when it has no clsact queue, or is gone. Throws a SystemError. */
+  /**
+   * The programs on a device's way out; none when it has no clsact queue, or is gone. Throws a
+   * SystemError.
+   */
   filters(device: number): EgressFilter[] {
     const filters: EgressFilter[] = [];
     const request = encodeTcMessage(device, 0, CLSACT_EGRESS, 0);
@@ -98,8 +110,8 @@ export class TrafficControl implements Disposable {
   }
 
   /**
-   * Takes a program from a device's way out, if it is there, and the queue with the last program of anybody's. Throws a
-   * SystemError.
+   * Takes a program from a device's way out, if it is there, and the queue with the last program of
+   * anybody's. Throws a SystemError.
    */
   detach(device: number, { priority, handle }: Pick<EgressFilter, "priority" | "handle">): void {
     const isThere = this.filters(device).some((filter) =>
@@ -162,7 +174,9 @@ function encodeTcMessage(
   return bytes;
 }
 
-/** A program among the filters of `device`; undefined for another device's, and for what is none. */
+/**
+ * A program among the filters of `device`; undefined for another device's, and for what is none.
+ */
 function decodeFilter(bytes: Uint8Array<ArrayBuffer>, device: number): EgressFilter | undefined {
   if (bytes.length < TC_MESSAGE_SIZE) return undefined;
   const view = new DataView(bytes.buffer);
@@ -197,7 +211,10 @@ function decodeAddress(
   return { index, address: Uint8Array.from([...IPV4_MAPPED, ...own]) };
 }
 
-/** `struct ifinfomsg` (family, padding, type, device, flags, changes) and its attributes; undefined without a kind. */
+/**
+ * `struct ifinfomsg` (family, padding, type, device, flags, changes) and its attributes; undefined
+ * without a kind.
+ */
 function decodeKind(
   bytes: Uint8Array<ArrayBuffer>,
 ): { readonly index: number; readonly kind: string } | undefined {

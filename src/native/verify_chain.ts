@@ -14,9 +14,10 @@ export interface ChainFlaw {
 }
 
 /**
- * What is wrong with a chain (DER, leaf first) for peers that trust `roots` (DER), whether they are its clients or its
- * servers; undefined when nothing is. It is verified as in a handshake (ssl_verify_cert_chain, OpenSSL's
- * ssl/ssl_cert.c): with the parameters, the security level and the two purposes of the contexts that pods use.
+ * What is wrong with a chain (DER, leaf first) for peers that trust `roots` (DER), whether they are
+ * its clients or its servers; undefined when nothing is. It is verified as in a handshake
+ * (ssl_verify_cert_chain, OpenSSL's ssl/ssl_cert.c): with the parameters, the security level and
+ * the two purposes of the contexts that pods use.
  *
  * @throws {OpenSslError} when one of them is no certificate.
  */
@@ -29,7 +30,10 @@ export function chainFlaw(
   return flawOf(parsed, roots);
 }
 
-/** Whether a leaf that was accepted before leads to one of these roots (DER), whatever else has become of it. */
+/**
+ * Whether a leaf that was accepted before leads to one of these roots (DER), whatever else has
+ * become of it.
+ */
 export function leadsToOne(leaf: Certificate, roots: readonly Uint8Array[]): boolean {
   return !(flawOf([leaf], roots)?.isRootMissing ?? false);
 }
@@ -83,7 +87,10 @@ function flawFor(
 const ABOUT = "verifying a chain";
 const WHICH = ["the leaf", "its CA"];
 
-/** Names of openssl/x509_vfy.h's table of parameters: how one's server and one's client are verified. */
+/**
+ * Names of openssl/x509_vfy.h's table of parameters: how one's server and one's client are
+ * verified.
+ */
 const SERVER = cString("ssl_server");
 const CLIENT = cString("ssl_client");
 

@@ -3,7 +3,10 @@ import type { StreamReport } from "../relay/messages.ts";
 
 const log = logger("access");
 
-/** One line for each stream that has ended. `podAt`: the peer's `namespace/name`, as the registry has it. */
+/**
+ * One line for each stream that has ended. `podAt`: the peer's `namespace/name`, as the registry
+ * has it.
+ */
 export function logStreams(
   streams: readonly StreamReport[],
   left: ReadonlyMap<string, number>,

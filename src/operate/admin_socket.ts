@@ -10,8 +10,8 @@ const log = logger("admin");
 const LOOK_MILLISECONDS = 2_000;
 
 /**
- * An HTTP server on a unix socket that only root can open. A socket that somebody has removed or replaced is made
- * again, and one that is another's is not removed at the end.
+ * An HTTP server on a unix socket that only root can open. A socket that somebody has removed or
+ * replaced is made again, and one that is another's is not removed at the end.
  */
 export class AdminSocket implements Disposable {
   #bound: Bound;
@@ -51,8 +51,8 @@ interface Bound {
 }
 
 function bind(path: string, answers: Answers): Bound {
-  // Made under another name: it is root's alone before anybody can find it, and Deno, which removes what it has bound
-  // to when it closes it, does not remove what may be another's by then.
+  // Made under another name: it is root's alone before anybody can find it, and Deno, which removes
+  // what it has bound to when it closes it, does not remove what may be another's by then.
   const made = `${path}.${Deno.pid}`;
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });

@@ -10,8 +10,8 @@ type Charge = Pick<StateDirectory, "path" | "take">;
 const LOOK_MILLISECONDS = 50;
 
 /**
- * Takes charge of a node's state. Throws an Error when another process has it, or answers on the admin socket: two agents
- * with the same paths would take each other's pods away.
+ * Takes charge of a node's state. Throws an Error when another process has it, or answers on the
+ * admin socket: two agents with the same paths would take each other's pods away.
  */
 export async function takeCharge(state: Charge, adminSocket: string): Promise<void> {
   const holder = state.take();
@@ -32,8 +32,9 @@ export async function takeCharge(state: Charge, adminSocket: string): Promise<vo
 }
 
 /**
- * The same for an agent that replaces another: waits until that has gone, or `stop`. Returns whether it has charge. An
- * agent of a version that did not lock its state directory is known by its admin socket.
+ * The same for an agent that replaces another: waits until that has gone, or `stop`. Returns
+ * whether it has charge. An agent of a version that did not lock its state directory is known by
+ * its admin socket.
  */
 export async function standBy(
   state: Charge,

@@ -1,4 +1,7 @@
-/** Who has charge of a node, with a state directory that says what the test says, and real admin sockets. */
+/**
+ * Who has charge of a node, with a state directory that says what the test says, and real admin
+ * sockets.
+ */
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import type { Holder } from "../kernel/state_directory.ts";
 import { until } from "../../tests/lab/delay.ts";

@@ -34,7 +34,10 @@ function neededDescriptors(connections: number, workers: number): number {
   return 2 * connections + OTHER_DESCRIPTORS + workers * MOST_UNOPENED;
 }
 
-/** The connections for which `allowed` descriptors do. A quarter is kept at most, so that few still mean some. */
+/**
+ * The connections for which `allowed` descriptors do. A quarter is kept at most, so that few still
+ * mean some.
+ */
 export function fittingConnections(wanted: number, workers: number, allowed: number): number {
   const reserve = Math.min(neededDescriptors(0, workers), Math.ceil(allowed / 4));
   return Math.min(wanted, Math.max(1, Math.floor((allowed - reserve) / 2)));

@@ -1,6 +1,8 @@
 import type { ConnectionReport } from "../relay/messages.ts";
 
-/** What is open on a node now: the answer of `GET /connections`, printed by `kube-gateway conns`. */
+/**
+ * What is open on a node now: the answer of `GET /connections`, printed by `kube-gateway conns`.
+ */
 export interface AgentConnections {
   readonly node: string;
   /** All of them; the list may be shorter. */
@@ -11,7 +13,10 @@ export interface AgentConnections {
 export interface Connection extends ConnectionReport {
   /** `namespace/name` of the other pod, as the registry has it. */
   readonly peerPod?: string;
-  /** Whether the kernel does the encryption. Never yet: sessions go through memory, which needs fewer system calls. */
+  /**
+   * Whether the kernel does the encryption. Never yet: sessions go through memory, which needs
+   * fewer system calls.
+   */
   readonly kernelTls: false;
 }
 

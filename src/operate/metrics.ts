@@ -5,8 +5,8 @@ import type { RelayReport } from "../relay/workers.ts";
 import { NO_TRAFFIC, sumOf } from "../relay/traffic.ts";
 
 /**
- * The agent's metrics in Prometheus' text format. No label is a pod's or a peer's: how many series there are
- * does not depend on how many of them there are.
+ * The agent's metrics in Prometheus' text format. No label is a pod's or a peer's: how many series
+ * there are does not depend on how many of them there are.
  */
 export class Metrics {
   readonly #registry = new Registry();

@@ -98,13 +98,24 @@ export interface EnrolmentStatus {
     readonly notBefore: string;
     readonly notAfter: string;
   };
-  /** When a handshake with the pod's own port has succeeded last, RFC 3339; absent: not yet, or it has failed since. */
+  /**
+   * When a handshake with the pod's own port has succeeded last, RFC 3339; absent: not yet, or it
+   * has failed since.
+   */
   readonly proved?: string;
-  /** Connections with peers that are older than the enrolment and go on in clear; more, if `isComplete` is false. */
-  /** What it has sent to peers outside the tunnel since it was enrolled, as the kernel has counted it. */
+  /**
+   * Connections with peers that are older than the enrolment and go on in clear; more, if
+   * `isComplete` is false.
+   */
+  /**
+   * What it has sent to peers outside the tunnel since it was enrolled, as the kernel has counted
+   * it.
+   */
   readonly plaintext?: PlaintextStatus;
   readonly olderConnections?: { readonly count: number; readonly isComplete: boolean };
-  /** Connections that the kernel has refused to the pod since its programs were attached, by reason. */
+  /**
+   * Connections that the kernel has refused to the pod since its programs were attached, by reason.
+   */
   readonly refusedInKernel?: RefusalCounts;
   /** Those that it would have refused, if inbound or egress were strict in place of a dry run. */
   readonly wouldRefuseInKernel?: RefusalCounts;
@@ -205,7 +216,10 @@ export function auditStatus({ at, findings, parts }: AuditReport): AuditStatus {
   return { at: new Date(at).toISOString(), secondsAgo, parts, findings };
 }
 
-/** Why an active pod's condition is not True, as the API server has it; undefined where it is, or nobody keeps one. */
+/**
+ * Why an active pod's condition is not True, as the API server has it; undefined where it is, or
+ * nobody keeps one.
+ */
 function toldOf(
   objects: ClusterObjects | undefined,
   { state, wanted }: Enrolment,
@@ -248,7 +262,10 @@ function statusOf(
   };
 }
 
-/** Of TCP: UDP is not encrypted, and not promised to be. What cgroup and device have both seen is counted once. */
+/**
+ * Of TCP: UDP is not encrypted, and not promised to be. What cgroup and device have both seen is
+ * counted once.
+ */
 function plaintextStatus(counts: readonly GuardCount[]): PlaintextStatus {
   const byPeer = new Map<string, GuardCount>();
   for (const count of counts) {

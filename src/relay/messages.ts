@@ -23,11 +23,19 @@ export type WorkerCommand =
   | { readonly type: "adjust"; readonly relay: number; readonly settings: RelaySettings }
   /** From the next handshake on; live tunnels keep theirs. */
   | { readonly type: "renew"; readonly relay: number; readonly credentials: RelayCredentials }
-  /** Closes the listeners; the streams may go on for `drainMilliseconds`. Answered by `withdrawn`. */
+  /**
+   * Closes the listeners; the streams may go on for `drainMilliseconds`. Answered by `withdrawn`.
+   */
   | { readonly type: "withdraw"; readonly relay: number; readonly drainMilliseconds: number }
-  /** Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used again. */
+  /**
+   * Some peers are gone from the kernel's map, or other pods now: tunnels to them are not used
+   * again.
+   */
   | { readonly type: "peers" }
-  /** These peers are about to go from the kernel's map: what is on its way to or from them is let through. */
+  /**
+   * These peers are about to go from the kernel's map: what is on its way to or from them is let
+   * through.
+   */
   | { readonly type: "leaving"; readonly peers: readonly LeavingPeer[] }
   /** Whoever is among these is nobody from now on, in live streams too. */
   | { readonly type: "deny"; readonly denied: Denied }
@@ -98,7 +106,10 @@ export interface RelaySettings {
 
 /** One enrolled pod, as a worker needs it. */
 export interface PodDescription {
-  /** Names it in commands: a pod that has a new sandbox is another one, while the old one's streams end. */
+  /**
+   * Names it in commands: a pod that has a new sandbox is another one, while the old one's streams
+   * end.
+   */
   readonly relay: number;
   readonly uid: string;
   /** `namespace/name`, for the log. */
@@ -149,7 +160,9 @@ export type WorkerEvent =
   }
   /** A handshake has shown who is behind an address that the registry gives to another identity. */
   | { readonly type: "shown"; readonly shown: ShownCertificate }
-  /** Streams that have ended; of pods in each namespace so many more as `left` says are not told. */
+  /**
+   * Streams that have ended; of pods in each namespace so many more as `left` says are not told.
+   */
   | {
     readonly type: "streams";
     readonly streams: readonly StreamReport[];
@@ -207,7 +220,10 @@ export interface ConnectionReport {
   readonly milliseconds: number;
   readonly bytesSent: number;
   readonly bytesReceived: number;
-  /** The other pod's address and SPIFFE ID; absent: it is not enrolled, and the connection is in clear. */
+  /**
+   * The other pod's address and SPIFFE ID; absent: it is not enrolled, and the connection is in
+   * clear.
+   */
   readonly peer?: string;
   readonly peerIdentity?: string;
   readonly tls?: TlsFacts;

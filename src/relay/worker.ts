@@ -1,7 +1,8 @@
 /// <reference lib="deno.worker" />
 /**
- * A relay worker: one thread with its own epoll loop. It blocks in the kernel; the main thread posts a
- * command and rings the bell, and the worker then gives its event loop a turn to receive it.
+ * A relay worker: one thread with its own epoll loop. It blocks in the kernel; the main thread
+ * posts a command and rings the bell, and the worker then gives its event loop a turn to receive
+ * it.
  */
 import { Bell } from "../native/epoll.ts";
 import { AlpnProtocol } from "../native/tls_context.ts";

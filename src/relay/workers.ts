@@ -36,7 +36,9 @@ export interface RelayOptions extends WorkerDescription {
     streams: readonly StreamReport[],
     left: ReadonlyMap<string, number>,
   ) => void;
-  /** The registry gives an address to another identity than the one that has a certificate for it. */
+  /**
+   * The registry gives an address to another identity than the one that has a certificate for it.
+   */
   readonly shown: (shown: ShownCertificate) => void;
   /** A worker ended by itself: the agent cannot go on. */
   readonly died: (reason: string) => void;
@@ -82,7 +84,9 @@ export class RelayWorkers implements Disposable {
     return this.#nextRelay++;
   }
 
-  /** Resolves when every worker serves the pod; rejects, with nothing left behind, when one cannot. */
+  /**
+   * Resolves when every worker serves the pod; rejects, with nothing left behind, when one cannot.
+   */
   async enrol({ pod, sockets }: RelayEnrolment, credentials: RelayCredentials): Promise<void> {
     const answers = await Promise.allSettled(this.#threads.map((thread, index) => {
       const own = sockets[index] ?? { outbound: [], inbound: [] };
@@ -140,8 +144,9 @@ export class RelayWorkers implements Disposable {
   }
 
   /**
-   * Makes a mutual TLS handshake from the pod's own namespace to its own tunnel port and through its own listener, with
-   * its own credentials, and verifies what it shows as a peer would. No stream is opened, and nothing is counted.
+   * Makes a mutual TLS handshake from the pod's own namespace to its own tunnel port and through
+   * its own listener, with its own credentials, and verifies what it shows as a peer would. No
+   * stream is opened, and nothing is counted.
    */
   async prove(relay: number, address: string): Promise<ProofResult> {
     const id = this.#nextReport++;
@@ -275,7 +280,10 @@ class Thread implements Disposable {
     });
   }
 
-  /** The thread may be blocked in epoll_wait, where only the bell reaches it; the process exits next. */
+  /**
+   * The thread may be blocked in epoll_wait, where only the bell reaches it; the process exits
+   * next.
+   */
   [Symbol.dispose](): void {
     this.#worker.terminate();
     this.#bell.ring();

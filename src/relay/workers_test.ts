@@ -1,4 +1,7 @@
-/** The main thread's side of the workers, with threads that answer as the test says; and a real worker's way to commands. */
+/**
+ * The main thread's side of the workers, with threads that answer as the test says; and a real
+ * worker's way to commands.
+ */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import { Socket } from "../native/socket.ts";
 import { bytes, endpoint } from "../standalone/applications_for_tests.ts";

@@ -9,7 +9,10 @@ export interface Surroundings {
   readonly node: NodeFacts | undefined;
   /** Who else says that the address is theirs. */
   readonly ownersOf: (address: string) => readonly Owner[];
-  /** Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs leave these unused. */
+  /**
+   * Whether pods have addresses of their nodes' podCIDRs in this cluster: some IPAMs leave these
+   * unused.
+   */
   readonly usesRanges: boolean;
   /** Other Nodes whose podCIDRs have the address, too, whichever of the Nodes was first. */
   readonly rivalsOf: (address: string) => readonly string[];
@@ -25,7 +28,9 @@ export interface Owner {
   readonly isNode?: boolean;
 }
 
-/** A pod whose address nobody else may have: one that runs or is about to, in a network of its own. */
+/**
+ * A pod whose address nobody else may have: one that runs or is about to, in a network of its own.
+ */
 export interface AddressHolder {
   readonly uid: string;
   /** `namespace/name`. */
@@ -36,8 +41,8 @@ export interface AddressHolder {
 }
 
 /**
- * Undefined for a pod that holds no address. One that is being deleted may have lost it: its object outlasts its
- * sandbox, on a dead node for ever.
+ * Undefined for a pod that holds no address. One that is being deleted may have lost it: its object
+ * outlasts its sandbox, on a dead node for ever.
  */
 export function holderOf(pod: Pod): AddressHolder | undefined {
   const ended = pod.phase === "Succeeded" || pod.phase === "Failed" || pod.deleting;
@@ -47,8 +52,9 @@ export function holderOf(pod: Pod): AddressHolder | undefined {
 }
 
 /**
- * An AddressBook knows which pod and which node has which address, as the API server's objects say. A kubelet writes
- * its pods' addresses itself: one that is stolen must not be given other nodes' and other pods'.
+ * An AddressBook knows which pod and which node has which address, as the API server's objects say.
+ * A kubelet writes its pods' addresses itself: one that is stolen must not be given other nodes'
+ * and other pods'.
  */
 export class AddressBook {
   #holders: ReadonlyMap<string, AddressHolder> | undefined;
@@ -56,7 +62,10 @@ export class AddressBook {
   #index: Index | undefined;
   readonly #claims = new KnownClaims();
 
-  /** Whether all pods and nodes have been listed: before that nothing can be said of anybody's address. */
+  /**
+   * Whether all pods and nodes have been listed: before that nothing can be said of anybody's
+   * address.
+   */
   get isComplete(): boolean {
     return this.#holders !== undefined && this.#nodes !== undefined;
   }
@@ -99,7 +108,10 @@ interface Index {
   readonly claims: RangeClaims;
 }
 
-/** Remembers what was found of the same podCIDRs: thousands of kubelets write their Nodes all the time, and change none. */
+/**
+ * Remembers what was found of the same podCIDRs: thousands of kubelets write their Nodes all the
+ * time, and change none.
+ */
 class KnownClaims {
   #text = "";
   #claims = new RangeClaims([]);

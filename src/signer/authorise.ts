@@ -86,9 +86,9 @@ export interface Claim {
 /**
  * authorise decides about a request from what the API server knows: the requester and the
  * requester's node, which it fills in itself, and the pod's object. The request's own subject and
- * extensions are never looked at. `pod` is the object that {@link claimOf} names, undefined when there is none;
- * `around` is what the API server's other objects say of its addresses, since a kubelet, which may be a thief's, writes
- * those into the pod's status.
+ * extensions are never looked at. `pod` is the object that {@link claimOf} names, undefined when
+ * there is none; `around` is what the API server's other objects say of its addresses, since a
+ * kubelet, which may be a thief's, writes those into the pod's status.
  *
  * The rules are those that the API server's NodeRestriction applies to a kubelet's
  * PodCertificateRequest (KEP-4317); a node's agent takes the kubelet's place here.
@@ -187,8 +187,8 @@ function addressesOf(text: string): string[] | undefined {
 }
 
 /**
- * Compares the addresses asked for with the pod's, and with others'; undefined when they are the pod's own. Nobody may
- * speak for an address that is not theirs.
+ * Compares the addresses asked for with the pod's, and with others'; undefined when they are the
+ * pod's own. Nobody may speak for an address that is not theirs.
  */
 function addressVerdict(
   claim: Claim,
@@ -208,7 +208,8 @@ function addressVerdict(
     const [rival] = isInRange(address) ? rivalsOf(address) : [];
     return rival === undefined ? [] : `${address} is in those of ${claim.node} and of ${rival}`;
   })[0];
-  // A kubelet whose Node is gone makes it anew with any podCIDRs. Then nobody can tell whose pods have these addresses.
+  // A kubelet whose Node is gone makes it anew with any podCIDRs. Then nobody can tell whose pods
+  // have these addresses.
   if (contest !== undefined && usesRanges) {
     return deny("RangeContested", `${contest}; find out which Node should not have them`);
   }

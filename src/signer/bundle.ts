@@ -87,8 +87,8 @@ export function fingerprint(der: Uint8Array): string {
 /**
  * The bundle in a ConfigMap. A record that is damaged counts as none: its root stays.
  *
- * @throws {DamagedBundle} when its PEM is damaged or holds no certificates: nobody may guess what was
- * meant.
+ * @throws {DamagedBundle} when its PEM is damaged or holds no certificates: nobody may guess what
+ * was meant.
  */
 export function readBundle(configMap: unknown): BundleRoot[] {
   const { metadata, data } = v.parse(BundleSchema, configMap);
@@ -103,7 +103,9 @@ export function readBundle(configMap: unknown): BundleRoot[] {
   });
 }
 
-/** A trust bundle that cannot be read: it stands where a good one stood, and never replaces that. */
+/**
+ * A trust bundle that cannot be read: it stands where a good one stood, and never replaces that.
+ */
 export class DamagedBundle extends Error {
   override readonly name = "DamagedBundle";
 }

@@ -48,7 +48,8 @@ export class BundleStore {
   }
 
   /**
-   * Writes the signer's word beside the roots, whatever these look like; nothing where there is no bundle yet.
+   * Writes the signer's word beside the roots, whatever these look like; nothing where there is no
+   * bundle yet.
    *
    * @throws {ApiError | NoAnswer} also when somebody else was faster.
    */

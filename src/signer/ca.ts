@@ -23,8 +23,8 @@ const log = logger("signer");
 /** The Secret's CA, read and checked. */
 export interface ClusterCa extends SigningAuthority {
   /**
-   * DER of what peers trust: the CA's own certificate. Whoever has signed that signs for others, too, and none of them
-   * can speak for a pod here.
+   * DER of what peers trust: the CA's own certificate. Whoever has signed that signs for others,
+   * too, and none of them can speak for a pod here.
    */
   readonly root: Uint8Array<ArrayBuffer>;
 }
@@ -115,7 +115,10 @@ export function expiryOf(
   return `the CA in Secret ${CA_SECRET} expires on ${end}: replace it before that`;
 }
 
-/** The kinds of keys that certificates are signed with here. Whether it may sign is for {@link requireAccepted} to say. */
+/**
+ * The kinds of keys that certificates are signed with here. Whether it may sign is for
+ * {@link requireAccepted} to say.
+ */
 function requireKey(certificate: x509.X509Certificate): void {
   const { namedCurve, modulusLength, name } = certificate.publicKey.algorithm as {
     name: string;
@@ -131,8 +134,9 @@ function requireKey(certificate: x509.X509Certificate): void {
 }
 
 /**
- * Peers must accept what the CA signs: a certificate that nobody will ever show is signed with it, and verified as in a
- * handshake. It has addresses only where they are given, since a CA may be limited to some.
+ * Peers must accept what the CA signs: a certificate that nobody will ever show is signed with it,
+ * and verified as in a handshake. It has addresses only where they are given, since a CA may be
+ * limited to some.
  */
 export async function requireAccepted(
   authority: SigningAuthority,

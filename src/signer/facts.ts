@@ -16,8 +16,9 @@ import {
 } from "../identity/signing_names.ts";
 
 /**
- * A certificates.k8s.io/v1 CertificateSigningRequest. Nothing here refers to the object that was read, which may have a
- * megabyte and a half: a node may file very many, and they are kept until they have an end.
+ * A certificates.k8s.io/v1 CertificateSigningRequest. Nothing here refers to the object that was
+ * read, which may have a megabyte and a half: a node may file very many, and they are kept until
+ * they have an end.
  */
 export interface CsrFacts {
   readonly name: string;
@@ -145,5 +146,8 @@ const POD_ANNOTATIONS = [
 /** No name and no pair of addresses is longer. */
 const MAX_TEXT = 253;
 
-/** base64 of base64 takes not quite twice as much as what is in it, and there may be some text around that. */
+/**
+ * base64 of base64 takes not quite twice as much as what is in it, and there may be some text
+ * around that.
+ */
 export const MAX_REQUEST_LENGTH = 2 * MAX_CSR_BYTES + 1024;

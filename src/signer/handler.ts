@@ -169,10 +169,11 @@ export class RequestHandler {
   }
 
   /**
-   * A certificate that peers accept: by the newest CA that may sign, or by the one before it when that cannot vouch for
-   * this pod (it may be limited to other addresses).
+   * A certificate that peers accept: by the newest CA that may sign, or by the one before it when
+   * that cannot vouch for this pod (it may be limited to other addresses).
    *
-   * @throws {IssuingError} `bad_certificate`, saying what is wrong with the newest CA's; `ca_unusable` as {@link Rotation.authority}.
+   * @throws {IssuingError} `bad_certificate`, saying what is wrong with the newest CA's;
+   * `ca_unusable` as {@link Rotation.authority}.
    */
   async #sign(
     publicKey: CryptoKey,
@@ -282,7 +283,10 @@ function auditFields(request: CsrFacts, claim: Claim | undefined) {
   };
 }
 
-/** From where it was asked, as the API server says: whoever floods the log with requests spends his own node's share. */
+/**
+ * From where it was asked, as the API server says: whoever floods the log with requests spends his
+ * own node's share.
+ */
 function nodeOf({ extra }: CsrFacts): string | undefined {
   return extra[NODE_CLAIM]?.[0]?.slice(0, 253);
 }

@@ -1,6 +1,7 @@
 /**
- * The promise: whether a CA can vouch for a pod, the signer that reads it, the agent that takes the certificate and the
- * peers that see it say alike, for the same reason. Else a CA is rotated in under which nobody can be reached.
+ * The promise: whether a CA can vouch for a pod, the signer that reads it, the agent that takes the
+ * certificate and the peers that see it say alike, for the same reason. Else a CA is rotated in
+ * under which nobody can be reached.
  */
 import { match, ok, strictEqual } from "node:assert/strict";
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first

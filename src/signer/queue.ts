@@ -32,8 +32,8 @@ export class WorkQueue {
   }
 
   /**
-   * To be worked on now, also when it waits for its next try. Each `owner` of keys that wait gets his turn: whoever adds
-   * thousands delays himself.
+   * To be worked on now, also when it waits for its next try. Each `owner` of keys that wait gets
+   * his turn: whoever adds thousands delays himself.
    */
   add(key: string, owner: string): void {
     if (this.#closed) return;

@@ -4,11 +4,13 @@ import type { NodeFacts } from "../cluster/nodes.ts";
 import { compare } from "../order.ts";
 
 /**
- * Which Nodes claim which addresses by their podCIDRs. The control plane gives each Node ranges of its own, but a kubelet
- * whose Node object is gone makes it anew and writes there what it likes, another Node's range too. Which of two was first
- * does not tell who is honest: Nodes that are made anew get other ages.
+ * Which Nodes claim which addresses by their podCIDRs. The control plane gives each Node ranges of
+ * its own, but a kubelet whose Node object is gone makes it anew and writes there what it likes,
+ * another Node's range too. Which of two was first does not tell who is honest: Nodes that are made
+ * anew get other ages.
  *
- * The work is done once, when the Nodes change, in the order of the ranges: it grows with their number, not with its square.
+ * The work is done once, when the Nodes change, in the order of the ranges: it grows with their
+ * number, not with its square.
  */
 export class RangeClaims {
   /** By family: where the claimants change, ascending, and who they are from there on. */
@@ -25,7 +27,10 @@ export class RangeClaims {
     this.#wide = Map.groupBy([...v4.wide, ...v6.wide], ({ node }) => node);
   }
 
-  /** The names of other Nodes because of which `node` may not speak for the address; not all of them, if there are many. */
+  /**
+   * The names of other Nodes because of which `node` may not speak for the address; not all of
+   * them, if there are many.
+   */
   rivalsOf(node: string, address: string): readonly string[] {
     const bytes = parseAddress(address);
     const [family, value] = [addressFamily(bytes), toBigInt(bytes)];
@@ -82,7 +87,8 @@ function inOrder(a: Claim, b: Claim): number {
 /** @param claims of one family, in order. */
 function judged(claims: readonly Claim[]): Judged {
   const wide = claims.filter((claim) => {
-    // What a range holds stands right behind it: of two CIDRs one holds the other, or they have nothing in common.
+    // What a range holds stands right behind it: of two CIDRs one holds the other, or they have
+    // nothing in common.
     const from = countWhile(claims, (other) => inOrder(other, claim) <= 0);
     const to = countWhile(claims, ({ first }) => first <= claim.last);
     if (to - from <= MOST_HELD) return false;
@@ -130,8 +136,9 @@ function countWhile<T>(items: readonly T[], isSo: (item: T) => boolean): number 
 const MOST_NAMED = 2;
 
 /**
- * A range that holds more than so many others' is its Node's fault, which gets nothing of it, and takes nothing from these:
- * else one stolen kubelet could claim all addresses, and keep a whole cluster from getting certificates. So many thieves
- * at once could share the range of one Node, and pass it for such a one.
+ * A range that holds more than so many others' is its Node's fault, which gets nothing of it, and
+ * takes nothing from these: else one stolen kubelet could claim all addresses, and keep a whole
+ * cluster from getting certificates. So many thieves at once could share the range of one Node, and
+ * pass it for such a one.
  */
 const MOST_HELD = 3;

@@ -19,8 +19,9 @@ export type RequestChange =
   | { readonly certificate: string };
 
 /**
- * Writes a decision into a request and returns its version then. The resourceVersion that was read guards the write:
- * whoever decides, decides on what is. It is a patch, so that the object need not be kept to be written.
+ * Writes a decision into a request and returns its version then. The resourceVersion that was read
+ * guards the write: whoever decides, decides on what is. It is a patch, so that the object need not
+ * be kept to be written.
  *
  * @throws {ApiError} 409 when the request has changed since it was read.
  */

@@ -4,7 +4,10 @@ import type { BundleStore } from "./bundle_store.ts";
 
 const log = logger("signer");
 
-/** Tells all agents that a signer is here, and what keeps it from signing: once a minute, and when that changes. */
+/**
+ * Tells all agents that a signer is here, and what keeps it from signing: once a minute, and when
+ * that changes.
+ */
 export class Word {
   readonly #store: Pick<BundleStore, "say">;
   readonly #everyMilliseconds: number;

@@ -70,7 +70,10 @@ export class ListeningApplication implements Disposable {
   }
 }
 
-/** The next call that sends `buffer` finds a socket with room for so many bytes; no event tells when there is more. */
+/**
+ * The next call that sends `buffer` finds a socket with room for so many bytes; no event tells when
+ * there is more.
+ */
 export function takesOnly(count: number, buffer: ScatterBuffer): void {
   buffer.send = (descriptor) => {
     delete (buffer as { send?: unknown }).send;

@@ -1,4 +1,7 @@
-/** Certificates for addresses that no issuer names: a loopback address is a pod's in tests without root. */
+/**
+ * Certificates for addresses that no issuer names: a loopback address is a pod's in tests without
+ * root.
+ */
 import "reflect-metadata"; // @peculiar/x509 needs it loaded first
 import * as x509 from "@peculiar/x509";
 import { ECDSA_P256, newCa } from "../identity/new_ca.ts";
@@ -9,7 +12,10 @@ import type { RelayCredentials } from "../relay/messages.ts";
 
 export const TRUST_DOMAIN = "cluster.local";
 
-/** What the pod `uid-<its first address>` of the namespace `shop` shows, for so many seconds from now. Its CA lives as long as this process. */
+/**
+ * What the pod `uid-<its first address>` of the namespace `shop` shows, for so many seconds from
+ * now. Its CA lives as long as this process.
+ */
 export async function shopCredentials(
   addresses: readonly string[],
   serviceAccount: string,

@@ -193,7 +193,10 @@ class ClusterDirectory implements Cluster {
   }
 }
 
-/** The node's part of the registry, in which both families have a slice: what is empty says that nobody is left. */
+/**
+ * The node's part of the registry, in which both families have a slice: what is empty says that
+ * nobody is left.
+ */
 function registryText(node: string, entries: readonly RegistryEntry[]): string {
   const slices = new Map(slicesOf(node, entries).map((slice) => [slice.metadata.name, slice]));
   for (const empty of [emptySlice(node, 4, 0), emptySlice(node, 6, 0)]) {

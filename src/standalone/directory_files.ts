@@ -304,7 +304,10 @@ function byPath([a]: [string, KnownFile], [b]: [string, KnownFile]): number {
 
 const log = logger("cluster");
 
-/** As an API server fills it in (its admission plugin ServiceAccount), which leaves static pods' mirrors alone. */
+/**
+ * As an API server fills it in (its admission plugin ServiceAccount), which leaves static pods'
+ * mirrors alone.
+ */
 function withAccount(pod: Pod): Pod {
   const isMirror = Object.hasOwn(pod.annotations, MIRROR_ANNOTATION);
   return pod.serviceAccount === "" && !isMirror ? { ...pod, serviceAccount: "default" } : pod;

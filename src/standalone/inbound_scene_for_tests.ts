@@ -1,4 +1,7 @@
-/** For tests of the inbound side: a pod that is served, and a client that does what the test says. No root is needed. */
+/**
+ * For tests of the inbound side: a pod that is served, and a client that does what the test says.
+ * No root is needed.
+ */
 import { endpoint, type ListeningApplication } from "./applications_for_tests.ts";
 import { addressOf, RelayBench } from "./relay_for_tests.ts";
 import type { Script } from "./scripted_relay_for_tests.ts";

@@ -1,4 +1,7 @@
-/** For tests of the outbound side: a pod, and a peer's relay that does what the test says. No root is needed. */
+/**
+ * For tests of the outbound side: a pod, and a peer's relay that does what the test says. No root
+ * is needed.
+ */
 import { strictEqual } from "node:assert/strict";
 import type { Application } from "./applications_for_tests.ts";
 import { type Facing, RelayBench } from "./relay_for_tests.ts";

@@ -1,6 +1,6 @@
 /**
- * The relay in one process, for an ordinary user: pods are addresses of 127.0.0.0/8, a kernel map is a Map, the clock
- * stands still until a test turns it; sockets, epoll and TLS are the real ones.
+ * The relay in one process, for an ordinary user: pods are addresses of 127.0.0.0/8, a kernel map
+ * is a Map, the clock stands still until a test turns it; sockets, epoll and TLS are the real ones.
  */
 import { formatAddress } from "../addresses.ts";
 import { TUNNEL_PORT } from "../constants.ts";

@@ -4,7 +4,10 @@ import type { Script } from "./scripted_relay_for_tests.ts";
 
 export interface Scene extends Facing {
   readonly bench: RelayBench;
-  /** Both ends of a tunnel whose handshake is done, of which the server sends nothing more by itself. */
+  /**
+   * Both ends of a tunnel whose handshake is done, of which the server sends nothing more by
+   * itself.
+   */
   pair(): Promise<{ client: Script; far: Script }>;
 }
 

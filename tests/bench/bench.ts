@@ -1,7 +1,7 @@
 /**
- * Measures kube-gateway against pairs of other proxies and against nothing, in the lab: deno task bench. Each
- * round runs every contender forwards and backwards (A-B-C-C-B-A), so that drift hits all alike; what counts are
- * the ratios within a round, their median and spread.
+ * Measures kube-gateway against pairs of other proxies and against nothing, in the lab: deno task
+ * bench. Each round runs every contender forwards and backwards (A-B-C-C-B-A), so that drift hits
+ * all alike; what counts are the ratios within a round, their median and spread.
  */
 import { Lab } from "../lab/lab.ts";
 import { chartRows, svgChart } from "./chart.ts";

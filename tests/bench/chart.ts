@@ -37,7 +37,10 @@ export function better({ median, least, most }: Spread, figure: Pick<Figure, "be
 
 const [LEFT, RIGHT, TOP, STEP, WIDTH] = [350, 90, 92, 30, 980];
 
-/** A bar for the gateway with its spread, a mark for each other proxy; on paper of its own, dark or light. */
+/**
+ * A bar for the gateway with its spread, a mark for each other proxy; on paper of its own, dark or
+ * light.
+ */
 export function svgChart(rows: readonly ChartRow[], caption: string): string {
   const all = rows.flatMap(({ times }) => [...times.values()]);
   const least = Math.min(0.5, ...all.map((spread) => spread.least));

@@ -22,7 +22,10 @@ export type Runnable = Pick<Contender, "name" | "restart">;
 /** One way of loading a contender, and what is to be learnt from it. */
 export interface Measure<Of extends Runnable = Contender> {
   readonly figures: readonly Figure[];
-  /** How often a round passes over the contenders, forwards and backwards in turn; twice when not given. */
+  /**
+   * How often a round passes over the contenders, forwards and backwards in turn; twice when not
+   * given.
+   */
   readonly passes?: number;
   /** No more rounds than this: what it finds does not vary. */
   readonly mostRounds?: number;

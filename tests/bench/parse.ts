@@ -18,7 +18,10 @@ export function parseIperf(output: string): { gigabytes: number; gigabitsPerSeco
   return { gigabytes: bytes / 1e9, gigabitsPerSecond: bits_per_second / 1e9 };
 }
 
-/** wrk's requests per second. @throws {Error} when there were none, or more than one in a hundred failed. */
+/**
+ * wrk's requests per second. @throws {Error} when there were none, or more than one in a hundred
+ * failed.
+ */
 export function parseWrk(output: string): number {
   const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1] ?? NaN);
   const requests = Number(/(\d+) requests in/.exec(output)?.[1] ?? NaN);

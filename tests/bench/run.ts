@@ -12,8 +12,9 @@ export interface RunOptions {
 }
 
 /**
- * Runs a measure on all contenders, interleaved (A-B-C-C-B-A), so that drift hits all alike. One that fails
- * three times in a row takes no further part, and begins the next measure with new processes.
+ * Runs a measure on all contenders, interleaved (A-B-C-C-B-A), so that drift hits all alike. One
+ * that fails three times in a row takes no further part, and begins the next measure with new
+ * processes.
  */
 export async function runMeasure<Of extends Runnable>(
   measure: Measure<Of>,

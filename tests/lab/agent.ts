@@ -94,7 +94,8 @@ export class Agent implements AsyncDisposable {
       ...["--state-dir", paths.stateDirectory],
       ...["--admin-socket", paths.adminSocket],
       ...["--workers", "2"],
-      // For which the descriptors do that the tests' machine allows: fewer would be a problem in the status.
+      // For which the descriptors do that the tests' machine allows: fewer would be a problem in
+      // the status.
       ...["--max-connections", "7000"],
       ...["--log-format", "json"],
       ...(options.args ?? []),
@@ -116,7 +117,9 @@ export class Agent implements AsyncDisposable {
     return this.#isRunning;
   }
 
-  /** The first log line from index `from` of `log` on, past or to come, for which `predicate` holds. */
+  /**
+   * The first log line from index `from` of `log` on, past or to come, for which `predicate` holds.
+   */
   async waitForLog(
     predicate: (line: LogLine) => boolean,
     timeoutMs = 10_000,

@@ -2,7 +2,10 @@ import { until } from "./delay.ts";
 import type { Pod } from "./pod.ts";
 import type { LabProcess } from "./process.ts";
 
-/** Says a canary again and again to every address that two pods have both, by a connection of its own each time. */
+/**
+ * Says a canary again and again to every address that two pods have both, by a connection of its
+ * own each time.
+ */
 export class Canary implements AsyncDisposable {
   readonly #clients: readonly LabProcess[];
 
@@ -28,7 +31,10 @@ export class Canary implements AsyncDisposable {
     await this.#next("sent", count, milliseconds);
   }
 
-  /** Waits until each address has refused `count` times in a row from now on: a peer that is not ready is waited for by each. */
+  /**
+   * Waits until each address has refused `count` times in a row from now on: a peer that is not
+   * ready is waited for by each.
+   */
   async refused(count = 2, milliseconds = 60_000): Promise<void> {
     await this.#next("failed", count, milliseconds);
   }

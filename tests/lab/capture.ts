@@ -7,7 +7,9 @@ import type { LabProcess } from "./process.ts";
 export interface CaptureOptions {
   /** A pcap filter, in tcpdump's language; "tcp" when not given. */
   filter?: string;
-  /** How much of each packet is kept; when not given, all of it, for which the ring takes 64 MiB. */
+  /**
+   * How much of each packet is kept; when not given, all of it, for which the ring takes 64 MiB.
+   */
   snapLength?: number;
 }
 
@@ -130,8 +132,8 @@ function startTcpdump(
   { filter = "tcp", snapLength = WHOLE_PACKET }: CaptureOptions,
   onBytes?: (chunk: Uint8Array) => void,
 ): LabProcess {
-  // -Z root: as its own user tcpdump could not write the file. Every slot of the ring has the length that is kept. A
-  // ring beyond 64 MiB takes a second to make.
+  // -Z root: as its own user tcpdump could not write the file. Every slot of the ring has the
+  // length that is kept. A ring beyond 64 MiB takes a second to make.
   const ring = snapLength === WHOLE_PACKET ? 65_536 : 8_192;
   const flags = ["-Z", "root", "-n", "-U", "--immediate-mode", "-B", `${ring}`];
   const kept = ["-s", `${snapLength}`];

@@ -8,8 +8,9 @@ import type { Node } from "./node.ts";
 import type { Place } from "./place.ts";
 
 /**
- * The lab's cluster behind an API server, set up as `kubectl apply -f daemonset/` does (its policies
- * are evaluated by policies.ts): Nodes, rights, and for each agent a token that is bound to a pod on its node.
+ * The lab's cluster behind an API server, set up as `kubectl apply -f daemonset/` does (its
+ * policies are evaluated by policies.ts): Nodes, rights, and for each agent a token that is bound
+ * to a pod on its node.
  */
 export class ClusterApi implements PodStore {
   readonly #pods = new Map<string, string>();

@@ -1,6 +1,7 @@
 /**
- * The story of the README, step by step. Nothing is said that was not observed: the wire by a capture between
- * the nodes, what pod-02 hears by its own application. Exit status 0 only when every step was.
+ * The story of the README, step by step. Nothing is said that was not observed: the wire by a
+ * capture between the nodes, what pod-02 hears by its own application. Exit status 0 only when
+ * every step was.
  */
 import { TUNNEL_PORT } from "../../src/constants.ts";
 import { delay, until } from "./delay.ts";
@@ -161,7 +162,10 @@ async function tellStatus(lab: Lab): Promise<void> {
   story.observed("both nodes' enrolments are active", { active });
 }
 
-/** Each message has a number: none may be missing, in clear or encrypted, nor on the way from one to the other. */
+/**
+ * Each message has a number: none may be missing, in clear or encrypted, nor on the way from one to
+ * the other.
+ */
 async function tellNothingLost(speaker: LabProcess, ear: Ear): Promise<void> {
   story.step("Nothing was lost");
   await speaker.stop("SIGTERM");

@@ -4,7 +4,9 @@ import type { AppEvent, LabProcess } from "./process.ts";
 import type { Place } from "./place.ts";
 import type { Credential } from "./pki.ts";
 
-/** The frames of src/README.md's table, written here once more: a test must not believe its subject. */
+/**
+ * The frames of src/README.md's table, written here once more: a test must not believe its subject.
+ */
 export const TYPES = { OPEN: 1, ACCEPT: 2, REFUSE: 3, DATA: 4, END: 5, RESET: 6 } as const;
 
 /** One frame as hexadecimal text: type, flags, length in network byte order, payload. */

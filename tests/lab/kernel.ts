@@ -1,11 +1,16 @@
-/** What the kernel holds of the gateway, asked by the system's own tools: no code of the gateway's but to write maps. */
+/**
+ * What the kernel holds of the gateway, asked by the system's own tools: no code of the gateway's
+ * but to write maps.
+ */
 import { type MapName, openMap } from "../../src/kernel/maps.ts";
 import type { BpfMap } from "../../src/native/bpf_map.ts";
 import { libbpf } from "../../src/native/libbpf.ts";
 import { libc } from "../../src/native/libc.ts";
 import type { Place } from "./place.ts";
 
-/** One TCP socket of a namespace, as `ss` shows it. Its answers come from no hook of any program. */
+/**
+ * One TCP socket of a namespace, as `ss` shows it. Its answers come from no hook of any program.
+ */
 export interface TcpSocket {
   /** "ESTAB", "LISTEN", … */
   state: string;
@@ -81,8 +86,8 @@ export async function pathsBelow(directory: string): Promise<string[]> {
 }
 
 /**
- * What bpftool lists. It may complain in between and succeed all the same (on a kernel without BTF it
- * cannot name types): as an element `{"error": …}` of the list, or on a line before it.
+ * What bpftool lists. It may complain in between and succeed all the same (on a kernel without BTF
+ * it cannot name types): as an element `{"error": …}` of the list, or on a line before it.
  */
 async function bpftool<T extends object[]>(...args: string[]): Promise<T> {
   const { code, stdout, stderr } = await new Deno.Command("bpftool", { args: ["-j", ...args] })

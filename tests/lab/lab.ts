@@ -16,7 +16,9 @@ import { PREFIX, removeTraces, sweep, TEMPORARY_ROOT } from "./sweep.ts";
 export interface LabOptions {
   /** The nodes' names; "node-a" and "node-b" when not given. */
   nodes?: string[];
-  /** What plays the API server: a directory (when not given), or a process that speaks its protocol. */
+  /**
+   * What plays the API server: a directory (when not given), or a process that speaks its protocol.
+   */
   cluster?: "directory" | "api";
 }
 
@@ -115,8 +117,9 @@ export class Lab implements AsyncDisposable {
   }
 
   /**
-   * Adds many pods at once, which is much faster than one after another. `started` is called when a pod has its
-   * sandbox and before its object follows, as kubelet starts containers before it writes the status.
+   * Adds many pods at once, which is much faster than one after another. `started` is called when a
+   * pod has its sandbox and before its object follows, as kubelet starts containers before it
+   * writes the status.
    */
   async addPods(all: PodOptions[], started: (pod: Pod) => void = () => {}): Promise<Pod[]> {
     const store = this.#api ?? this.#cluster;
@@ -146,8 +149,8 @@ export class Lab implements AsyncDisposable {
   }
 
   /**
-   * Writes another object's file (`.yaml` or `.json`, also in `registry/`) into the cluster directory,
-   * atomically.
+   * Writes another object's file (`.yaml` or `.json`, also in `registry/`) into the cluster
+   * directory, atomically.
    */
   async write(fileName: string, text: string): Promise<void> {
     await this.#cluster.write(fileName, text);
@@ -250,7 +253,8 @@ export class Lab implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    // All at once, also the children of what was spawned: they hold its pipes open, for whose end we wait.
+    // All at once, also the children of what was spawned: they hold its pipes open, for whose end
+    // we wait.
     await Deno.writeTextFile(`${cgroupMount()}/${this.name}/cgroup.kill`, "1", { create: false });
     await this.#processes.killAll();
     await removeTraces(this.name);

@@ -9,7 +9,9 @@ import type { LabProcess } from "./process.ts";
 /** Where the pods say what every link on the way must have shown. */
 const PROOF_PORT = 9998;
 
-/** Enough of each packet for a canary; the API server's conversations are encrypted by themselves. */
+/**
+ * Enough of each packet for a canary; the API server's conversations are encrypted by themselves.
+ */
 const OPTIONS: CaptureOptions = { filter: "tcp and not port 6443", snapLength: 2_048 };
 
 export interface LeakDetectorOptions {
@@ -25,9 +27,10 @@ interface Tap {
 }
 
 /**
- * Captures at every link that pods' bytes can take: their own, their nodes' bridges and uplinks. That it would have seen
- * a leak it proves itself, at its start and at its end: each pod says something in clear to a host that is no peer, in
- * each of its families, and every link on the way must have it.
+ * Captures at every link that pods' bytes can take: their own, their nodes' bridges and uplinks.
+ * That it would have seen a leak it proves itself, at its start and at its end: each pod says
+ * something in clear to a host that is no peer, in each of its families, and every link on the way
+ * must have it.
  */
 export class LeakDetector implements AsyncDisposable {
   readonly #proofs: { readonly pod: Pod; readonly text: string }[] = [];

@@ -93,8 +93,9 @@ LINES`
 }
 
 /**
- * Takes a pod off its node's network, as CNI's DEL does, and removes its namespace. The kernel takes a namespace apart
- * later, and until then its link would go on answering for an address that may be another pod's by now.
+ * Takes a pod off its node's network, as CNI's DEL does, and removes its namespace. The kernel
+ * takes a namespace apart later, and until then its link would go on answering for an address that
+ * may be another pod's by now.
  */
 export async function disconnectPod(node: NodeNetwork, pod: PodNetwork): Promise<void> {
   await runScript(`ip -n ${node.netns} link del ${pod.hostVeth}`);
@@ -114,8 +115,8 @@ function nodeLines(node: NodeNetwork, nodes: NodeNetwork[]): string[] {
     "link set eth0 up",
     `addr add ${nodeIpv4(node.number)}/24 dev eth0`,
     `addr add ${nodeIpv6(node.number)}/64 dev eth0 nodad`,
-    // An address of its own: a bridge takes its ports' lowest one, and would change it as pods come, so that
-    // their neighbours' packets went nowhere for seconds.
+    // An address of its own: a bridge takes its ports' lowest one, and would change it as pods
+    // come, so that their neighbours' packets went nowhere for seconds.
     `link add cni0 address ${bridgeMac(node.number)} type bridge mcast_snooping 0`,
     "link set cni0 up",
     `addr add ${podIpv4(node.number, 1)}/24 dev cni0`,

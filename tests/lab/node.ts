@@ -3,7 +3,9 @@ import { nodeIpv4, nodeIpv6, type NodeNetwork } from "./network.ts";
 import { Place } from "./place.ts";
 import type { Processes } from "./process.ts";
 
-/** A node: its namespace is "the host's" for its agent. Its processes are not in any pod's cgroup. */
+/**
+ * A node: its namespace is "the host's" for its agent. Its processes are not in any pod's cgroup.
+ */
 export class Node extends Place implements NodeNetwork {
   readonly ipv4: string;
   readonly ipv6: string;

@@ -1,8 +1,8 @@
 /** Kubernetes' own types (OpenAPI, release 1.36), as client-node was generated from them. */
 
 /**
- * What is wrong with an object by the API's types: fields that are not known, and values of another type. Paths
- * as `spec.template.spec.containers[0].image`.
+ * What is wrong with an object by the API's types: fields that are not known, and values of another
+ * type. Paths as `spec.template.spec.containers[0].image`.
  */
 export async function typeProblems(
   object: { apiVersion: string; kind: string },

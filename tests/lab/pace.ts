@@ -23,7 +23,10 @@ export class Pinger {
     this.#client = place.spawn([...program, "--host", host, "--port", `${port}`]);
   }
 
-  /** How the next `count` whole seconds go; no request may fail. Their median: one bad second is noise, a bad half of them is not. */
+  /**
+   * How the next `count` whole seconds go; no request may fail. Their median: one bad second is
+   * noise, a bad half of them is not.
+   */
   async pace(count = 5): Promise<Pace> {
     const windows = () => this.#client.events.filter(({ event }) => event === "window");
     const from = windows().length + 1; // not the one that has begun before

@@ -15,8 +15,9 @@ export interface TcpPacket {
 }
 
 /**
- * Reads a pcap stream as tcpdump writes it on an Ethernet link (microseconds, little-endian), piece by
- * piece. Packets that are not TCP over IPv4 or IPv6 are skipped. Payloads are views of the pieces.
+ * Reads a pcap stream as tcpdump writes it on an Ethernet link (microseconds, little-endian), piece
+ * by piece. Packets that are not TCP over IPv4 or IPv6 are skipped. Payloads are views of the
+ * pieces.
  */
 export class PcapReader {
   #rest = new Uint8Array(0);
@@ -93,7 +94,8 @@ function decodeEthernet(frame: Uint8Array, time: number): TcpPacket | undefined 
       const end = 54 + view.getUint16(18);
       let next = view.getUint8(20);
       let at = 54;
-      // Hop-by-hop, routing and destination options: next header, then the length in 8 bytes less 1.
+      // Hop-by-hop, routing and destination options: next header, then the length in 8 bytes less
+      // 1.
       while ((next === 0 || next === 43 || next === 60) && at + 8 <= frame.length) {
         next = view.getUint8(at);
         at += 8 + view.getUint8(at + 1) * 8;

@@ -58,7 +58,10 @@ export class Authority {
     readonly privateKey: CryptoKey,
   ) {}
 
-  /** A leaf under `length` CAs, none of which anybody trusts; with `isOneName` all of them look like each other's issuer. */
+  /**
+   * A leaf under `length` CAs, none of which anybody trusts; with `isOneName` all of them look like
+   * each other's issuer.
+   */
   static async longChain(
     directory: string,
     length: number,

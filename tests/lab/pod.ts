@@ -120,7 +120,10 @@ export class Pod extends Place implements PodNetwork, AsyncDisposable {
     );
   }
 
-  /** What kubelet does when the sandbox has died: everything in the pod ends, and there is a new one at the same addresses. */
+  /**
+   * What kubelet does when the sandbox has died: everything in the pod ends, and there is a new one
+   * at the same addresses.
+   */
   async replaceSandbox(): Promise<void> {
     for (const cgroup of [this.processCgroup, this.sandboxCgroup]) {
       await Deno.writeTextFile(`${cgroup}/cgroup.kill`, "1", { create: false });

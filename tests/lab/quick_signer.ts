@@ -1,4 +1,6 @@
-/** A signer for tests of rotation: the real one, with times of seconds instead of minutes and days. */
+/**
+ * A signer for tests of rotation: the real one, with times of seconds instead of minutes and days.
+ */
 import { runSigner } from "../../src/signer/signer.ts";
 import { openKubernetesApi } from "../../src/kubernetes/open.ts";
 import { DEFAULT_SIGNER_NAME } from "../../src/identity/signing_names.ts";

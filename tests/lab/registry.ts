@@ -4,8 +4,8 @@ import type { Lab } from "./lab.ts";
 import type { Pod } from "./pod.ts";
 
 /**
- * Names a pod in the registry's part of its node, as if that node's agent had enrolled it, beside what the agent says itself. Resolves
- * when the file is there; {@link unregister} takes it away.
+ * Names a pod in the registry's part of its node, as if that node's agent had enrolled it, beside
+ * what the agent says itself. Resolves when the file is there; {@link unregister} takes it away.
  */
 export async function register(lab: Lab, pod: Pod, identity: string): Promise<void> {
   const { uid, name, namespace, addresses } = pod;

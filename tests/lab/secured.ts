@@ -32,7 +32,10 @@ export class ConditionLog implements AsyncDisposable {
     this.#running = this.#run();
   }
 
-  /** Whether the pod was secured at this time, in milliseconds since 1970: just before, and just after. */
+  /**
+   * Whether the pod was secured at this time, in milliseconds since 1970: just before, and just
+   * after.
+   */
   wasSecured({ name }: Pod, time: number): boolean {
     const after = this.#samples.findIndex((sample) => sample.time >= time);
     return [after - 1, after].every((index) => this.#samples[index]?.secured.has(name) ?? false);
@@ -74,7 +77,10 @@ export class ConditionLog implements AsyncDisposable {
   }
 }
 
-/** What the registry says of the pod: for each of its addresses, whether it can be served; empty when it is not named. */
+/**
+ * What the registry says of the pod: for each of its addresses, whether it can be served; empty
+ * when it is not named.
+ */
 export async function registered(lab: Lab, pod: Pod): Promise<boolean[]> {
   const slices = await lab.api.server.list<Slice>(
     "discovery.k8s.io/endpointslices",

@@ -23,7 +23,10 @@ export interface LabService {
   spec?: Record<string, unknown>;
 }
 
-/** Writes a Service and its EndpointSlices, one for each family, into the lab's cluster directory at once. */
+/**
+ * Writes a Service and its EndpointSlices, one for each family, into the lab's cluster directory at
+ * once.
+ */
 export async function writeService(lab: Lab, service: LabService): Promise<void> {
   const { name, namespace = "default" } = service;
   await writeServices(lab, `service-${namespace}-${name}.json`, [service]);

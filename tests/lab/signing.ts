@@ -1,4 +1,7 @@
-/** A cluster for signers: the API server for tests, two nodes with an agent's token each, pods, and signers. */
+/**
+ * A cluster for signers: the API server for tests, two nodes with an agent's token each, pods, and
+ * signers.
+ */
 import assert from "node:assert/strict";
 import { newKeyAndRequest } from "../../src/identity/csr.ts";
 import { openssl } from "../../src/identity/openssl_command.ts";
@@ -24,7 +27,10 @@ export const BUNDLE = {
 export const CA = { resource: "secrets", namespace: NAMESPACE, name: "kube-gateway-ca" };
 export const LEASE = { resource: "leases", namespace: NAMESPACE, name: "kube-gateway-signer" };
 
-/** Who has a token: the agents of two nodes, an agent's token bound to no pod, a pod of a user, signers. */
+/**
+ * Who has a token: the agents of two nodes, an agent's token bound to no pod, a pod of a user,
+ * signers.
+ */
 const WHO = {
   "agent-a": ["kube-gateway-agent", NAMESPACE, "node-a"],
   "agent-b": ["kube-gateway-agent", NAMESPACE, "node-b"],
@@ -142,7 +148,10 @@ export class SigningCluster implements AsyncDisposable {
     return signer;
   }
 
-  /** The signer in this process, for what takes minutes with its real times; `stop` ends it and waits. */
+  /**
+   * The signer in this process, for what takes minutes with its real times; `stop` ends it and
+   * waits.
+   */
   async runSigner(
     changes: Partial<SignerOptions> = {},
   ): Promise<AsyncDisposable & { health: SignerHealth }> {

@@ -51,7 +51,9 @@ export async function settled(agent: Agent): Promise<Usage> {
   return await usage(agent);
 }
 
-/** The usage once no tunnel is open either: those that streams have left behind close after 10 s. */
+/**
+ * The usage once no tunnel is open either: those that streams have left behind close after 10 s.
+ */
 export async function quiet(agent: Agent): Promise<Usage> {
   await until(
     async () =>
@@ -63,8 +65,8 @@ export async function quiet(agent: Agent): Promise<Usage> {
 }
 
 /**
- * Waits until the agents have no more than they had: the very descriptors, and the memory within a twentieth
- * and `spareKilobytes`.
+ * Waits until the agents have no more than they had: the very descriptors, and the memory within a
+ * twentieth and `spareKilobytes`.
  */
 export async function isBack(
   agents: readonly Agent[],

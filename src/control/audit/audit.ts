@@ -3,7 +3,9 @@ import type { Finding } from "../pods/enrolment.ts";
 
 const log = logger("audit");
 
-/** What an audit looks at: each part compares what there is with what should be, and puts it right. */
+/**
+ * What an audit looks at: each part compares what there is with what should be, and puts it right.
+ */
 export interface Audited {
   /** What was wrong, and with which pod or part; a part that throws could not be looked at. */
   readonly name: string;
@@ -20,8 +22,9 @@ export interface AuditReport {
 }
 
 /**
- * Holds what the agent says of itself against what there is: every 5 s, a second after something was found, and when it is
- * asked. What it finds is mended by the part that found it, counted by kind, and said.
+ * Holds what the agent says of itself against what there is: every 5 s, a second after something
+ * was found, and when it is asked. What it finds is mended by the part that found it, counted by
+ * kind, and said.
  */
 export class Audit {
   readonly #parts: () => readonly Audited[];
@@ -56,7 +59,10 @@ export class Audit {
     clearTimeout(this.#timer);
   }
 
-  /** Audits now; one that is under way is waited for first. `full`: also what is too much for every time. */
+  /**
+   * Audits now; one that is under way is waited for first. `full`: also what is too much for every
+   * time.
+   */
   async run(full: boolean): Promise<AuditReport> {
     while (this.#running !== undefined) await this.#running; // others may wait for the same one
     this.#running = this.#run(full);
@@ -68,7 +74,10 @@ export class Audit {
     }
   }
 
-  /** What there is to look at; on a node that is out of descriptors, say, even that may not be known. */
+  /**
+   * What there is to look at; on a node that is out of descriptors, say, even that may not be
+   * known.
+   */
   #partsNow(): readonly Audited[] {
     try {
       return this.#parts();
@@ -109,5 +118,8 @@ async function inspected(part: Audited, full: boolean): Promise<Finding[]> {
 const AUDIT_MILLISECONDS = 5_000;
 const REPEAT_MILLISECONDS = 1_000;
 
-/** Their handshakes run at the same time: a processor that is woken once for many does each of them in half the time. */
+/**
+ * Their handshakes run at the same time: a processor that is woken once for many does each of them
+ * in half the time.
+ */
 const PARTS_AT_ONCE = 16;

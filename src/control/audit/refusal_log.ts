@@ -8,8 +8,8 @@ const log = logger("refused");
 export type RefusalCounts = Partial<Record<RefusalReason, number>>;
 
 /**
- * Says what the kernel has refused since the last look: to the process that connects it says no more than "connection
- * refused". One line for each pod and reason, however many there were.
+ * Says what the kernel has refused since the last look: to the process that connects it says no
+ * more than "connection refused". One line for each pod and reason, however many there were.
  */
 export class RefusalLog {
   #counts: ReadonlyMap<string, number> = new Map();

@@ -5,15 +5,16 @@
  *        ▲                     │    ▲       │
  *        └── another sandbox ──┘    └───────┘ wanted again
  *
- * {@link Enrolment.step} takes the next step from wherever it is, and is called again and again: what fails is tried
- * again, and nothing that a step waits for (a certificate, the registry, what users are told) is waited for without a
- * deadline.
+ * {@link Enrolment.step} takes the next step from wherever it is, and is called again and again:
+ * what fails is tried again, and nothing that a step waits for (a certificate, the registry, what
+ * users are told) is waited for without a deadline.
  *
- * Entering: the namespace is found and proved, the listeners are opened, the entry in the `pods` map lets connections
- * through to them, where they wait for the certificate (5 s at most); then the programs are attached, so that a running
- * pod's connections wait instead of failing. If any of that fails, the programs are attached all the same: the pod is
- * held, its connections to peers are refused. Leaving: users are told, the programs redirect no more, and the listeners
- * stay, with the programs that show their clients, until no registry sends peers to them.
+ * Entering: the namespace is found and proved, the listeners are opened, the entry in the `pods`
+ * map lets connections through to them, where they wait for the certificate (5 s at most); then the
+ * programs are attached, so that a running pod's connections wait instead of failing. If any of
+ * that fails, the programs are attached all the same: the pod is held, its connections to peers are
+ * refused. Leaving: users are told, the programs redirect no more, and the listeners stay, with the
+ * programs that show their clients, until no registry sends peers to them.
  */
 import { sameMembers } from "../../same.ts";
 import { errorText } from "../../error_text.ts";
@@ -38,16 +39,22 @@ const PATIENCE_MILLISECONDS = 5_000;
 /** How long streams may go on after the annotation was removed. */
 const DRAIN_MILLISECONDS = 30_000;
 
-/** A pod that leaves stays encrypted until its status says that it is not secured, but no longer than this. */
+/**
+ * A pod that leaves stays encrypted until its status says that it is not secured, but no longer
+ * than this.
+ */
 const TELLING_MILLISECONDS = 3_000;
 
 /**
- * Peers are answered this long after the registry has lost the pod: their agents may hear of it later, and keep what the
- * registry has lost with a whole slice for a while (`vanished_parts.ts`).
+ * Peers are answered this long after the registry has lost the pod: their agents may hear of it
+ * later, and keep what the registry has lost with a whole slice for a while (`vanished_parts.ts`).
  */
 const LINGER_MILLISECONDS = 6_000;
 
-/** A registry that cannot be written does not keep a pod's listeners open for ever: peers are refused then. */
+/**
+ * A registry that cannot be written does not keep a pod's listeners open for ever: peers are
+ * refused then.
+ */
 const LEAVING_MILLISECONDS = 60_000;
 
 /** Something that was not as it should be, as it was seen just now. */
@@ -74,7 +81,9 @@ const REOPENING_MILLISECONDS = 10_000;
 export interface EnrolmentServices {
   readonly kernel: PodKernel;
   readonly issuer: Issuer;
-  /** Where the registry sends peers to a pod at this moment, as the watch shows it. Canonical text. */
+  /**
+   * Where the registry sends peers to a pod at this moment, as the watch shows it. Canonical text.
+   */
   readonly registered: (uid: string) => readonly string[];
   /** Whether users are told that a pod is secured, as the watch shows it. */
   readonly isToldSecured: (uid: string) => boolean;
@@ -97,7 +106,9 @@ export class Enrolment {
   /** The state and the reason that {@link EnrolmentServices.changed} was called for. */
   #told: string | undefined;
   #cgroup: string | undefined;
-  /** The cgroup that has the programs, and whether they refuse plain connections inside the cluster. */
+  /**
+   * The cgroup that has the programs, and whether they refuse plain connections inside the cluster.
+   */
   #attached: { readonly id: bigint; readonly strict: boolean } | undefined;
   #serving: PodServing | undefined;
   readonly #unnamed = new UnnamedAddresses();
@@ -106,7 +117,10 @@ export class Enrolment {
   #settings: PodSettings;
   /** Of leaving, by the monotonic clock. */
   #leaving = { since: 0, registered: 0 };
-  /** Since when it has been enrolled without a break, and served as it is now, by the monotonic clock. */
+  /**
+   * Since when it has been enrolled without a break, and served as it is now, by the monotonic
+   * clock.
+   */
   #since = 0;
   #served = 0;
   readonly #proofs: Proofs;
@@ -166,7 +180,10 @@ export class Enrolment {
     return this.#certificate?.of.renewalProblem;
   }
 
-  /** When a handshake with its own port has succeeded last, in milliseconds since 1970; undefined: not yet. */
+  /**
+   * When a handshake with its own port has succeeded last, in milliseconds since 1970; undefined:
+   * not yet.
+   */
   get proved(): number | undefined {
     return this.#proofs.succeeded;
   }
@@ -224,7 +241,10 @@ export class Enrolment {
     this.#adjust(wanted.settings);
   }
 
-  /** Its cgroup was made, and nothing runs in it yet: what it asks for holds from its first instruction on. */
+  /**
+   * Its cgroup was made, and nothing runs in it yet: what it asks for holds from its first
+   * instruction on.
+   */
   born(cgroup: string): void {
     if (this.#state !== "waiting" || !this.isWanted || !this.#isNamed(cgroup)) return;
     try {
@@ -271,7 +291,8 @@ export class Enrolment {
     this.services.changed();
   }
 
-  // ---- entering -------------------------------------------------------------------------------------
+  // ---- entering
+  // -------------------------------------------------------------------------------------
 
   /** Tries to enrol; when something is missing yet, goes back to waiting with the reason. */
   async #enrol(cgroup: string | undefined): Promise<void> {
@@ -346,9 +367,12 @@ export class Enrolment {
     log.warn("{pod} waits: {reason}", { pod: this.name, reason });
   }
 
-  // ---- active ---------------------------------------------------------------------------------------
+  // ---- active
+  // ---------------------------------------------------------------------------------------
 
-  /** Enrols anew when the pod is not where it was; else looks whether the certificate is still good. */
+  /**
+   * Enrols anew when the pod is not where it was; else looks whether the certificate is still good.
+   */
   #lookAfter(): void {
     const outdated = this.#outdated();
     if (outdated !== undefined) {
@@ -358,7 +382,10 @@ export class Enrolment {
     this.#certificate?.of.look();
   }
 
-  /** What has changed since it was enrolled; undefined when nothing has, or when that cannot be told. */
+  /**
+   * What has changed since it was enrolled; undefined when nothing has, or when that cannot be
+   * told.
+   */
   #outdated(): string | undefined {
     const serving = this.#serving;
     if (serving === undefined) return "it has no listeners";
@@ -373,17 +400,19 @@ export class Enrolment {
       if (serving.isInUse()) return undefined;
       return "its processes are in another network namespace, or have gone";
     } catch (error) {
-      // A node that is out of descriptors cannot tell, which is no reason to take a pod's encryption away.
+      // A node that is out of descriptors cannot tell, which is no reason to take a pod's
+      // encryption away.
       log.warn("cannot look after {pod}: {error}", { pod: this.name, error: errorText(error) });
       return undefined;
     }
   }
 
   /**
-   * Compares what the kernel has with what should be there, puts right what is not, and says what it was. Until the next
-   * inspection finds nothing, the pod is not secured. Never rejects.
+   * Compares what the kernel has with what should be there, puts right what is not, and says what
+   * it was. Until the next inspection finds nothing, the pod is not secured. Never rejects.
    *
-   * @param plaintext what the kernel has counted of what the pod has sent to peers outside the tunnel.
+   * @param plaintext what the kernel has counted of what the pod has sent to peers outside the
+   * tunnel.
    * @param isFull whether also what is else looked at with each handshake only.
    */
   async inspect(plaintext: readonly GuardCount[] = [], isFull = false): Promise<Finding[]> {
@@ -467,7 +496,9 @@ export class Enrolment {
     if (failure !== undefined && this.#serving === serving) this.#setFlaws([failure]);
   }
 
-  /** Why a handshake with the pod's own port has failed, or failed last time and is not due again. */
+  /**
+   * Why a handshake with the pod's own port has failed, or failed last time and is not due again.
+   */
   async #prove(serving: PodServing): Promise<string | undefined> {
     if (!this.#proofs.isDue) return undefined;
     const before = this.#proofs.state;
@@ -482,7 +513,10 @@ export class Enrolment {
     return failure;
   }
 
-  /** What went past the tunnel is counted; of a pod whose kernel nobody knows it shows that it cannot be encrypted. */
+  /**
+   * What went past the tunnel is counted; of a pod whose kernel nobody knows it shows that it
+   * cannot be encrypted.
+   */
   #lookAtPlaintext(plaintext: readonly GuardCount[], findings: Finding[]): void {
     this.#plaintext = plaintext;
     const escaped = plaintext.filter(({ seen, payloadBytes, protocol }) =>
@@ -502,7 +536,10 @@ export class Enrolment {
     this.services.changed();
   }
 
-  /** Takes over what the pod's annotations say now. Live streams that are not allowed any more end at once. */
+  /**
+   * Takes over what the pod's annotations say now. Live streams that are not allowed any more end
+   * at once.
+   */
   #adjust(settings: PodSettings): void {
     const before = this.#settings;
     if (sameSettings(before, settings)) return;
@@ -512,7 +549,8 @@ export class Enrolment {
       if (this.#attached !== undefined && this.#cgroup !== undefined) this.#attach(this.#cgroup);
       this.#serving?.restrict(this.#restrictions());
     } catch (error) {
-      // Neither strict nor permissive by halves; the next look tries again. The policy is not the kernel's.
+      // Neither strict nor permissive by halves; the next look tries again. The policy is not the
+      // kernel's.
       const { egress, inbound } = before;
       this.#settings = { ...settings, egress, inbound };
       log.error("{pod} cannot be made what its annotations say: {error}", {
@@ -542,7 +580,8 @@ export class Enrolment {
     await serving?.close(drainMilliseconds);
   }
 
-  // ---- leaving --------------------------------------------------------------------------------------
+  // ---- leaving
+  // --------------------------------------------------------------------------------------
 
   #leave(): void {
     const now = this.services.now();

@@ -7,17 +7,24 @@ import { PodCgroups } from "./pod_cgroups.ts";
 
 const log = logger("enrolments");
 
-/** How soon a pod that still lacks something is looked at again; a new one changes every few milliseconds. */
+/**
+ * How soon a pod that still lacks something is looked at again; a new one changes every few
+ * milliseconds.
+ */
 const RETRY_MILLISECONDS = 200;
 const NEW_RETRY_MILLISECONDS = 20;
 
-/** How soon all are looked at that lack nothing: is the pod where it was, is its certificate good? */
+/**
+ * How soon all are looked at that lack nothing: is the pod where it was, is its certificate good?
+ */
 const LOOK_MILLISECONDS = 1_000;
 
 /** How often the cgroups are looked through for what inotify has not told. */
 const CGROUPS_MILLISECONDS = 5_000;
 
-/** All enrolments of this node: brings them to what is wanted, one step of a pod after the other. */
+/**
+ * All enrolments of this node: brings them to what is wanted, one step of a pod after the other.
+ */
 export class Enrolments {
   readonly #current = new Map<string, Enrolment>();
   readonly #cgroups: PodCgroups;
@@ -59,15 +66,18 @@ export class Enrolments {
       .map((message) => ({ where: this.#cgroups.root, message }));
   }
 
-  /** Compares what is above all pods with what should be there, and puts it right. Throws when that fails. */
+  /**
+   * Compares what is above all pods with what should be there, and puts it right. Throws when that
+   * fails.
+   */
   inspectHolds(): Finding[] {
     return this.#holding ? this.#holds.inspect() : [];
   }
 
   /**
-   * Takes over what is wanted. `known`: the UIDs of all local pods. While `complete` is false, both may lack some:
-   * none leaves. From now on every pod is held but those that are known and not wanted; those that are enrolled
-   * decide for themselves.
+   * Takes over what is wanted. `known`: the UIDs of all local pods. While `complete` is false, both
+   * may lack some: none leaves. From now on every pod is held but those that are known and not
+   * wanted; those that are enrolled decide for themselves.
    */
   want(
     wanted: ReadonlyMap<string, WantedEnrolment>,
@@ -123,7 +133,9 @@ export class Enrolments {
     this.#cgroups.close();
   }
 
-  /** Leaves with every pod at once. Whatever fails for one is logged, and does not keep the others. */
+  /**
+   * Leaves with every pod at once. Whatever fails for one is logged, and does not keep the others.
+   */
   async stop(): Promise<void> {
     this.pause();
     this.#wanted = new Map();

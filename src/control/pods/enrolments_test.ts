@@ -1,4 +1,7 @@
-/** All enrolments of a node: cgroups are directories, and what holds pods is written down. No root is needed. */
+/**
+ * All enrolments of a node: cgroups are directories, and what holds pods is written down. No root
+ * is needed.
+ */
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { until } from "../../../tests/lab/delay.ts";
 import type { Fault } from "../../kernel/fault.ts";

@@ -9,16 +9,19 @@ const log = logger("holds");
 export type Holding = Pick<Hold, "below" | "forgetAllBut" | "inspect" | "letGo">;
 
 /**
- * Which of the node's pods are held: those of which nothing has been decided. Such a pod may turn out to be
- * annotated, and must not have sent a byte in clear by then; peers are refused to it meanwhile, everything else
- * works.
+ * Which of the node's pods are held: those of which nothing has been decided. Such a pod may turn
+ * out to be annotated, and must not have sent a byte in clear by then; peers are refused to it
+ * meanwhile, everything else works.
  */
 export class Holds {
   #below: readonly string[] = [];
   /** The cgroups of the pods that were let go, each named once. */
   readonly #free = new Set<string>();
 
-  /** Why new pods are not held, if they are not: an annotated one may send in clear until it is enrolled. */
+  /**
+   * Why new pods are not held, if they are not: an annotated one may send in clear until it is
+   * enrolled.
+   */
   problem: string | undefined;
 
   constructor(readonly cgroupRoot: string, readonly hold: Holding) {}
@@ -55,7 +58,10 @@ export class Holds {
     }
   }
 
-  /** Forgets the pods that are no more: these are all there are. Those that are free are to be named again. */
+  /**
+   * Forgets the pods that are no more: these are all there are. Those that are free are to be named
+   * again.
+   */
   prune(cgroups: readonly string[], tops: readonly string[]): void {
     this.#free.clear();
     this.hold.forgetAllBut(cgroups);

@@ -1,22 +1,26 @@
 /**
- * The cgroups that kubelet made. Nothing else counts as a pod's: whoever has a cgroup delegated to him (every login
- * session has one) can make a directory of any name below it, so a name alone says nothing. What counts is a directory
- * of root, at one of the levels where kubelet puts its own, below directories of root only.
+ * The cgroups that kubelet made. Nothing else counts as a pod's: whoever has a cgroup delegated to
+ * him (every login session has one) can make a directory of any name below it, so a name alone says
+ * nothing. What counts is a directory of root, at one of the levels where kubelet puts its own,
+ * below directories of root only.
  */
 import { readdirSync, statSync } from "node:fs";
 
 /** Kubelet's tree, as it is now. */
 export interface Kubepods {
-  /** The cgroups that kubelet keeps all pods in, those of the two lesser QoS classes below them left out. */
+  /**
+   * The cgroups that kubelet keeps all pods in, those of the two lesser QoS classes below them left
+   * out.
+   */
   readonly tops: readonly string[];
   /** Where pods' cgroups lie: the tops and their QoS classes. */
   readonly parents: readonly string[];
 }
 
 /**
- * Finds `kubepods` (cgroupfs driver) and `kubepods.slice` (systemd's), with kubelet's own root's name in front where it
- * has one (`kubelet-kubepods.slice` in kind). The level nearest to `root` that has one is kubelet's; what lies deeper is
- * another cluster's, inside of a pod or a container.
+ * Finds `kubepods` (cgroupfs driver) and `kubepods.slice` (systemd's), with kubelet's own root's
+ * name in front where it has one (`kubelet-kubepods.slice` in kind). The level nearest to `root`
+ * that has one is kubelet's; what lies deeper is another cluster's, inside of a pod or a container.
  *
  * @param owner the user who must own every directory on the way; another one only in tests.
  */
@@ -34,7 +38,9 @@ export function findKubepods(root: string, owner = 0): Kubepods {
   return { tops: [], parents: [] };
 }
 
-/** The pods' cgroups, by UID: almost always one. A second one is a mistake, or somebody's attempt. */
+/**
+ * The pods' cgroups, by UID: almost always one. A second one is a mistake, or somebody's attempt.
+ */
 export function findPodCgroups({ parents }: Kubepods, owner = 0): Map<string, string[]> {
   const found = new Map<string, string[]>();
   for (const parent of parents) {
@@ -46,15 +52,19 @@ export function findPodCgroups({ parents }: Kubepods, owner = 0): Map<string, st
   return found;
 }
 
-/** Whether a directory that was just made may be a pod's cgroup: kubelet's parent, root's, and the right name. */
+/**
+ * Whether a directory that was just made may be a pod's cgroup: kubelet's parent, root's, and the
+ * right name.
+ */
 export function isPodCgroup(cgroup: string, { parents }: Kubepods, owner = 0): boolean {
   const parent = cgroup.slice(0, cgroup.lastIndexOf("/"));
   return parents.includes(parent) && podUidOf(cgroup) !== undefined && isOwned(cgroup, owner);
 }
 
 /**
- * The UID in the path of a pod's cgroup, with dashes, or undefined for another path: `…/pod<uid>` with the cgroupfs
- * driver, `…/<slice>.slice/<slice>-pod<uid with underscores>.slice` with systemd's.
+ * The UID in the path of a pod's cgroup, with dashes, or undefined for another path: `…/pod<uid>`
+ * with the cgroupfs driver, `…/<slice>.slice/<slice>-pod<uid with underscores>.slice` with
+ * systemd's.
  */
 export function podUidOf(cgroup: string): string | undefined {
   const [parent = "", name = ""] = cgroup.split("/").slice(-2);
@@ -98,7 +108,10 @@ const QOS_CLASS = /^([a-z0-9-]+-)?(burstable|besteffort)(\.slice)?$/;
 /** Slices and units that kubelet is never below. */
 const NEVER_KUBELETS = /^user\.slice$|\.service$|\.socket$|\.mount$|^init\.scope$/;
 
-/** Kind in Docker nests kubelet's tree below three more levels: system.slice/docker-1.scope/kubelet.slice. */
+/**
+ * Kind in Docker nests kubelet's tree below three more levels:
+ * system.slice/docker-1.scope/kubelet.slice.
+ */
 const MAX_LEVELS = 4;
 const MAX_DIRECTORIES = 1_000;
 const GROUP_OR_OTHERS_WRITE = 0o022;

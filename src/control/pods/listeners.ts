@@ -8,7 +8,9 @@ import type { NetworkNamespace } from "../../native/namespace.ts";
 import { Socket } from "../../native/socket.ts";
 import { type Endpoint, isIpv4 } from "../../native/socket_address.ts";
 
-/** A pod's listening sockets, a set for each relay worker: the kernel spreads connections over them. */
+/**
+ * A pod's listening sockets, a set for each relay worker: the kernel spreads connections over them.
+ */
 export interface PodListeners {
   readonly outboundPort: number;
   /** The cookie of the namespace they belong to. */
@@ -22,9 +24,10 @@ const LOOPBACK4 = parseAddress("127.0.0.1");
 const LOOPBACK6 = parseAddress("::1");
 
 /**
- * Opens a pod's listeners in its namespace: outbound on loopback, inbound on each of the pod's addresses. Throws, with
- * nothing left open: a SystemError when the tunnel port is taken or an address is gone, an Error when a process of the pod
- * has joined its listeners before they were locked.
+ * Opens a pod's listeners in its namespace: outbound on loopback, inbound on each of the pod's
+ * addresses. Throws, with nothing left open: a SystemError when the tunnel port is taken or an
+ * address is gone, an Error when a process of the pod has joined its listeners before they were
+ * locked.
  */
 export function openListeners(
   namespace: NetworkNamespace,
@@ -44,7 +47,10 @@ export function openListeners(
   }
 }
 
-/** A port at which others listen, too: whoever comes after the locks cannot, so this need not be asked again. */
+/**
+ * A port at which others listen, too: whoever comes after the locks cannot, so this need not be
+ * asked again.
+ */
 function sharedPort(namespace: NetworkNamespace, opened: PodListeners): number | undefined {
   const there = listeners(namespace).filter(({ local: { port } }) =>
     port === TUNNEL_PORT || port === opened.outboundPort
@@ -86,7 +92,8 @@ function openOnce(
     return namespace.run(() => {
       const outboundPort = freePort(loopbacks, avoid);
       const sets = Array.from({ length: workers }, () => ({
-        // Accepted sockets inherit it: if the agent dies, half an answer must not look like a whole one.
+        // Accepted sockets inherit it: if the agent dies, half an answer must not look like a whole
+        // one.
         outbound: loopbacks.map((address) => resetting(listen({ address, port: outboundPort }))),
         inbound: all.map((address) => listen({ address, port: TUNNEL_PORT })),
       }));
@@ -105,11 +112,12 @@ function openOnce(
 }
 
 /**
- * Keeps others from sharing a port at these addresses. The kernel gives each member of a SO_REUSEPORT group a part of the
- * connections, and lets every process of the same user join, which in a pod is whoever is root there, without any
- * capability (inet_bind_conflict and sk_reuseport_match in net/ipv4/inet_connection_sock.c). A bound socket that does not
- * share is in the way of all who come later, and another one at the port, which has never shared, makes the kernel
- * look: it takes a whole port for shared after the first bind.
+ * Keeps others from sharing a port at these addresses. The kernel gives each member of a
+ * SO_REUSEPORT group a part of the connections, and lets every process of the same user join, which
+ * in a pod is whoever is root there, without any capability (inet_bind_conflict and
+ * sk_reuseport_match in net/ipv4/inet_connection_sock.c). A bound socket that does not share is in
+ * the way of all who come later, and another one at the port, which has never shared, makes the
+ * kernel look: it takes a whole port for shared after the first bind.
  */
 function lock(port: number, addresses: readonly Uint8Array[], opened: Socket[]): Socket[] {
   const locks = addresses.map((address) => {
@@ -139,8 +147,8 @@ function aside(port: number, opened: Socket[]): Socket {
 }
 
 /**
- * Any of 127.129.0.0 to 127.255.255.254, at which no application is likely to want a port; a neighbour who would take it
- * must guess.
+ * Any of 127.129.0.0 to 127.255.255.254, at which no application is likely to want a port; a
+ * neighbour who would take it must guess.
  */
 function asideAddress(): Uint8Array {
   const [second = 0, third = 0, fourth = 0] = crypto.getRandomValues(new Uint8Array(3));
@@ -173,7 +181,10 @@ export function socketsOf({ sets }: PodListeners): Socket[] {
   return sets.flatMap(({ outbound, inbound }) => [...outbound, ...inbound]);
 }
 
-/** The usual port, or one of the kernel's choice that is free on every loopback when the pod uses that. */
+/**
+ * The usual port, or one of the kernel's choice that is free on every loopback when the pod uses
+ * that.
+ */
 function freePort(loopbacks: readonly Uint8Array[], avoid: ReadonlySet<number>): number {
   for (let attempt = 0; attempt < 10; attempt++) {
     let port = attempt === 0 && !avoid.has(OUTBOUND_PORT) ? OUTBOUND_PORT : 0;

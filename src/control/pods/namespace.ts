@@ -14,18 +14,24 @@ export interface PodNamespace {
   readonly identity: string;
   /** The process that stood in it. */
   readonly pid: number;
-  /** The pod's addresses: those that were asked for, or the first global one of each family. Canonical text. */
+  /**
+   * The pod's addresses: those that were asked for, or the first global one of each family.
+   * Canonical text.
+   */
   readonly addresses: readonly string[];
-  /** Those of them that the namespace's interfaces hold now: a family may be switched off inside. */
+  /**
+   * Those of them that the namespace's interfaces hold now: a family may be switched off inside.
+   */
   readonly held: readonly string[];
 }
 
 /**
- * Finds the network namespace of a pod among its processes: the oldest one's that is not the node's, belongs to the
- * node's user namespace (only the container runtime makes such ones for pods), and holds one of the pod's addresses, or
- * any global address while the pod's object names none yet (the kernel knows before the API server). The processes come
- * from the pod's own cgroup, so a thread of ours that passes through a namespace is never among them. Returns the reason
- * when there is none (yet).
+ * Finds the network namespace of a pod among its processes: the oldest one's that is not the
+ * node's, belongs to the node's user namespace (only the container runtime makes such ones for
+ * pods), and holds one of the pod's addresses, or any global address while the pod's object names
+ * none yet (the kernel knows before the API server). The processes come from the pod's own cgroup,
+ * so a thread of ours that passes through a namespace is never among them. Returns the reason when
+ * there is none (yet).
  */
 export function findNamespace(
   pids: readonly number[],
@@ -44,7 +50,8 @@ export function findNamespace(
     if (namespace === undefined) continue;
     if (isInitial(namespace)) {
       owned++;
-      // What was opened, not what the path names by now: the process may have ended and its number be reused.
+      // What was opened, not what the path names by now: the process may have ended and its number
+      // be reused.
       const own = podAddresses(namespace, addresses);
       if (own.held.length > 0) return { namespace, identity, pid, ...own };
     }
@@ -61,8 +68,8 @@ export function findNamespace(
 }
 
 /**
- * Whether one of the pod's processes is in the namespace: the one that was seen there first, so that others need not
- * be looked for.
+ * Whether one of the pod's processes is in the namespace: the one that was seen there first, so
+ * that others need not be looked for.
  *
  * @param pids the processes of the pod's cgroup, asked for only if that one has gone.
  */
@@ -82,8 +89,9 @@ export function heldOf(namespace: NetworkNamespace, addresses: readonly string[]
 }
 
 /**
- * The addresses at which others may reach the namespace, canonical text: all global ones but those of devices that lead to
- * what is inside of it (a bridge of containers in the pod) or through a tunnel of its own. Throws a SystemError.
+ * The addresses at which others may reach the namespace, canonical text: all global ones but those
+ * of devices that lead to what is inside of it (a bridge of containers in the pod) or through a
+ * tunnel of its own. Throws a SystemError.
  */
 export function reachableAt(namespace: NetworkNamespace): string[] {
   using control = namespace.run(() => new TrafficControl());
@@ -106,14 +114,20 @@ function isGlobal(address: Uint8Array): boolean {
 
 const INNER_KINDS = new Set(["bridge", "tun", "wireguard"]);
 
-/** The agent's own and, where it can be read, the node's (they differ when the agent has a network of its own). */
+/**
+ * The agent's own and, where it can be read, the node's (they differ when the agent has a network
+ * of its own).
+ */
 function nodeNamespaces(procRoot: string): Set<string> {
   return new Set(
     ["self", "1"].flatMap((pid) => readLink(`${procRoot}/${pid}/ns/net`) ?? []),
   );
 }
 
-/** Whether its owner is the agent's own user namespace, which is the node's: no other may load eBPF programs. */
+/**
+ * Whether its owner is the agent's own user namespace, which is the node's: no other may load eBPF
+ * programs.
+ */
 function isInitial(namespace: NetworkNamespace): boolean {
   try {
     return namespace.owner() === readLink("/proc/self/ns/user");
@@ -132,7 +146,10 @@ function open(path: string): NetworkNamespace | undefined {
   }
 }
 
-/** What the pod's addresses are by this namespace, and which are there: none when it is not the pod's. */
+/**
+ * What the pod's addresses are by this namespace, and which are there: none when it is not the
+ * pod's.
+ */
 function podAddresses(
   namespace: NetworkNamespace,
   wanted: readonly string[],
@@ -144,7 +161,10 @@ function podAddresses(
   return { addresses, held: addresses };
 }
 
-/** By start time, field 22 of /proc/<pid>/stat: the sandbox's first process is the pod's, others may be guests. */
+/**
+ * By start time, field 22 of /proc/<pid>/stat: the sandbox's first process is the pod's, others may
+ * be guests.
+ */
 function oldestFirst(pids: readonly number[], procRoot: string): number[] {
   const started = new Map(pids.map((pid) => [pid, startTime(pid, procRoot)]));
   return [...pids].sort((a, b) => (started.get(a) ?? 0) - (started.get(b) ?? 0));

@@ -19,7 +19,10 @@ export const WANTED: WantedEnrolment = {
   settings: settingsOf({}),
   isGuarded: false,
 };
-/** A node whose kernel, signer, registry and clock do as the test says. `done` is what the enrolment did, in order. */
+/**
+ * A node whose kernel, signer, registry and clock do as the test says. `done` is what the enrolment
+ * did, in order.
+ */
 export class Node {
   readonly done: string[] = [];
   time = 0;
@@ -45,7 +48,9 @@ export class Node {
   restrictions: Restrictions | undefined;
   /** For each certificate that was asked for, whether nobody needs it any more. */
   readonly ends: AbortSignal[] = [];
-  /** How many roots each of the credentials has that the workers were shown after the first ones. */
+  /**
+   * How many roots each of the credentials has that the workers were shown after the first ones.
+   */
   readonly shown: number[] = [];
   /** How often counting was begun anew. */
   counted = 0;

@@ -27,8 +27,9 @@ export class OlderConnections {
   }
 
   /**
-   * Lists them, and ends those that must not go on. Listing costs the kernel a walk through the node's connections, so it
-   * is not done each time: none can be added but by a pod that becomes a peer. Throws a SystemError.
+   * Lists them, and ends those that must not go on. Listing costs the kernel a walk through the
+   * node's connections, so it is not done each time: none can be added but by a pod that becomes a
+   * peer. Throws a SystemError.
    *
    * @param since when the pod was enrolled, by the monotonic clock.
    */

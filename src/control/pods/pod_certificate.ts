@@ -10,7 +10,9 @@ const log = logger("enrolment");
 /** How long connections may wait for the pod's certificate before they are refused again. */
 const HOLD_MILLISECONDS = 5_000;
 
-/** A failed renewal is tried again after this, doubled up to the maximum or a tenth of what is left. */
+/**
+ * A failed renewal is tried again after this, doubled up to the maximum or a tenth of what is left.
+ */
 const RETRY_MILLISECONDS = { first: 1_000, most: 300_000 };
 
 /** A pod without a certificate is held: the signer is asked at least this often. */
@@ -34,9 +36,10 @@ export interface CertificateStatus {
 }
 
 /**
- * One pod's key and certificate: obtained, renewed at half of its life, and followed by the trust bundle. When that is,
- * the wall clock says, as it does for whoever verifies the certificate: {@link PodCertificate.look} is called every
- * second, so a clock that jumps (a suspended machine, the first answer of a time server) is noticed at once.
+ * One pod's key and certificate: obtained, renewed at half of its life, and followed by the trust
+ * bundle. When that is, the wall clock says, as it does for whoever verifies the certificate:
+ * {@link PodCertificate.look} is called every second, so a clock that jumps (a suspended machine,
+ * the first answer of a time server) is noticed at once.
  */
 export class PodCertificate {
   readonly #issuer: Issuer;
@@ -81,8 +84,9 @@ export class PodCertificate {
   }
 
   /**
-   * Why it will end without another, as far as can be seen: its renewal was refused, or who issues has been away until
-   * only a quarter of its life is left. Undefined when it is fresh, or the next attempt may well succeed.
+   * Why it will end without another, as far as can be seen: its renewal was refused, or who issues
+   * has been away until only a quarter of its life is left. Undefined when it is fresh, or the next
+   * attempt may well succeed.
    */
   get renewalProblem(): string | undefined {
     if (this.#failure === undefined || this.#current === undefined) return undefined;
@@ -128,7 +132,10 @@ export class PodCertificate {
     }
   }
 
-  /** From now on it is kept fresh; `show` is called with what is to be used from the next handshake on. */
+  /**
+   * From now on it is kept fresh; `show` is called with what is to be used from the next handshake
+   * on.
+   */
   keepFresh(show: (credentials: PodCredentials) => void): void {
     this.#show = show;
   }
@@ -221,12 +228,17 @@ export function flawOf(
   return undefined;
 }
 
-/** Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew at once. */
+/**
+ * Half of the certificate's life from now, give or take a tenth, so that a node's pods do not renew
+ * at once.
+ */
 function renewalOf({ notAfter }: CertificateStatus, now: number): number {
   return now + jittered((notAfter.getTime() - now) / 2);
 }
 
-/** Whether a certificate leads to one of the roots; what else may be wrong with it, others find out. */
+/**
+ * Whether a certificate leads to one of the roots; what else may be wrong with it, others find out.
+ */
 function isTrusted({ chain, roots }: PodCredentials): boolean {
   return chain.length === 0 || roots.length === 0 ||
     !(chainFlaw(chain, roots)?.isRootMissing ?? false);

@@ -14,7 +14,10 @@ const POD = {
   addresses: ["10.0.0.1"],
 };
 
-/** An issuer whose certificates are good for a day from the clock's time on, and a wall clock that the test turns. */
+/**
+ * An issuer whose certificates are good for a day from the clock's time on, and a wall clock that
+ * the test turns.
+ */
 class Clocked implements Disposable {
   readonly #now = Date.now;
   time = Date.UTC(2026, 0, 1);

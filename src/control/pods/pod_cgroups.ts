@@ -7,7 +7,9 @@ const log = logger("cgroups");
 /** Looking through all of kubelet's cgroups is not for every few milliseconds. */
 const LOOK_MILLISECONDS = 200;
 
-/** Where the pods' cgroups are: told by the kernel when they are made, found by looking otherwise. */
+/**
+ * Where the pods' cgroups are: told by the kernel when they are made, found by looking otherwise.
+ */
 export class PodCgroups {
   #kubepods: Kubepods = { tops: [], parents: [] };
   #found = new Map<string, string>();
@@ -116,8 +118,9 @@ export class PodCgroups {
 }
 
 /**
- * Reports the directories that are made right below some others: cgroupfs reports a mkdir through inotify within a
- * millisecond. Not below the pods' own cgroups, where tenants may make as many as they like.
+ * Reports the directories that are made right below some others: cgroupfs reports a mkdir through
+ * inotify within a millisecond. Not below the pods' own cgroups, where tenants may make as many as
+ * they like.
  */
 class Watch {
   #watcher: Deno.FsWatcher | undefined;
@@ -127,7 +130,9 @@ class Watch {
 
   constructor(readonly made: (path: string) => void) {}
 
-  /** Follows these directories from now on. What cannot be followed is tried again at the next call. */
+  /**
+   * Follows these directories from now on. What cannot be followed is tried again at the next call.
+   */
   follow(parents: readonly string[]): void {
     const text = parents.join("\n");
     if (text === this.#parents && this.problem === undefined) return;
@@ -139,7 +144,8 @@ class Watch {
         : Deno.watchFs([...parents], { recursive: false });
       this.#failed(undefined);
     } catch (error) {
-      // Root's inotify instances may be used up (fs.inotify.max_user_instances), also by containers' uid 0.
+      // Root's inotify instances may be used up (fs.inotify.max_user_instances), also by
+      // containers' uid 0.
       this.#watcher = undefined;
       this.#failed(`new pods are found by looking only, since inotify fails: ${error}`);
     }

@@ -1,4 +1,7 @@
-/** What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real one. */
+/**
+ * What an enrolment asks of the kernel and of the relay workers; `open_pod_kernel.ts` is the real
+ * one.
+ */
 import type { Fault } from "../../kernel/fault.ts";
 import type { Strictness } from "../../kernel/maps.ts";
 import type { ProofResult, RelaySettings } from "../../relay/messages.ts";
@@ -24,20 +27,29 @@ export interface PodServing {
   serve(credentials: PodCredentials, settings: RelaySettings): Promise<void>;
   follow(certificate: PodCertificate): void;
   adjust(settings: RelaySettings): void;
-  /** Refuses plain connections to the pod, and guards its devices, as it says. Throws a SystemError. */
+  /**
+   * Refuses plain connections to the pod, and guards its devices, as it says. Throws a SystemError.
+   */
   restrict(restrictions: Restrictions): void;
   /** Whether processes of the pod still stand in its namespace. Throws when that cannot be told. */
   isInUse(): boolean;
-  /** The addresses at which others may reach the namespace now, canonical text. Throws a SystemError. */
+  /**
+   * The addresses at which others may reach the namespace now, canonical text. Throws a
+   * SystemError.
+   */
   reachableAt(): readonly string[];
   /** What of the two is not so, as the kernel says now. */
   inspectRestrictions(restrictions: Restrictions): Fault[];
   /**
-   * What is wrong with the sockets that listen for the pod. `thorough`, which costs the kernel a walk through the node's
-   * sockets: also whose others listen beside them, and whether the pod holds addresses where none listens.
+   * What is wrong with the sockets that listen for the pod. `thorough`, which costs the kernel a
+   * walk through the node's sockets: also whose others listen beside them, and whether the pod
+   * holds addresses where none listens.
    */
   inspectListeners(thorough: boolean): string[];
-  /** Makes a mutual TLS handshake with the pod's own port, as a peer would; at another of its addresses each time. */
+  /**
+   * Makes a mutual TLS handshake with the pod's own port, as a peer would; at another of its
+   * addresses each time.
+   */
   prove(): Promise<ProofResult>;
   /** Counts what the pod sends to peers outside the tunnel. Throws a SystemError. */
   count(): void;
@@ -61,11 +73,16 @@ export interface OpenConnections {
 
 /** Where a pod is on this node: its cgroup, its namespace, its programs. */
 export interface PodKernel {
-  /** The kernel's name of a cgroup: one that was made anew has the path of the old one. Throws when it is gone. */
+  /**
+   * The kernel's name of a cgroup: one that was made anew has the path of the old one. Throws when
+   * it is gone.
+   */
   cgroupId(cgroup: string): bigint;
   /** Attaches the pod's programs, or replaces them. Throws a SystemError. */
   attach(uid: string, cgroup: string, strictEgress: boolean): void;
-  /** The pod's connections are plain from now on; what goes through the relay is shown as before. */
+  /**
+   * The pod's connections are plain from now on; what goes through the relay is shown as before.
+   */
   release(uid: string): void;
   detach(uid: string): void;
   /** What of that is not so, as the kernel says now. Throws when the cgroup is gone. */

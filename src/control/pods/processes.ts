@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 
 /**
- * The processes in a cgroup and below it, level by level: the runtime's own cgroups first. Bounded, since a pod that may
- * write its own cgroup could make more below it than could ever be read.
+ * The processes in a cgroup and below it, level by level: the runtime's own cgroups first. Bounded,
+ * since a pod that may write its own cgroup could make more below it than could ever be read.
  */
 export function processesOf(cgroup: string): number[] {
   const pids: number[] = [];

@@ -35,7 +35,8 @@ export class Proofs {
   }
 
   /**
-   * Makes a handshake, and says why it has failed. It is not noted if the pod is served otherwise by then.
+   * Makes a handshake, and says why it has failed. It is not noted if the pod is served otherwise
+   * by then.
    *
    * @param isServing whether the pod is still served as it was.
    */

@@ -42,8 +42,9 @@ export interface ServingServices {
 }
 
 /**
- * What is open for a pod in one of its network namespaces: the listeners, the entry in the `pods` map that sends the
- * pod's connections to them, and what the workers have. A pod that gets a new sandbox gets another one.
+ * What is open for a pod in one of its network namespaces: the listeners, the entry in the `pods`
+ * map that sends the pod's connections to them, and what the workers have. A pod that gets a new
+ * sandbox gets another one.
  */
 export class Serving implements PodServing {
   readonly #cgroup: string;
@@ -62,7 +63,10 @@ export class Serving implements PodServing {
   #closed = false;
   #proofs = 0;
 
-  /** Opens the listeners and lets the pod's connections through to them, where they wait for {@link serve}. */
+  /**
+   * Opens the listeners and lets the pod's connections through to them, where they wait for
+   * {@link serve}.
+   */
   constructor(
     readonly wanted: WantedEnrolment,
     cgroup: string,
@@ -87,7 +91,10 @@ export class Serving implements PodServing {
     }
   }
 
-  /** Tells the kernel whose the outbound listeners are: connections are sent to nobody else. Throws a SystemError. */
+  /**
+   * Tells the kernel whose the outbound listeners are: connections are sent to nobody else. Throws
+   * a SystemError.
+   */
   #claim(): void {
     for (const { outbound } of this.#listeners.sets) {
       for (const { descriptor } of outbound) {
@@ -107,7 +114,10 @@ export class Serving implements PodServing {
     return entry !== undefined && sameBytes(entry, this.#entry);
   }
 
-  /** The workers answer from now on. Rejects when one cannot, and nothing of the pod is left with them then. */
+  /**
+   * The workers answer from now on. Rejects when one cannot, and nothing of the pod is left with
+   * them then.
+   */
   async serve(credentials: PodCredentials, settings: RelaySettings): Promise<void> {
     const { uid, namespace, name, identity } = this.wanted;
     const { cookie, outboundPort, sets } = this.#listeners;
@@ -245,8 +255,9 @@ export class Serving implements PodServing {
   }
 
   /**
-   * Closes the listeners at once, and what goes through them after `drainMilliseconds` at most. New connections of the
-   * pod to peers are refused then, unless its programs are detached, or another one lets them through.
+   * Closes the listeners at once, and what goes through them after `drainMilliseconds` at most. New
+   * connections of the pod to peers are refused then, unless its programs are detached, or another
+   * one lets them through.
    */
   async close(drainMilliseconds: number): Promise<void> {
     if (this.#closed) return;
@@ -266,7 +277,10 @@ export class Serving implements PodServing {
     this.found.namespace[Symbol.dispose]();
   }
 
-  /** What the listeners have not answered would be sent again, to whoever has their port once the programs are detached. */
+  /**
+   * What the listeners have not answered would be sent again, to whoever has their port once the
+   * programs are detached.
+   */
   #endWaiting(): void {
     try {
       endWaiting(this.found.namespace, this.#listeners.outboundPort);
@@ -299,7 +313,10 @@ function entryOf(text: readonly string[], outboundPort: number): Uint8Array<Arra
   return encodePod({ ipv4, ipv6, outboundPort });
 }
 
-/** A strict pod's devices are looked at, too: packets need no connect(), and DNAT leads past the listeners. */
+/**
+ * A strict pod's devices are looked at, too: packets need no connect(), and DNAT leads past the
+ * listeners.
+ */
 function isGuarded({ inbound, egress, isGuarded }: Restrictions): boolean {
   return inbound !== "permissive" || egress !== "permissive" || isGuarded;
 }

@@ -2,8 +2,9 @@ import { sameMembers } from "../../same.ts";
 import type { PodServing } from "./pod_kernel.ts";
 
 /**
- * The addresses at which others may reach a pod and which its object does not name: it has lost them, or somebody has given
- * the pod a second one. Nobody has a certificate for them, so that peers, unless they are refused, send there in clear.
+ * The addresses at which others may reach a pod and which its object does not name: it has lost
+ * them, or somebody has given the pod a second one. Nobody has a certificate for them, so that
+ * peers, unless they are refused, send there in clear.
  */
 export class UnnamedAddresses {
   #list: readonly string[] = [];
@@ -17,7 +18,8 @@ export class UnnamedAddresses {
    * Looks again; true when they have changed.
    *
    * @param named by the pod's object; none while it has not been told yet.
-   * @param registered what the registry names for the pod: that may be one while it cannot be told what the pod has.
+   * @param registered what the registry names for the pod: that may be one while it cannot be told
+   * what the pod has.
    * @param serving undefined: none goes but what is named again.
    */
   look(

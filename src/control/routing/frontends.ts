@@ -21,9 +21,9 @@ import type { Repairs, RoutingProblem } from "./problem.ts";
 import { addressAt, portAt, wordsOf } from "./words.ts";
 
 /**
- * How much of the kernel's maps a Service and a namespace may have. A Service with 1,000 ports and two addresses, or
- * with 5,000 endpoints in both families and three ports, has its place; and 32 namespaces that have all they may, or any
- * number that have less, find room.
+ * How much of the kernel's maps a Service and a namespace may have. A Service with 1,000 ports and
+ * two addresses, or with 5,000 endpoints in both families and three ports, has its place; and 32
+ * namespaces that have all they may, or any number that have less, find room.
  */
 export const SERVICE_LIMITS: ServiceLimits = {
   ofService: { frontends: 2_048, backends: 32_768 },
@@ -39,9 +39,9 @@ interface Written {
 }
 
 /**
- * Keeps the kernel's maps `frontends` and `backends` equal to what the Services that are redirected claim. A frontend's
- * backends are replaced by pointing it to a new set, so whoever reads them meanwhile sees the old or the new ones. A
- * Service is written whole or refused.
+ * Keeps the kernel's maps `frontends` and `backends` equal to what the Services that are redirected
+ * claim. A frontend's backends are replaced by pointing it to a new set, so whoever reads them
+ * meanwhile sees the old or the new ones. A Service is written whole or refused.
  */
 export class Frontends {
   readonly #frontends: BpfMap;
@@ -73,12 +73,18 @@ export class Frontends {
     return this.#written.size;
   }
 
-  /** Where connections must not be taken for plain: Services beyond their bounds, and what could not be written. */
+  /**
+   * Where connections must not be taken for plain: Services beyond their bounds, and what could not
+   * be written.
+   */
   refusals(): Refusal[] {
     return [...this.#beyond.values(), ...this.#failed.values()];
   }
 
-  /** Frontends that several Services claim: the oldest is believed, and connections are encrypted all the same. */
+  /**
+   * Frontends that several Services claim: the oldest is believed, and connections are encrypted
+   * all the same.
+   */
   problems(): RoutingProblem[] {
     return this.#claims.conflicts().map(({ key, services: [first, ...others] }) => ({
       where: key,
@@ -88,8 +94,8 @@ export class Frontends {
   }
 
   /**
-   * Takes over what has changed. `refuse` is called before anything is taken away, and once more when something could
-   * not be written. Never throws.
+   * Takes over what has changed. `refuse` is called before anything is taken away, and once more
+   * when something could not be written. Never throws.
    */
   apply(changes: readonly ServiceChange[], refuse: (refusals: readonly Refusal[]) => void): void {
     for (const change of changes) {
@@ -131,7 +137,9 @@ export class Frontends {
     return { backend, frontend: this.#auditFrontends() };
   }
 
-  /** Decides which Services are beyond their bounds; says which have come to be, or are no longer. */
+  /**
+   * Decides which Services are beyond their bounds; says which have come to be, or are no longer.
+   */
   #judge(): string[] {
     const needs = [...this.#wanted.values()].map(({ service, created, frontends }) => ({
       service,

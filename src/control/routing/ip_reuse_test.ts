@@ -1,4 +1,7 @@
-/** With the kernel's own maps (root): an address that changes hands again and again is whose the registry says it is. */
+/**
+ * With the kernel's own maps (root): an address that changes hands again and again is whose the
+ * registry says it is.
+ */
 import { strictEqual } from "node:assert/strict";
 import { parseAddress } from "../../addresses.ts";
 import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
@@ -60,7 +63,10 @@ Deno.test("an address moves from one identity to another 500 times, in every ord
   });
 });
 
-/** The pod that has the addresses in this cycle: of another identity, and on another node every second time. */
+/**
+ * The pod that has the addresses in this cycle: of another identity, and on another node every
+ * second time.
+ */
 function owner(cycle: number): Peer[] {
   return ADDRESSES.map((address) => ({
     address,

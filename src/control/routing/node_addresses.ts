@@ -12,8 +12,9 @@ const log = logger("node");
 const REFRESH_MILLISECONDS = 10_000;
 
 /**
- * Keeps the kernel's map of the node's own addresses, from which strict pods may be connected: those of the agent's
- * network namespace and of process 1's, which is the node's own when the agent's is not.
+ * Keeps the kernel's map of the node's own addresses, from which strict pods may be connected:
+ * those of the agent's network namespace and of process 1's, which is the node's own when the
+ * agent's is not.
  */
 export class NodeAddresses implements Disposable {
   readonly #map: MirroredMap;
@@ -58,9 +59,9 @@ export class NodeAddresses implements Disposable {
 }
 
 /**
- * The addresses that /proc/PID/net/fib_trie (entries `/32 host LOCAL`, each below its address) and if_inet6 (32
- * hexadecimal digits first) list, 16 bytes each; loopback's are left out, and link-local ones, which anybody may have on
- * another link.
+ * The addresses that /proc/PID/net/fib_trie (entries `/32 host LOCAL`, each below its address) and
+ * if_inet6 (32 hexadecimal digits first) list, 16 bytes each; loopback's are left out, and
+ * link-local ones, which anybody may have on another link.
  */
 export function localAddresses(fibTrie: string, ifInet6: string): Uint8Array[] {
   const found: Uint8Array[] = [];

@@ -3,8 +3,8 @@ import type { BpfMap } from "../../native/bpf_map.ts";
 import { SystemError } from "../../native/errno.ts";
 
 /**
- * Texts that many entries of another map have in common, in a map of their own by number, as long as one of these has
- * them. What could not be written is written by an audit.
+ * Texts that many entries of another map have in common, in a map of their own by number, as long
+ * as one of these has them. What could not be written is written by an audit.
  */
 export class NumberedTexts {
   readonly #map: BpfMap;
@@ -16,7 +16,10 @@ export class NumberedTexts {
   readonly #earlier: Set<number>;
   #last: number;
 
-  /** @param most the greatest number. One that is free again is not taken before all others have been. */
+  /**
+   * @param most the greatest number. One that is free again is not taken before all others have
+   * been.
+   */
   constructor(map: BpfMap, encode: (text: string) => Uint8Array<ArrayBuffer>, most: number) {
     this.#map = map;
     this.#encode = encode;

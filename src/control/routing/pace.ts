@@ -1,8 +1,9 @@
 import { clockMilliseconds } from "../../native/clock.ts";
 
 /**
- * Keeps work that is asked for often, and takes nobody knows how long, at a small share of a processor. What counts is the
- * time that it had one: on a busy node it takes long, and is not to be done more seldom for that.
+ * Keeps work that is asked for often, and takes nobody knows how long, at a small share of a
+ * processor. What counts is the time that it had one: on a busy node it takes long, and is not to
+ * be done more seldom for that.
  */
 export class Pace {
   #notBefore = -Infinity;

@@ -14,8 +14,8 @@ import { textOf } from "./remembered_parts.ts";
 import { addressAt, wordsOf } from "./words.ts";
 
 /**
- * Keeps the kernel's maps `peers`, `identities` and `slices` equal to the registry. A peer whose identity could not be
- * written is refused by the relay.
+ * Keeps the kernel's maps `peers`, `identities` and `slices` equal to the registry. A peer whose
+ * identity could not be written is refused by the relay.
  */
 export class Peers {
   readonly #map: BpfMap;

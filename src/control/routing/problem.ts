@@ -1,7 +1,9 @@
 import { inTurns } from "../../in_turns.ts";
 import { namespaceOf } from "../../names.ts";
 
-/** Something that keeps connections from being encrypted, so that they are refused until it is gone. */
+/**
+ * Something that keeps connections from being encrypted, so that they are refused until it is gone.
+ */
 export interface RoutingProblem {
   /** What it is about: a Service, a node's registry, a map. */
   readonly where: string;
@@ -11,7 +13,10 @@ export interface RoutingProblem {
   readonly ranges: readonly string[];
 }
 
-/** What an audit has found different in the kernel from what was written there, and has written again. */
+/**
+ * What an audit has found different in the kernel from what was written there, and has written
+ * again.
+ */
 export type Repairs = Partial<Record<RepairKind, number>>;
 
 export type RepairKind =
@@ -24,7 +29,10 @@ export type RepairKind =
   | "node_address"
   | "refused_range";
 
-/** The first one of each namespace, then the second: where only some are told, a tenant's thousand hide nobody else's. */
+/**
+ * The first one of each namespace, then the second: where only some are told, a tenant's thousand
+ * hide nobody else's.
+ */
 export function fairly<T extends { readonly where: string }>(problems: readonly T[]): T[] {
   return inTurns(problems, ({ where }) => namespaceOf(where));
 }

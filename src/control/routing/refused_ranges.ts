@@ -9,9 +9,9 @@ import { fairly, type RoutingProblem } from "./problem.ts";
 const log = logger("refusals");
 
 /**
- * Keeps the kernel's map `refused_ranges`: where connections are refused, not taken for plain, because what is known
- * does not tell whether there is a peer. What is not known is refused before anything else is written, and let go when
- * everything else is.
+ * Keeps the kernel's map `refused_ranges`: where connections are refused, not taken for plain,
+ * because what is known does not tell whether there is a peer. What is not known is refused before
+ * anything else is written, and let go when everything else is.
  */
 export class RefusedRanges {
   readonly #map: MirroredMap;
@@ -28,7 +28,10 @@ export class RefusedRanges {
     this.#inside = inside;
   }
 
-  /** From now on these are all that `source` refuses; what it refused before is let go by {@link release}. */
+  /**
+   * From now on these are all that `source` refuses; what it refused before is let go by
+   * {@link release}.
+   */
   refuse(source: string, refusals: readonly Refusal[]): void {
     const before = this.#refusals.get(source);
     if (before?.length === refusals.length && before.every((each, i) => each === refusals[i])) {

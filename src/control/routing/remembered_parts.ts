@@ -5,9 +5,9 @@ import type { Redirector } from "../../kernel/redirector.ts";
 import type { BpfMap } from "../../native/bpf_map.ts";
 
 /**
- * The registry as an earlier agent has left it in the kernel's maps: an agent that starts can tell from it what has gone
- * since. Of a pod nothing is known but its address, its node and its identity. Peers of which it is not known where they
- * stood are in one part, whose node is empty.
+ * The registry as an earlier agent has left it in the kernel's maps: an agent that starts can tell
+ * from it what has gone since. Of a pod nothing is known but its address, its node and its
+ * identity. Peers of which it is not known where they stood are in one part, whose node is empty.
  */
 export function rememberedParts(
   maps: Pick<Redirector, "peers" | "identities" | "slices">,

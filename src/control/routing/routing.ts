@@ -19,8 +19,8 @@ export interface RoutingServices {
 }
 
 /**
- * What this node's connections are decided by: who is a peer, which Services are redirected, and where it is not known.
- * All of it lies in the kernel's maps.
+ * What this node's connections are decided by: who is a peer, which Services are redirected, and
+ * where it is not known. All of it lies in the kernel's maps.
  */
 export class Routing {
   readonly #nodeName: string;
@@ -57,8 +57,9 @@ export class Routing {
   }
 
   /**
-   * Makes the kernel's maps say what follows from the cluster's objects. What is not known whole is refused first, and
-   * let go last; peers come before the frontends that lead to them. Never throws.
+   * Makes the kernel's maps say what follows from the cluster's objects. What is not known whole is
+   * refused first, and let go last; peers come before the frontends that lead to them. Never
+   * throws.
    */
   apply(objects: ClusterObjects): void {
     this.#refuseUnread(objects.unread);
@@ -81,8 +82,8 @@ export class Routing {
   }
 
   /**
-   * Compares the kernel's maps with what was written there, and writes again what is different. What takes long, in a
-   * large cluster, is not done each time, unless `isFull`.
+   * Compares the kernel's maps with what was written there, and writes again what is different.
+   * What takes long, in a large cluster, is not done each time, unless `isFull`.
    */
   audit(isFull = false): Repairs {
     const peers = this.#pace.peers.run(isFull, () => this.#peers.audit());
@@ -99,7 +100,10 @@ export class Routing {
     };
   }
 
-  /** What keeps connections from being encrypted, or from being possible at all; the first ones of many. */
+  /**
+   * What keeps connections from being encrypted, or from being possible at all; the first ones of
+   * many.
+   */
   problems(): RoutingProblem[] {
     return listed([
       ...this.#refused.problems(),
@@ -134,7 +138,10 @@ export class Routing {
     this.#refused.release();
   }
 
-  /** Whether an agent has read everything since the maps were made: what they say may be old then, but is whole. */
+  /**
+   * Whether an agent has read everything since the maps were made: what they say may be old then,
+   * but is whole.
+   */
   #isKnown(): boolean {
     const state = this.#state.get(encodeNumber(0));
     return state !== undefined && decodeNumber(state) === 1;

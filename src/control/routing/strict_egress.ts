@@ -11,12 +11,18 @@ import type { RoutingProblem } from "./problem.ts";
 const log = logger("egress");
 
 export interface StrictEgressOptions {
-  /** Where pods and Services are; what is elsewhere is outside the cluster, and may be connected in clear. */
+  /**
+   * Where pods and Services are; what is elsewhere is outside the cluster, and may be connected in
+   * clear.
+   */
   readonly inside: readonly Cidr[];
   readonly exceptions: readonly EgressException[];
 }
 
-/** Whatever the cluster's ranges are: a link-local address is that of somebody on the node, or of another pod. */
+/**
+ * Whatever the cluster's ranges are: a link-local address is that of somebody on the node, or of
+ * another pod.
+ */
 const ALWAYS_INSIDE = ["fe80::/10"].map(parseCidr).filter((range) => range !== undefined);
 
 /** Keeps the kernel's map `egress_rules`, by which pods with strict egress are judged. */
@@ -29,7 +35,10 @@ export class StrictEgress {
     this.#map = new MirroredMap(map);
   }
 
-  /** The API server is always excepted: pods find it by its Service, `default/kubernetes`. Never throws. */
+  /**
+   * The API server is always excepted: pods find it by its Service, `default/kubernetes`. Never
+   * throws.
+   */
   apply(services: ReadonlyMap<string, Service>): void {
     const rules = this.#rules(services.get("default/kubernetes"));
     if (rules === undefined) return;

@@ -1,8 +1,8 @@
 import { formatAddress } from "../../addresses.ts";
 
 /**
- * A batch of a map's entries in words of 32 bits, which an audit reads by the hundred thousand: no allocation but for
- * the text of an address.
+ * A batch of a map's entries in words of 32 bits, which an audit reads by the hundred thousand: no
+ * allocation but for the text of an address.
  */
 export function wordsOf(bytes: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
   return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
@@ -23,5 +23,7 @@ export function portAt(words: Uint32Array<ArrayBuffer>, at: number): number {
   return (word & 255) << 8 | (word >> 8) & 255;
 }
 
-/** The third word of ::ffff:a.b.c.d on a little-endian processor, as all are that the agent runs on. */
+/**
+ * The third word of ::ffff:a.b.c.d on a little-endian processor, as all are that the agent runs on.
+ */
 const MAPPED = 0xffff0000;

@@ -18,7 +18,10 @@ export interface WantedEnrolment {
   /** Canonical text; empty until the pod has one, and the enrolment waits so long. */
   readonly addresses: readonly string[];
   readonly settings: PodSettings;
-  /** Its packets are looked at on its device: it may have a kernel of its own, whose connect() nobody sees. */
+  /**
+   * Its packets are looked at on its device: it may have a kernel of its own, whose connect()
+   * nobody sees.
+   */
   readonly isGuarded: boolean;
 }
 
@@ -29,8 +32,9 @@ export interface RefusedPod {
   readonly name: string;
   readonly reason: string;
   /**
-   * It must be encrypted all the same, so that peers refuse to connect to it instead of sending in clear: its SPIFFE ID and
-   * its addresses. Undefined for what was never a request: another value, a pod without a network of its own.
+   * It must be encrypted all the same, so that peers refuse to connect to it instead of sending in
+   * clear: its SPIFFE ID and its addresses. Undefined for what was never a request: another value,
+   * a pod without a network of its own.
    */
   readonly registered?: { readonly identity: string; readonly addresses: readonly string[] };
 }
@@ -43,8 +47,9 @@ export interface Desired {
 }
 
 /**
- * Which local pods should be enrolled, given everything that is known. Computed from the whole state and never
- * from a change, so no order of events, and no late or repeated one, can leave a trace in it.
+ * Which local pods should be enrolled, given everything that is known. Computed from the whole
+ * state and never from a change, so no order of events, and no late or repeated one, can leave a
+ * trace in it.
  */
 export function desiredState(
   objects: ClusterObjects,

@@ -8,7 +8,9 @@ export interface EgressException {
   readonly port: number | undefined;
 }
 
-/** What is allowed in one range inside the cluster; the longest range that has an address decides. */
+/**
+ * What is allowed in one range inside the cluster; the longest range that has an address decides.
+ */
 export interface EgressRule {
   readonly range: Cidr;
   readonly ports: "every" | readonly number[];
@@ -26,8 +28,9 @@ export function parseEgressException(text: string): EgressException | undefined 
 }
 
 /**
- * The rules that follow from which ranges are the cluster's and what is excepted. Each says everything about its
- * range, since the kernel finds the longest one only: what a wider exception allows is repeated in it.
+ * The rules that follow from which ranges are the cluster's and what is excepted. Each says
+ * everything about its range, since the kernel finds the longest one only: what a wider exception
+ * allows is repeated in it.
  *
  * @throws {TypeError} when a rule would need more than `mostPorts` ports.
  */

@@ -74,8 +74,8 @@ function backendsOf(
 }
 
 /**
- * Topology hints (KEP-3015, KEP-2433), nodes before zones: heeded when every endpoint has them and at least one is for
- * us; otherwise they are incomplete.
+ * Topology hints (KEP-3015, KEP-2433), nodes before zones: heeded when every endpoint has them and
+ * at least one is for us; otherwise they are incomplete.
  */
 function near<E extends ServiceEndpoint>(endpoints: E[], { node, zone }: Locality): E[] {
   return hintedFor(node, endpoints, ({ nodes }) => nodes) ??
@@ -92,7 +92,10 @@ function hintedFor<E extends ServiceEndpoint>(
   return hinted.length === 0 ? undefined : hinted;
 }
 
-/** Tells a colon from a dotted quad, which is enough for canonical text and much cheaper than reading it. */
+/**
+ * Tells a colon from a dotted quad, which is enough for canonical text and much cheaper than
+ * reading it.
+ */
 function familyOf(address: string): 4 | 6 {
   return address.includes(":") ? 6 : 4;
 }

@@ -10,8 +10,9 @@ export interface Claim {
 }
 
 /**
- * Whose each frontend is. While a Service is replaced by another, both may claim an address, or two may swap theirs: a
- * frontend is there as long as anybody claims it, and the oldest claim is believed, as on every other node.
+ * Whose each frontend is. While a Service is replaced by another, both may claim an address, or two
+ * may swap theirs: a frontend is there as long as anybody claims it, and the oldest claim is
+ * believed, as on every other node.
  */
 export class FrontendClaims {
   /** By frontend; the one that is believed first. */

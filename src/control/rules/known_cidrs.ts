@@ -1,14 +1,15 @@
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 
 /**
- * The podCIDRs of the nodes. What a node's agent has published may outlive its Node object: it is held against the ranges
- * that the Node had.
+ * The podCIDRs of the nodes. What a node's agent has published may outlive its Node object: it is
+ * held against the ranges that the Node had.
  *
- * It is so when another Node has these ranges now, too. That may be a newcomer, or a stolen kubelet that has made its Node
- * anew with them; nobody can tell from here which. Where two claim an address, both are believed: it stays a peer's, and
- * the handshake shows whose, while an entry that is not believed is one to which pods connect in clear. The price is that
- * what a node that is gone has left in the registry is refused at the newcomer's pods until it is deleted; the signer,
- * which loses nothing by saying no, gives such an address to neither (`signer/range_claims.ts`).
+ * It is so when another Node has these ranges now, too. That may be a newcomer, or a stolen kubelet
+ * that has made its Node anew with them; nobody can tell from here which. Where two claim an
+ * address, both are believed: it stays a peer's, and the handshake shows whose, while an entry that
+ * is not believed is one to which pods connect in clear. The price is that what a node that is gone
+ * has left in the registry is refused at the newcomer's pods until it is deleted; the signer, which
+ * loses nothing by saying no, gives such an address to neither (`signer/range_claims.ts`).
  */
 export class KnownCidrs {
   #nodes: ClusterObjects["nodes"] = new Map();
@@ -28,7 +29,10 @@ export class KnownCidrs {
     }
   }
 
-  /** Empty when the node has none; {@link NO_NODE} when nothing is known of it though other Nodes are. */
+  /**
+   * Empty when the node has none; {@link NO_NODE} when nothing is known of it though other Nodes
+   * are.
+   */
   of(node: string): readonly string[] {
     return this.#cidrs.get(node) ?? (this.#nodes.size === 0 ? NO_CIDRS : NO_NODE);
   }

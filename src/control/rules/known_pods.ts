@@ -4,8 +4,8 @@ import { ANNOTATION } from "../../constants.ts";
 import { isPodUid } from "../../names.ts";
 
 /**
- * The UIDs by which cgroups of this node's pods may be named, as far as it is known of them whether they are
- * annotated: by themselves, or by their namespace.
+ * The UIDs by which cgroups of this node's pods may be named, as far as it is known of them whether
+ * they are annotated: by themselves, or by their namespace.
  */
 export function knownUids(objects: ClusterObjects, nodeName: string): Set<string> {
   const { namespaces, hasNamespaces } = objects;
@@ -19,8 +19,9 @@ export function knownUids(objects: ClusterObjects, nodeName: string): Set<string
 }
 
 /**
- * By mirror pod's UID: the UID that kubelet derived from the static pod's manifest, which names its cgroup. Only a mirror
- * pod may name one, and only if no other pod has or names the same: both annotations are text that a user could write.
+ * By mirror pod's UID: the UID that kubelet derived from the static pod's manifest, which names its
+ * cgroup. Only a mirror pod may name one, and only if no other pod has or names the same: both
+ * annotations are text that a user could write.
  */
 export function staticUidsOf(pods: readonly Pod[]): ReadonlyMap<string, string> {
   const claims = new Map<string, string[]>(pods.map(({ uid }) => [uid, [uid]]));

@@ -1,7 +1,10 @@
 import { allowingRule } from "../../policy.ts";
 import type { PodSettings } from "./settings.ts";
 
-/** A connection between an enrolled pod and a peer that is not through the tunnel: it was there before. */
+/**
+ * A connection between an enrolled pod and a peer that is not through the tunnel: it was there
+ * before.
+ */
 export interface OlderConnection {
   /** The pod is the side that listens. */
   readonly isInbound: boolean;
@@ -12,8 +15,9 @@ export interface OlderConnection {
 }
 
 /**
- * Whether a connection that is older than the pod's enrolment is to be ended now: what the pod's annotations forbid at
- * once, everything else when the time that `kube-gateway.io/grace` gives is over.
+ * Whether a connection that is older than the pod's enrolment is to be ended now: what the pod's
+ * annotations forbid at once, everything else when the time that `kube-gateway.io/grace` gives is
+ * over.
  *
  * @param seconds since the pod was enrolled.
  */

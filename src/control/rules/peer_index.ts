@@ -15,7 +15,9 @@ export interface PeerChange {
   readonly now: Peer | undefined;
 }
 
-/** Two or more registry entries that claim one address; see {@link PeerIndex} for which is believed. */
+/**
+ * Two or more registry entries that claim one address; see {@link PeerIndex} for which is believed.
+ */
 export interface AddressConflict {
   readonly address: string;
   readonly winner: Peer;
@@ -25,16 +27,18 @@ export interface AddressConflict {
 }
 
 /**
- * Who is behind which address, by the registry: all nodes' pods, our own too. What it says is a function of the
- * parts that are there and of the pods, whatever came before; only the work follows the changes, so that one
- * among 150,000 peers costs little. When B has taken over A's address, A's late removal removes nothing of B's.
+ * Who is behind which address, by the registry: all nodes' pods, our own too. What it says is a
+ * function of the parts that are there and of the pods, whatever came before; only the work follows
+ * the changes, so that one among 150,000 peers costs little. When B has taken over A's address, A's
+ * late removal removes nothing of B's.
  *
- * When several registry entries claim one address (a reused address, and an entry that a dead node never
- * removed), the address stays a peer in any case, because dropping it would let plaintext out. Believed is
- * the claim that the pod objects support best, among equals the one for which a certificate was seen, of several the one
- * that lasts longest: a signer gives none for an address that another live pod has. Among equals again it is the smallest
- * UID, so that every agent chooses the same. A wrong choice costs a refused handshake, which shows the right one, never a
- * wrong peer.
+ * When several registry entries claim one address (a reused address, and an entry that a dead node
+ * never removed), the address stays a peer in any case, because dropping it would let plaintext
+ * out. Believed is the claim that the pod objects support best, among equals the one for which a
+ * certificate was seen, of several the one that lasts longest: a signer gives none for an address
+ * that another live pod has. Among equals again it is the smallest UID, so that every agent chooses
+ * the same. A wrong choice costs a refused handshake, which shows the right one, never a wrong
+ * peer.
  */
 export class PeerIndex {
   readonly #nodeName: string;
@@ -94,8 +98,8 @@ export class PeerIndex {
   }
 
   /**
-   * Takes over the state. A part that is the same object as before has not changed. While `complete` is false,
-   * parts may be missing: none is taken for gone.
+   * Takes over the state. A part that is the same object as before has not changed. While
+   * `complete` is false, parts may be missing: none is taken for gone.
    */
   update(objects: ClusterObjects): PeerChange[] {
     const { registry, pods, complete } = objects;
@@ -131,7 +135,10 @@ export class PeerIndex {
     return changes;
   }
 
-  /** Takes note of a certificate that was verified. True when it may decide whose its address is: at the next {@link update}. */
+  /**
+   * Takes note of a certificate that was verified. True when it may decide whose its address is: at
+   * the next {@link update}.
+   */
   shown(certificate: ShownCertificate): boolean {
     const { address, identity, notAfter } = certificate;
     const contest = this.#claims.get(address);

@@ -10,8 +10,8 @@ export interface Refusal {
   readonly message: string | undefined;
   readonly ranges: readonly Cidr[];
   /**
-   * Whether the ranges hold more than what is meant: then the API server and what `--egress-allow` names are
-   * connected to all the same.
+   * Whether the ranges hold more than what is meant: then the API server and what `--egress-allow`
+   * names are connected to all the same.
    */
   readonly isWide: boolean;
   /** It is so at each first start, and over by itself: nobody need be alarmed. */
@@ -39,9 +39,9 @@ export function rangeText(range: Cidr): string {
 }
 
 /**
- * The largest ranges of which the addresses are a quarter at least, in order: whoever names few addresses far from each
- * other gets no more than these, and who names many next to each other needs few ranges. No address is in a range
- * with others that is to be spared.
+ * The largest ranges of which the addresses are a quarter at least, in order: whoever names few
+ * addresses far from each other gets no more than these, and who names many next to each other
+ * needs few ranges. No address is in a range with others that is to be spared.
  *
  * @param spared as numbers, sorted.
  * @param most ends with so many ranges; `covered` says how many addresses they hold.

@@ -40,8 +40,8 @@ export function namesReady(
 }
 
 /**
- * Why pods of other nodes may connect to a pod in clear though the registry is to name it; undefined: all that read the
- * registry encrypt.
+ * Why pods of other nodes may connect to a pod in clear though the registry is to name it;
+ * undefined: all that read the registry encrypt.
  *
  * @param hasNode whether the pod's node has a Node object, or nothing has.
  * @param doubted addresses that the other nodes' agents do not believe, and why.

@@ -9,16 +9,21 @@ export interface RegistryLimits {
   readonly ofAll: number;
 }
 
-/** A node's share is some 2,000 pods with two addresses each; kubelet's own limit is 110 by default. */
+/**
+ * A node's share is some 2,000 pods with two addresses each; kubelet's own limit is 110 by default.
+ */
 export const REGISTRY_LIMITS: RegistryLimits = { ofNode: 4_096, ofAll: 524_288 };
 
-/** Refused ranges of one node's registry. An honest node has some hundred addresses that are not believed at most. */
+/**
+ * Refused ranges of one node's registry. An honest node has some hundred addresses that are not
+ * believed at most.
+ */
 const MOST_RANGES = 1_024;
 
 /**
- * The registry as far as it is believed: of a node that has published more than it may, only as much. What is not
- * believed may be pods all the same, so connections there are refused. One node's excess costs no other node anything;
- * every agent draws the line at the same entry.
+ * The registry as far as it is believed: of a node that has published more than it may, only as
+ * much. What is not believed may be pods all the same, so connections there are refused. One node's
+ * excess costs no other node anything; every agent draws the line at the same entry.
  */
 export class RegistryBounds {
   /** What was made of nodes that have published too much, or what cannot be believed. */
@@ -30,7 +35,8 @@ export class RegistryBounds {
   /**
    * The parts that are believed: the same objects as before where nothing has changed.
    *
-   * @param foreign the addresses of which it is known that they are nobody's in the registry: these are not refused.
+   * @param foreign the addresses of which it is known that they are nobody's in the registry: these
+   * are not refused.
    */
   apply(
     parts: Iterable<RegistryPart>,

@@ -11,10 +11,11 @@ export interface Contradiction {
 }
 
 /**
- * Which entries of the registry can be true. What a node's agent publishes makes every enrolled pod refuse plain
- * connections there, so whoever has stolen its token could cut off what he likes: an API server, DNS, another node's
- * pods. An entry is held against what only the control plane writes: the addresses of Services, the nodes' podCIDRs
- * where these are in use, and the pods that are known here. Nothing that a tenant or another kubelet writes counts.
+ * Which entries of the registry can be true. What a node's agent publishes makes every enrolled pod
+ * refuse plain connections there, so whoever has stolen its token could cut off what he likes: an
+ * API server, DNS, another node's pods. An entry is held against what only the control plane
+ * writes: the addresses of Services, the nodes' podCIDRs where these are in use, and the pods that
+ * are known here. Nothing that a tenant or another kubelet writes counts.
  */
 export class RegistryContradictions {
   readonly #nodeName: string;
@@ -39,17 +40,25 @@ export class RegistryContradictions {
     return this.#contradictions;
   }
 
-  /** The addresses that are known to be somebody's whom the registry has nothing to say of: the same object until that changes. */
+  /**
+   * The addresses that are known to be somebody's whom the registry has nothing to say of: the same
+   * object until that changes.
+   */
   get foreign(): ReadonlyMap<string, unknown> {
     return this.#foreign;
   }
 
-  /** The addresses of our own part that the other nodes' agents do not believe, and why: their pods connect there in clear. */
+  /**
+   * The addresses of our own part that the other nodes' agents do not believe, and why: their pods
+   * connect there in clear.
+   */
   doubted(): ReadonlyMap<string, string> {
     return this.#doubted;
   }
 
-  /** The parts without what is contradicted: the same objects as before where nothing has changed. */
+  /**
+   * The parts without what is contradicted: the same objects as before where nothing has changed.
+   */
   apply(
     parts: ReadonlyMap<string, RegistryPart>,
     { nodes, pods, services }: Pick<ClusterObjects, "nodes" | "pods" | "services">,

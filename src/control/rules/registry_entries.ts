@@ -8,9 +8,10 @@ import { type Desired, hasEnded } from "./desired.ts";
 type Told = "state" | "addresses" | "unnamed" | "certificateFlaw";
 
 /**
- * What the registry must say of a node: every pod that is wanted, whatever can be done for it now. What it does not name is
- * reached in clear. An address that a pod has and its object does not name is the pod's only as long as no other object
- * names it, and only where it can be believed: a process with CAP_NET_ADMIN may give its pod anybody's.
+ * What the registry must say of a node: every pod that is wanted, whatever can be done for it now.
+ * What it does not name is reached in clear. An address that a pod has and its object does not name
+ * is the pod's only as long as no other object names it, and only where it can be believed: a
+ * process with CAP_NET_ADMIN may give its pod anybody's.
  *
  * @param named the addresses that objects of this node's pods name.
  * @param isOurs whether an address is one of this node's pods', whoever has it.
@@ -48,8 +49,9 @@ export function namedAddresses(pods: readonly Pod[], node: string): Set<string> 
 }
 
 /**
- * Whether an address is one of a node's pods', whoever has it: one of the node's podCIDRs, where these are in use, or one
- * that the registry names for its pods already. In a directory, which has no Nodes, every one.
+ * Whether an address is one of a node's pods', whoever has it: one of the node's podCIDRs, where
+ * these are in use, or one that the registry names for its pods already. In a directory, which has
+ * no Nodes, every one.
  */
 export function ownAddresses(
   { nodes }: Pick<ClusterObjects, "nodes">,

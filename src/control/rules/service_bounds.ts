@@ -26,9 +26,10 @@ interface Amounts {
 }
 
 /**
- * The Services that are beyond their own bound or their namespace's, and why. Nothing that one namespace asks for takes
- * anything from another that asks for less than its share; among a namespace's Services the older ones go first, so that
- * every agent decides alike and a new Service never costs an old one its place.
+ * The Services that are beyond their own bound or their namespace's, and why. Nothing that one
+ * namespace asks for takes anything from another that asks for less than its share; among a
+ * namespace's Services the older ones go first, so that every agent decides alike and a new Service
+ * never costs an old one its place.
  */
 export function refusedServices(
   needs: Iterable<ServiceNeed>,

@@ -2,7 +2,9 @@ import type { Peer } from "../../cluster/registry.ts";
 import type { Service, ServiceEndpoints } from "../../cluster/services.ts";
 import { type Frontend, frontendsOf, type Locality, preferReady } from "./endpoint_choice.ts";
 
-/** What has become of a Service: the frontends that are to be redirected now, none when it is gone. */
+/**
+ * What has become of a Service: the frontends that are to be redirected now, none when it is gone.
+ */
 export interface ServiceChange {
   /** `namespace/name`. */
   readonly service: string;
@@ -14,8 +16,9 @@ export interface ServiceChange {
 type Objects<T> = ReadonlyMap<string, T>;
 
 /**
- * Which Services are redirected: those with an enrolled pod among their endpoints. What it says is a function of
- * the objects and of the peers; only the work follows the changes, so that one among 50,000 endpoints costs little.
+ * Which Services are redirected: those with an enrolled pod among their endpoints. What it says is
+ * a function of the objects and of the peers; only the work follows the changes, so that one among
+ * 50,000 endpoints costs little.
  */
 export class ServiceIndex {
   #services: Objects<Service> = new Map();
@@ -30,8 +33,10 @@ export class ServiceIndex {
   ) {}
 
   /**
-   * @param services by `namespace/name`; one that has not changed is the same object as before, as with `endpoints`.
-   * @param movedPeers addresses that have become peers or are none any more, or whose peers can or cannot be served.
+   * @param services by `namespace/name`; one that has not changed is the same object as before, as
+   * with `endpoints`.
+   * @param movedPeers addresses that have become peers or are none any more, or whose peers can or
+   * cannot be served.
    */
   update(
     services: Objects<Service>,

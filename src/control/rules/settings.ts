@@ -16,11 +16,16 @@ export interface PodSettings {
   readonly inbound: Strictness;
   /** Only because a policy is to bind everybody. */
   readonly isInboundImplied: boolean;
-  /** Strict: connections from the pod that would go in clear to somewhere inside the cluster are refused. */
+  /**
+   * Strict: connections from the pod that would go in clear to somewhere inside the cluster are
+   * refused.
+   */
   readonly egress: Strictness;
   /** Who may connect; undefined: every identity of the trust domain. */
   readonly policy: Policy | undefined;
-  /** How long connections that are older than the enrolment may go on in clear; undefined: for ever. */
+  /**
+   * How long connections that are older than the enrolment may go on in clear; undefined: for ever.
+   */
   readonly graceSeconds: number | undefined;
   /** What was not understood. It then means the strictest it could have meant. */
   readonly problems: readonly string[];
@@ -30,9 +35,9 @@ export interface PodSettings {
 export type Annotations = Readonly<Record<string, string>>;
 
 /**
- * What a pod's annotations ask for, its namespace's where it has none, and `defaults` where neither has, as if they were
- * annotations. Its namespace's floor is the least. Never fails: a mistake in an annotation must neither keep a pod from
- * being encrypted nor open it.
+ * What a pod's annotations ask for, its namespace's where it has none, and `defaults` where neither
+ * has, as if they were annotations. Its namespace's floor is the least. Never fails: a mistake in
+ * an annotation must neither keep a pod from being encrypted nor open it.
  */
 export function settingsOf(
   own: Annotations,

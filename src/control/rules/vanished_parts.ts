@@ -3,10 +3,10 @@ import type { Peer, RegistryPart } from "../../cluster/registry.ts";
 import { REGISTRY_LIMITS } from "./registry_bounds.ts";
 
 /**
- * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods out of its part, and
- * leaves that empty, also when it goes for good; a part that goes with pods in it was deleted with its Node object, or by
- * somebody: its agent, which may be dead or frozen now, will write it again, and its pods must not be reached in clear
- * until then.
+ * Keeps what the registry said for a while when a part of it goes whole. An agent takes its pods
+ * out of its part, and leaves that empty, also when it goes for good; a part that goes with pods in
+ * it was deleted with its Node object, or by somebody: its agent, which may be dead or frozen now,
+ * will write it again, and its pods must not be reached in clear until then.
  */
 export class VanishedParts {
   readonly #mostOfNode: number;
@@ -15,7 +15,10 @@ export class VanishedParts {
   /** When the next part is to be forgotten; undefined: none is kept. */
   next: number | undefined;
 
-  /** @param mostOfNode how many addresses are kept of one node: whoever has its token may write parts and delete them. */
+  /**
+   * @param mostOfNode how many addresses are kept of one node: whoever has its token may write
+   * parts and delete them.
+   */
   constructor(mostOfNode = 2 * REGISTRY_LIMITS.ofNode) {
     this.#mostOfNode = mostOfNode;
   }
@@ -26,8 +29,8 @@ export class VanishedParts {
   }
 
   /**
-   * The parts that there are, and those that were there until a while ago. Who has got another's address since
-   * is who the registry says now.
+   * The parts that there are, and those that were there until a while ago. Who has got another's
+   * address since is who the registry says now.
    *
    * @param now by the monotonic clock, in milliseconds.
    * @param keep for how many milliseconds a node's part is kept.
@@ -73,7 +76,10 @@ export class VanishedParts {
     }));
   }
 
-  /** The same objects as before where nothing has changed: what follows from a part is worked out once. */
+  /**
+   * The same objects as before where nothing has changed: what follows from a part is worked out
+   * once.
+   */
   #notElsewhere(parts: readonly RegistryPart[]): RegistryPart[] {
     const named = new Set(parts.flatMap(({ peers }) => peers.map(({ address }) => address)));
     return [...this.#kept.values()].map((kept) => {
@@ -96,8 +102,9 @@ function isSame(a: readonly Peer[], b: readonly Peer[]): boolean {
 }
 
 /**
- * How long a node's part is kept: long enough for an agent to be started again, and to write it. With a Node that is gone
- * its pods go, whose addresses others may get. In a directory, which has no Nodes, nobody empties a file before it is removed.
+ * How long a node's part is kept: long enough for an agent to be started again, and to write it.
+ * With a Node that is gone its pods go, whose addresses others may get. In a directory, which has
+ * no Nodes, nobody empties a file before it is removed.
  *
  * @param nodes the Nodes that there are.
  */

@@ -4,10 +4,10 @@ import type { Enrolment } from "../pods/enrolment.ts";
 import type { Verdict } from "../../cluster/verdict.ts";
 
 /**
- * What is to be said of this node's pods, where it is not what their status says already. Nothing about pods
- * that have never been annotated, nor about a pod that has only just begun to enrol: it would be over before
- * it is read. A pod is not secured before all nodes' agents can know it: others would connect to it in clear, which a
- * readiness gate on the condition prevents.
+ * What is to be said of this node's pods, where it is not what their status says already. Nothing
+ * about pods that have never been annotated, nor about a pod that has only just begun to enrol: it
+ * would be over before it is read. A pod is not secured before all nodes' agents can know it:
+ * others would connect to it in clear, which a readiness gate on the condition prevents.
  *
  * @param whyUnknown why other nodes' pods may connect to it in clear; undefined when none can.
  * @param notes what is to be said of every pod that is secured, since it may not last.

@@ -13,8 +13,8 @@ const MAX_BATCH = 1_000;
 const MAX_FAILED = 20;
 
 /**
- * The streams that have ended, told to the main thread in batches. Where a batch has no room for all, the namespaces that
- * have most in it are told less of.
+ * The streams that have ended, told to the main thread in batches. Where a batch has no room for
+ * all, the namespaces that have most in it are told less of.
  */
 export class AccessLog implements Expiring {
   readonly #clean = new FairQueue<StreamReport>(MAX_BATCH);
@@ -30,8 +30,8 @@ export class AccessLog implements Expiring {
   ) {}
 
   /**
-   * A stream of a pod in `namespace` has ended, with `failure` unless both sides had ended. `describe` is called only when
-   * it will be told.
+   * A stream of a pod in `namespace` has ended, with `failure` unless both sides had ended.
+   * `describe` is called only when it will be told.
    */
   finished(
     namespace: string,

@@ -8,11 +8,12 @@ export interface Unused {
 }
 
 /**
- * How many connections each pod may have of all that a worker takes. Half of them are kept, in equal shares: one for each
- * namespace that has pods here and one for the next that comes, each divided among its pods. The other half is for
- * whoever comes first, but a pod has at most half of all, three quarters of that in one direction, and so has a
- * namespace that is not the only one. So neither many pods of one owner nor one peer takes what another needs. What
- * nobody uses gives way: a tunnel that waits for another stream costs its next user a handshake.
+ * How many connections each pod may have of all that a worker takes. Half of them are kept, in
+ * equal shares: one for each namespace that has pods here and one for the next that comes, each
+ * divided among its pods. The other half is for whoever comes first, but a pod has at most half of
+ * all, three quarters of that in one direction, and so has a namespace that is not the only one. So
+ * neither many pods of one owner nor one peer takes what another needs. What nobody uses gives way:
+ * a tunnel that waits for another stream costs its next user a handshake.
  */
 export class ConnectionShares {
   readonly #namespaces = new Map<string, Namespace>();
@@ -100,8 +101,8 @@ export class PodShare {
   }
 
   /**
-   * Ends what is unused until one more would take neither what the agent's memory is not enough for nor what others need;
-   * false when that cannot be.
+   * Ends what is unused until one more would take neither what the agent's memory is not enough for
+   * nor what others need; false when that cannot be.
    */
   makeRoom(direction: Direction): boolean {
     for (;;) {

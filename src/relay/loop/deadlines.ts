@@ -6,8 +6,9 @@ export interface Expiring {
 }
 
 /**
- * Time limits of a few fixed lengths, at most one for each target. Each length has a queue of its own that is in
- * order by construction, so arming, disarming and finding the next one cost the same however many there are.
+ * Time limits of a few fixed lengths, at most one for each target. Each length has a queue of its
+ * own that is in order by construction, so arming, disarming and finding the next one cost the same
+ * however many there are.
  */
 export class Deadlines {
   readonly #queues = new Map<number, Queue>();
@@ -16,7 +17,10 @@ export class Deadlines {
 
   constructor(readonly now: () => number = () => performance.now()) {}
 
-  /** `target.expired()` will be called in `milliseconds`, counted anew whatever it was armed for before. */
+  /**
+   * `target.expired()` will be called in `milliseconds`, counted anew whatever it was armed for
+   * before.
+   */
   arm(target: Expiring, milliseconds: number): void {
     this.disarm(target);
     let queue = this.#queues.get(milliseconds);
@@ -70,7 +74,10 @@ interface Entry {
   readonly due: number;
 }
 
-/** First in, first out. What is removed from the middle stays as a gap until the head has reached it. */
+/**
+ * First in, first out. What is removed from the middle stays as a gap until the head has reached
+ * it.
+ */
 class Queue {
   #entries: (Entry | undefined)[] = [];
   #head = 0;
@@ -94,7 +101,8 @@ class Queue {
     while (this.#head < this.#entries.length && this.#entries[this.#head] === undefined) {
       this.#head++;
     }
-    // Moving what is left costs as much as the gaps that were passed, so each entry is paid for once.
+    // Moving what is left costs as much as the gaps that were passed, so each entry is paid for
+    // once.
     if (this.#head > this.#entries.length / 2) {
       this.#dropped += this.#head;
       this.#entries = this.#entries.slice(this.#head);

@@ -9,13 +9,16 @@ export interface Handler {
 }
 
 /**
- * A worker's epoll loop. Connections register once, edge-triggered (EPOLLET): whoever handles an event reads
- * or writes until the kernel has no more, or asks to be called {@link again}.
+ * A worker's epoll loop. Connections register once, edge-triggered (EPOLLET): whoever handles an
+ * event reads or writes until the kernel has no more, or asks to be called {@link again}.
  */
 export class EventLoop implements Disposable {
   readonly deadlines: Deadlines;
   readonly #epoll = new Epoll();
-  /** By descriptor. The tag tells a descriptor's owner from an earlier one in the same batch of events. */
+  /**
+   * By descriptor. The tag tells a descriptor's owner from an earlier one in the same batch of
+   * events.
+   */
   readonly #handlers: (Handler | undefined)[] = [];
   readonly #tags: number[] = [];
   #nextTag = 1;
@@ -63,8 +66,8 @@ export class EventLoop implements Disposable {
   }
 
   /**
-   * Calls `handler` once more, without events, after everybody else had a turn. Once, however often it asks: else one
-   * that has events while it waits would have more turns each time.
+   * Calls `handler` once more, without events, after everybody else had a turn. Once, however often
+   * it asks: else one that has events while it waits would have more turns each time.
    */
   again(handler: Handler): void {
     this.#again.add(handler);
@@ -83,8 +86,8 @@ export class EventLoop implements Disposable {
   }
 
   /**
-   * Waits for at most `milliseconds` (-1: for ever), handles what has happened, and says whether the bell has
-   * rung. Nothing is waited for while a handler wants to be called again.
+   * Waits for at most `milliseconds` (-1: for ever), handles what has happened, and says whether
+   * the bell has rung. Nothing is waited for while a handler wants to be called again.
    */
   turn(milliseconds: number): boolean {
     const count = this.#epoll.wait(this.#again.size > 0 ? 0 : milliseconds);

@@ -22,8 +22,8 @@ export interface KnownPeer {
 }
 
 /**
- * The registry as the kernel's maps have it: looked up when a stream begins (under a microsecond), so that
- * no worker keeps a copy of a cluster's 150,000 peers.
+ * The registry as the kernel's maps have it: looked up when a stream begins (under a microsecond),
+ * so that no worker keeps a copy of a cluster's 150,000 peers.
  */
 export class KnownPeers {
   /** By number. A number is never used again while the agent runs. */
@@ -36,7 +36,10 @@ export class KnownPeers {
 
   constructor(readonly peers: Pick<BpfMap, "get">, readonly identities: Pick<BpfMap, "get">) {}
 
-  /** Another number since an entry was removed or changed; while it is the same, what was found is still true. */
+  /**
+   * Another number since an entry was removed or changed; while it is the same, what was found is
+   * still true.
+   */
   get version(): number {
     return this.#version;
   }
@@ -55,8 +58,8 @@ export class KnownPeers {
   }
 
   /**
-   * As {@link find}, or one that has left a moment ago: what the kernel has sent to the relay before that, and what such a
-   * pod's relay has begun, still gets there.
+   * As {@link find}, or one that has left a moment ago: what the kernel has sent to the relay
+   * before that, and what such a pod's relay has begun, still gets there.
    */
   findLeaving(bytes: Uint8Array, now: number): KnownPeer | undefined {
     const known = this.find(bytes);

@@ -8,8 +8,9 @@ import type { Handler } from "./event_loop.ts";
 import type { WorkerContext } from "./worker_context.ts";
 
 /**
- * How many connections one event may accept before others have their turn. Each may cost a dial and a handshake: one pod
- * that connects and resets all the time, with more, made others wait for seconds.
+ * How many connections one event may accept before others have their turn. Each may cost a dial and
+ * a handshake: one pod that connects and resets all the time, with more, made others wait for
+ * seconds.
  */
 const BATCH = 4;
 
@@ -18,7 +19,10 @@ const PAUSE_MILLISECONDS = 100;
 
 const EXHAUSTED = new Set([EMFILE, ENFILE, ENOBUFS, ENOMEM]);
 
-/** Accepts connections on a listening socket that it takes over; level-triggered, so none is forgotten. */
+/**
+ * Accepts connections on a listening socket that it takes over; level-triggered, so none is
+ * forgotten.
+ */
 export class Listener implements Handler, Expiring, Disposable {
   readonly #socket: Socket;
   #closed = false;
@@ -44,7 +48,8 @@ export class Listener implements Handler, Expiring, Disposable {
       }
       if (result === EAGAIN) return;
       if (EXHAUSTED.has(result)) return this.#pause(result);
-      // What remains is the fate of one connection, reset before it was accepted (accept(2)): take the next.
+      // What remains is the fate of one connection, reset before it was accepted (accept(2)): take
+      // the next.
     }
   }
 

@@ -1,19 +1,26 @@
 /** Published whenever a worker has moved so much more. */
 const QUANTUM = 4 * 1024 * 1024;
 
-/** A worker that took longer for it, or has not published for longer, is not busy: it moves less than 42 MB/s. */
+/**
+ * A worker that took longer for it, or has not published for longer, is not busy: it moves less
+ * than 42 MB/s.
+ */
 const BUSY_MILLISECONDS = 100;
 
 /** A handshake costs a millisecond. */
 const SHED_MILLISECONDS = 50;
 
-/** Per worker: bytes per millisecond, 0 when it is not busy, and when that was published, in milliseconds since 1970. */
+/**
+ * Per worker: bytes per millisecond, 0 when it is not busy, and when that was published, in
+ * milliseconds since 1970.
+ */
 const FIELDS = 2;
 
 /**
- * How much each worker moves, in memory that all of them share. The kernel gives a connection to a worker by chance
- * (SO_REUSEPORT), also to one that a bulk transfer keeps busy, behind which a small request waits for its thread to
- * run: 0.4 ms become 25 ms. Connections are counted by nobody: a thousand idle ones are no load.
+ * How much each worker moves, in memory that all of them share. The kernel gives a connection to a
+ * worker by chance (SO_REUSEPORT), also to one that a bulk transfer keeps busy, behind which a
+ * small request waits for its thread to run: 0.4 ms become 25 ms. Connections are counted by
+ * nobody: a thousand idle ones are no load.
  */
 export class Load {
   readonly #published: Float64Array;
@@ -55,7 +62,10 @@ export class Load {
     this.#since = now;
   }
 
-  /** The worker that should take a new connection in this one's place; undefined: this one is as good as any. */
+  /**
+   * The worker that should take a new connection in this one's place; undefined: this one is as
+   * good as any.
+   */
   lighter(): number | undefined {
     if (!this.#wasBusy) return undefined; // mostly, and then not even the time matters
     const now = this.now();
@@ -69,8 +79,9 @@ export class Load {
   }
 
   /**
-   * Whether a tunnel that waits for its next stream should rather be closed: the next one may then be made elsewhere.
-   * Now and then only: if it is many short streams that keep this worker busy, handshakes would not help.
+   * Whether a tunnel that waits for its next stream should rather be closed: the next one may then
+   * be made elsewhere. Now and then only: if it is many short streams that keep this worker busy,
+   * handshakes would not help.
    */
   get shouldShed(): boolean {
     if (this.lighter() === undefined) return false;

@@ -1,7 +1,9 @@
 import { strictEqual } from "node:assert/strict";
 import { Load } from "./load.ts";
 
-/** Workers that share a clock, which `move` sets forward: so many MB in so many milliseconds each. */
+/**
+ * Workers that share a clock, which `move` sets forward: so many MB in so many milliseconds each.
+ */
 function workers(count: number) {
   let now = 1_000_000;
   const memory = Load.memoryFor(count);

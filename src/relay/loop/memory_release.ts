@@ -6,7 +6,10 @@ const MANY = 256;
 /** Many tunnels close together; their memory is given back once, a moment later. */
 const REST_MILLISECONDS = 1_000;
 
-/** Counts a worker's tunnels, and calls `release` some time after many of them, and most of all, have closed. */
+/**
+ * Counts a worker's tunnels, and calls `release` some time after many of them, and most of all,
+ * have closed.
+ */
 export class MemoryRelease implements Expiring {
   #open = 0;
   #highest = 0;

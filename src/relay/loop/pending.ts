@@ -11,20 +11,26 @@ const SMALL_SIZE = 20_480;
 /** So many buffers of a worker, 16 to 32 MB, before reads become small. */
 const CROWD = 256;
 
-/** Buffers that were used and wait for the next short write; more than these are left to the collector. */
+/**
+ * Buffers that were used and wait for the next short write; more than these are left to the
+ * collector.
+ */
 const spare = new Map<number, Uint8Array<ArrayBuffer>[]>([[SIZE, []], [SMALL_SIZE, []]]);
 const MAX_SPARE = 16;
 
 let inUse = 0;
 
-/** Whether so many slow receivers are waited for in this worker that no more than a record is to be read at once. */
+/**
+ * Whether so many slow receivers are waited for in this worker that no more than a record is to be
+ * read at once.
+ */
 export function isCrowded(): boolean {
   return inUse >= CROWD;
 }
 
 /**
- * What a socket would not take yet: one buffer per direction. Whoever fills it reads nothing more from the
- * other side until it is empty, which bounds what a slow reader costs.
+ * What a socket would not take yet: one buffer per direction. Whoever fills it reads nothing more
+ * from the other side until it is empty, which bounds what a slow reader costs.
  */
 export class Pending {
   #buffer: Uint8Array<ArrayBuffer> | undefined;
@@ -35,7 +41,10 @@ export class Pending {
     return this.#buffer === undefined;
   }
 
-  /** Keeps all ranges of `scatter` but their first `skip` bytes. Throws a RangeError when it would overflow. */
+  /**
+   * Keeps all ranges of `scatter` but their first `skip` bytes. Throws a RangeError when it would
+   * overflow.
+   */
   keep(scatter: ScatterBuffer, skip: number): void {
     const buffer = this.#roomFor(this.#end + scatter.length - skip);
     this.#end += scatter.copyRest(skip, buffer, this.#end);

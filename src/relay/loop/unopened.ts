@@ -1,7 +1,10 @@
 /** Per pod and worker. */
 const MOST_OF_A_POD = 1_024;
 
-/** Per worker: some 30 KB each, so that strangers cannot take the agent's memory, whatever number of pods they choose. */
+/**
+ * Per worker: some 30 KB each, so that strangers cannot take the agent's memory, whatever number of
+ * pods they choose.
+ */
 export const MOST_UNOPENED = 4_096;
 
 /** A tunnel that has not sent its first OPEN. */
@@ -12,10 +15,11 @@ export interface UnopenedTunnel {
 }
 
 /**
- * The inbound tunnels of one worker that have not sent their first OPEN: what strangers can occupy. When there are too
- * many, a newer one takes the place of any other, of the same pod or of the one that has most. An honest client is done
- * after milliseconds and is hardly ever hit; were the newer one refused, whoever came first could keep all others out
- * until the deadline (compare RFC 4987 section 3.3).
+ * The inbound tunnels of one worker that have not sent their first OPEN: what strangers can occupy.
+ * When there are too many, a newer one takes the place of any other, of the same pod or of the one
+ * that has most. An honest client is done after milliseconds and is hardly ever hit; were the newer
+ * one refused, whoever came first could keep all others out until the deadline (compare RFC 4987
+ * section 3.3).
  */
 export class UnopenedTunnels {
   readonly #pods = new Map<object, Members>();

@@ -24,11 +24,14 @@ import { MemoryRelease } from "./memory_release.ts";
 import { UnopenedTunnels } from "./unopened.ts";
 
 /**
- * What all connections of one worker share. The buffers are good for one event: nobody keeps anything in
- * them until the next.
+ * What all connections of one worker share. The buffers are good for one event: nobody keeps
+ * anything in them until the next.
  */
 export class WorkerContext {
-  /** Decrypted records, each at a multiple of GRAIN: room for 64 KiB of ciphertext in the smallest ones. */
+  /**
+   * Decrypted records, each at a multiple of GRAIN: room for 64 KiB of ciphertext in the smallest
+   * ones.
+   */
   readonly plain = new ScatterBuffer(204_800);
   /** Of the tunnels. */
   readonly memory: MemoryRelease;
@@ -96,7 +99,10 @@ export class WorkerContext {
     return this.#isDenied(leaf, this.#judged(leaf));
   }
 
-  /** Says so when a peer has shown a certificate for an address that the registry gives to somebody else. */
+  /**
+   * Says so when a peer has shown a certificate for an address that the registry gives to somebody
+   * else.
+   */
   shown(
     { id, addresses }: PeerIdentity,
     address: string,
@@ -130,7 +136,10 @@ export class WorkerContext {
   /** By the leaf's digest, of which all that is in it is a function. */
   readonly #identities = new Map<string, PeerIdentity>();
 
-  /** Sends a line about no pod to the agent's log; a flood of them is thinned out, and says how much was left out. */
+  /**
+   * Sends a line about no pod to the agent's log; a flood of them is thinned out, and says how much
+   * was left out.
+   */
   log(level: LogLevel, message: string, fields: LogFields): void {
     const said = this.#suppressed.say(this.#lines.take(this.now()), fields);
     if (said !== undefined) this.logAlways(level, message, said);

@@ -14,7 +14,10 @@ import { Inbound } from "./inbound.ts";
 import type { RelayPod } from "./pod.ts";
 import { isOwnProof } from "./proof.ts";
 
-/** How many a pod may have to itself for which there need not be room: one handshake at a time proves it. */
+/**
+ * How many a pod may have to itself for which there need not be room: one handshake at a time
+ * proves it.
+ */
 const MOST_EXEMPT = 4;
 
 /** Takes a connection to the pod's tunnel port. `local` is the pod's address it was made to. */
@@ -35,13 +38,16 @@ export function acceptInbound(
 }
 
 /**
- * Closes a connection with the alert `internal_error` (RFC 8446 section 6.2) in place of a ServerHello. A reset alone would
- * tell the peer's relay that nobody listens yet, which it waits for and tries again.
+ * Closes a connection with the alert `internal_error` (RFC 8446 section 6.2) in place of a
+ * ServerHello. A reset alone would tell the peer's relay that nobody listens yet, which it waits
+ * for and tries again.
  */
 function refuseTunnel(socket: Socket): void {
   sendBytes(socket.descriptor, INTERNAL_ERROR);
   socket.closeSwiftly();
 }
 
-/** A TLS record that is an alert (21), version 3.3, of two bytes: fatal (2), internal_error (80). */
+/**
+ * A TLS record that is an alert (21), version 3.3, of two bytes: fatal (2), internal_error (80).
+ */
 const INTERNAL_ERROR = new Uint8Array([21, 3, 3, 0, 2, 2, 80]);

@@ -12,9 +12,10 @@ const FIRST_PORT = 32_768;
 const PORTS = 28_232;
 
 /**
- * A connection from the inbound relay to an application of its pod. The `origins` map says whose it really
- * is from before the SYN until {@link forgetClient}; the kernel keeps that with the application's socket, so the
- * application sees the client in accept() already, and when the relay has closed long before that.
+ * A connection from the inbound relay to an application of its pod. The `origins` map says whose it
+ * really is from before the SYN until {@link forgetClient}; the kernel keeps that with the
+ * application's socket, so the application sees the client in accept() already, and when the relay
+ * has closed long before that.
  */
 export class ApplicationDial implements Disposable {
   readonly began: number;
@@ -53,8 +54,8 @@ export class ApplicationDial implements Disposable {
   }
 
   /**
-   * Starts to connect to `application`, an address of the pod's own, from a loopback address where the family has
-   * many of them and `from` does not say otherwise. Throws a SystemError.
+   * Starts to connect to `application`, an address of the pod's own, from a loopback address where
+   * the family has many of them and `from` does not say otherwise. Throws a SystemError.
    */
   static start(
     pod: RelayPod,
@@ -87,10 +88,11 @@ export class ApplicationDial implements Disposable {
 }
 
 /**
- * The relay's own address towards an application, which only tools like ss ever see. A port stays taken for a minute
- * after its connection has ended (TIME_WAIT), and one address has only some 28,000. For IPv4 it is another one of
- * 127.128.0.0/20 each time. For IPv6 it is the pod's own, and a port that was asked for, since such a one may be taken
- * again at once (tcp_twsk_unique() in net/ipv4/tcp_ipv4.c, called without a place for what it finds).
+ * The relay's own address towards an application, which only tools like ss ever see. A port stays
+ * taken for a minute after its connection has ended (TIME_WAIT), and one address has only some
+ * 28,000. For IPv4 it is another one of 127.128.0.0/20 each time. For IPv6 it is the pod's own, and
+ * a port that was asked for, since such a one may be taken again at once (tcp_twsk_unique() in
+ * net/ipv4/tcp_ipv4.c, called without a place for what it finds).
  */
 function sourceFor({ address }: Endpoint): Endpoint {
   const turn = lastTurn = (lastTurn + 1) % (1 << 30);

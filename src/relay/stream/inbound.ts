@@ -36,9 +36,14 @@ import type { UnopenedTunnel } from "../loop/unopened.ts";
 const HANDSHAKE_MILLISECONDS = 10_000;
 const OPEN_MILLISECONDS = 5_000;
 const DIAL_MILLISECONDS = 10_000;
-/** An application of the pod's own answers at once; what does not may be behind a forwarded port. */
+/**
+ * An application of the pod's own answers at once; what does not may be behind a forwarded port.
+ */
 const LOCAL_MILLISECONDS = 100;
-/** How long the registry may take to name a client, which may have been enrolled a moment ago, and how often it is asked. */
+/**
+ * How long the registry may take to name a client, which may have been enrolled a moment ago, and
+ * how often it is asked.
+ */
 const REGISTRY_MILLISECONDS = 5_000;
 const ASK_AGAIN_MILLISECONDS = 200;
 /** How long a tunnel may wait for its next stream. */
@@ -355,8 +360,9 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
   }
 
   /**
-   * What a pod forwards to a namespace inside it (DNAT) is not reached from a loopback address, which no route leads
-   * back to. The application there sees the pod's own address, as it does for every connection from the pod.
+   * What a pod forwards to a namespace inside it (DNAT) is not reached from a loopback address,
+   * which no route leads back to. The application there sees the pod's own address, as it does for
+   * every connection from the pod.
    */
   #dialFromPod(): void {
     const state = this.#state;
@@ -441,7 +447,8 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
     this.#state = { name: "idle", identity: state.identity, last: state.last };
     this.pod.unused(this);
     this.#tunnel.sendRefuse(errno);
-    // What came behind OPEN was left unread; the loop calls, since this may be inside a read already.
+    // What came behind OPEN was left unread; the loop calls, since this may be inside a read
+    // already.
     this.pod.worker.loop.again(this.#tunnel);
   }
 
@@ -495,7 +502,10 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
 
   // ---- what is known ----
 
-  /** The SPIFFE ID that the registry names for an address. The next stream of a tunnel is usually the same pod's. */
+  /**
+   * The SPIFFE ID that the registry names for an address. The next stream of a tunnel is usually
+   * the same pod's.
+   */
   #registered(address: Uint8Array): string | undefined {
     const { peers } = this.pod.worker;
     const last = this.#client;

@@ -1,4 +1,7 @@
-/** Whom the inbound side lets in, and for how long: a client is who its certificate and the registry say. */
+/**
+ * Whom the inbound side lets in, and for how long: a client is who its certificate and the registry
+ * say.
+ */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { newCa } from "../../identity/new_ca.ts";

@@ -1,4 +1,7 @@
-/** How long the inbound side keeps a tunnel: before its first stream, while bytes are under way, and after. */
+/**
+ * How long the inbound side keeps a tunnel: before its first stream, while bytes are under way, and
+ * after.
+ */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { Socket } from "../../native/socket.ts";

@@ -21,19 +21,25 @@ const TUNNEL_MILLISECONDS = 10_000;
 /** The same where another endpoint can be tried: a pod that is gone does not answer at all. */
 const ATTEMPT_MILLISECONDS = 3_000;
 
-/** From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to spare. */
+/**
+ * From OPEN to the answer: the other side's own limits for OPEN and for dialling, with a little to
+ * spare.
+ */
 const ACCEPT_MILLISECONDS = 16_000;
 
 /**
- * The same on a tunnel that an earlier stream has left. Its last bytes may still be there: a server that ended
- * first may take its time to read them, and OPEN lies behind them.
+ * The same on a tunnel that an earlier stream has left. Its last bytes may still be there: a server
+ * that ended first may take its time to read them, and OPEN lies behind them.
  */
 const REUSED_ACCEPT_MILLISECONDS = 4_000;
 
 /** How long a connection waits, in all, for a peer that cannot be served yet. */
 const PATIENCE_MILLISECONDS = 5_000;
 
-/** Until it is looked for again, one of these by chance, so that those who wait do not all come at once. */
+/**
+ * Until it is looked for again, one of these by chance, so that those who wait do not all come at
+ * once.
+ */
 const PAUSES_MILLISECONDS = [100, 150, 200, 250] as const;
 
 /** What carries the application's bytes: a stream in a tunnel, or a plain connection. */
@@ -45,11 +51,17 @@ interface Carrier {
 }
 
 type State =
-  /** For a tunnel or for `plain`, to the target; the first target is still to be chosen when there is none. */
+  /**
+   * For a tunnel or for `plain`, to the target; the first target is still to be chosen when there
+   * is none.
+   */
   | { readonly name: "waiting"; readonly target?: Target; readonly plain?: PlainStream }
   /** No target can be served yet. */
   | { readonly name: "postponed"; readonly target?: Target }
-  /** OPEN is sent. A reused tunnel has carried a stream before, and its peer may just have closed it. */
+  /**
+   * OPEN is sent. A reused tunnel has carried a stream before, and its peer may just have closed
+   * it.
+   */
   | {
     readonly name: "asked";
     readonly target: Target;
@@ -179,7 +191,8 @@ export class Outbound
     this.#disarm();
     this.#state = { name: "streaming", target, tunnel, carrier: this.#stream };
     this.route.accepted();
-    // Not before the rest of this read has been taken from the shared buffers: the loop calls at once.
+    // Not before the rest of this read has been taken from the shared buffers: the loop calls at
+    // once.
     this.pod.worker.loop.again({
       ready: () => {
         if (this.#tunnel === tunnel) this.#stream.start(tunnel);
@@ -268,7 +281,8 @@ export class Outbound
   }
 
   reset(): void {
-    // Before ACCEPT it is about the stream before: an application may still reset what it has ended.
+    // Before ACCEPT it is about the stream before: an application may still reset what it has
+    // ended.
     if (this.#requestAnew(false)) return;
     this.#end("reset by the destination's application");
   }
@@ -393,8 +407,8 @@ export class Outbound
   }
 
   /**
-   * Whether a tunnel that an earlier stream has left was of no use to this one, which gets another: `fresh` when
-   * that says something about the other idle ones too.
+   * Whether a tunnel that an earlier stream has left was of no use to this one, which gets another:
+   * `fresh` when that says something about the other idle ones too.
    */
   #requestAnew(fresh: boolean): boolean {
     const state = this.#state;

@@ -1,4 +1,7 @@
-/** Where the outbound side connects to: a peer, one that is not ready, a Service's endpoints; and whether it may still. */
+/**
+ * Where the outbound side connects to: a peer, one that is not ready, a Service's endpoints; and
+ * whether it may still.
+ */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { newCa } from "../../identity/new_ca.ts";
 import { decodePem } from "../../identity/pem.ts";

@@ -1,4 +1,7 @@
-/** The outbound side's states, against a peer's relay that does what the test says. No root is needed. */
+/**
+ * The outbound side's states, against a peer's relay that does what the test says. No root is
+ * needed.
+ */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
 import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
@@ -249,7 +252,10 @@ scene("reused: a tunnel that turns out to be dead costs nobody the connection", 
   deepStrictEqual([bench.refused, pod.counters.tunnelsOpen], [[], 1]);
 });
 
-/** Two tunnels that wait for their next stream; the one that has been asked for it is named by the second function. */
+/**
+ * Two tunnels that wait for their next stream; the one that has been asked for it is named by the
+ * second function.
+ */
 async function twoIdle(s: Scene) {
   const { bench, server, pod } = s;
   const apps = [s.connect(), s.connect()];

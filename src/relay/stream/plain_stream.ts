@@ -32,8 +32,9 @@ export interface PlainStreamOwner {
 }
 
 /**
- * A connection in clear to a Service's endpoint that is not enrolled (or is the pod itself): bytes are copied between
- * two sockets of the pod's namespace. Whatever ends otherwise than by both FINs is a reset on both.
+ * A connection in clear to a Service's endpoint that is not enrolled (or is the pod itself): bytes
+ * are copied between two sockets of the pod's namespace. Whatever ends otherwise than by both FINs
+ * is a reset on both.
  */
 export class PlainStream implements Handler {
   bytesSent = 0;
@@ -171,7 +172,9 @@ export class PlainStream implements Handler {
 /** One of the two sockets, and what it would not take yet. */
 class Side {
   readable = true;
-  /** Reads must go on until the kernel says EAGAIN: events may have been somebody else's until now. */
+  /**
+   * Reads must go on until the kernel says EAGAIN: events may have been somebody else's until now.
+   */
   toTheEnd = true;
   /** It has sent FIN. */
   ended = false;

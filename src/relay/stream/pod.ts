@@ -30,7 +30,9 @@ export interface Connection {
   abort(): void;
   /** The pod's settings or credentials have changed: ends if it could not begin any more. */
   enforce(): void;
-  /** Whether its peer seems to be nobody any more. Ends when it has seemed so the time before, too. */
+  /**
+   * Whether its peer seems to be nobody any more. Ends when it has seemed so the time before, too.
+   */
   review(): boolean;
   /** Others are trusted by now: ends if its peer's certificate is not. */
   verifyAgain(isTrusted: (leaf: Certificate) => boolean): void;
@@ -38,7 +40,9 @@ export interface Connection {
   describe(): ConnectionReport | undefined;
 }
 
-/** An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open. */
+/**
+ * An enrolled pod as one worker has it: where its sockets are made, what it shows, what is open.
+ */
 export class RelayPod implements TunnelPod, Disposable {
   readonly #connections = new Set<Connection>();
   readonly #share: PodShare;
@@ -116,7 +120,10 @@ export class RelayPod implements TunnelPod, Disposable {
     this.#enforce();
   }
 
-  /** Whether some stream's peer seems to be nobody any more; those of which it has seemed so before end. */
+  /**
+   * Whether some stream's peer seems to be nobody any more; those of which it has seemed so before
+   * end.
+   */
   review(): boolean {
     let isSuspicious = false;
     for (const connection of [...this.#connections]) {
@@ -187,8 +194,8 @@ export class RelayPod implements TunnelPod, Disposable {
   }
 
   /**
-   * Notes on a tunnel what its handshake has agreed on and until when that is good, and counts it if it is to be.
-   * Throws when the pod's own certificate has expired.
+   * Notes on a tunnel what its handshake has agreed on and until when that is good, and counts it
+   * if it is to be. Throws when the pod's own certificate has expired.
    */
   secured(tunnel: Tunnel, peerSecondsLeft: number, isCounted = true): void {
     const { group } = tunnel.agreed(peerSecondsLeft, this.notAfter);

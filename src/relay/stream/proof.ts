@@ -13,8 +13,9 @@ import type { RelayPod } from "./pod.ts";
 const PROOF_MILLISECONDS = 5_000;
 
 /**
- * Proves that a pod can be reached at one of its addresses, canonical text: makes a mutual TLS handshake from the pod's own
- * namespace with its own tunnel port, as a peer would. `done` is called once.
+ * Proves that a pod can be reached at one of its addresses, canonical text: makes a mutual TLS
+ * handshake from the pod's own namespace with its own tunnel port, as a peer would. `done` is
+ * called once.
  */
 export function prove(
   pod: RelayPod,
@@ -24,7 +25,10 @@ export function prove(
   new Proof(pod, address, done).begin();
 }
 
-/** Whether it is such a handshake that comes from `source`: by its address, and by the identity that it has shown. */
+/**
+ * Whether it is such a handshake that comes from `source`: by its address, and by the identity that
+ * it has shown.
+ */
 export function isOwnProof(
   pod: RelayPod,
   source: Endpoint,
@@ -34,8 +38,9 @@ export function isOwnProof(
 }
 
 /**
- * One proof. A client of TLS 1.3 has finished before the server has judged it, so each handshake is followed by an OPEN
- * for port 0, which the server refuses when all else is right: no stream is opened, and neither side counts anything.
+ * One proof. A client of TLS 1.3 has finished before the server has judged it, so each handshake is
+ * followed by an OPEN for port 0, which the server refuses when all else is right: no stream is
+ * opened, and neither side counts anything.
  *
  *     begun ─► dialling ─ handshake ─► asked ─ REFUSE ─► done
  */

@@ -14,16 +14,19 @@ import type { Endpoint } from "../../native/socket_address.ts";
 import type { RelayPod } from "./pod.ts";
 import type { Route, Target } from "./route.ts";
 
-/** How many endpoints of a Service one connection is tried on, not counting those that cannot be served yet. */
+/**
+ * How many endpoints of a Service one connection is tried on, not counting those that cannot be
+ * served yet.
+ */
 const MOST_ATTEMPTS = 5;
 
 /** How often a set of backends may be replaced while it is being read. */
 const MOST_READS = 4;
 
 /**
- * A connection to a Service. Its endpoint is the one that a sticky client had, else the less busy of two random ones;
- * one that has failed is not tried again. A Service that lost its last enrolled endpoint since connect() is left to
- * kube-proxy, as it is for connections that come after it.
+ * A connection to a Service. Its endpoint is the one that a sticky client had, else the less busy
+ * of two random ones; one that has failed is not tried again. A Service that lost its last enrolled
+ * endpoint since connect() is left to kube-proxy, as it is for connections that come after it.
  */
 export class ServiceRoute implements Route {
   /** Those that have failed, and those of this round that cannot be served yet. */

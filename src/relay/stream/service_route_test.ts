@@ -1,4 +1,7 @@
-/** Where a connection to a Service may go, with a Map in the place of each kernel map. No root is needed. */
+/**
+ * Where a connection to a Service may go, with a Map in the place of each kernel map. No root is
+ * needed.
+ */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { text } from "../../native/socket.ts";
 import { endpoint } from "../../standalone/applications_for_tests.ts";

@@ -10,8 +10,8 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /**
- * Events after which a short read does not mean that the socket is empty: an end may be behind it, or an urgent byte,
- * where every read stops (EPOLLPRI; tcp_recvmsg_locked() in net/ipv4/tcp.c).
+ * Events after which a short read does not mean that the socket is empty: an end may be behind it,
+ * or an urgent byte, where every read stops (EPOLLPRI; tcp_recvmsg_locked() in net/ipv4/tcp.c).
  */
 const TO_THE_END = EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 
@@ -24,11 +24,14 @@ const ROUNDS = 4;
 /** Who a stream belongs to. */
 export interface StreamOwner {
   /**
-   * The stream needs its tunnel no more, or will never have one. `clean`: both sides have ended, so the tunnel can
-   * carry another; the application's socket may still take what came last.
+   * The stream needs its tunnel no more, or will never have one. `clean`: both sides have ended, so
+   * the tunnel can carry another; the application's socket may still take what came last.
    */
   released(clean: boolean, reason: string): void;
-  /** The application's socket is closed, called once, also without `released`; `reason` unless both sides had ended. */
+  /**
+   * The application's socket is closed, called once, also without `released`; `reason` unless both
+   * sides had ended.
+   */
   closed(reason: string | undefined): void;
 }
 
@@ -38,8 +41,8 @@ export interface StreamOwner {
  *     application ─ read ─► DATA ─► tunnel          END after the application's FIN
  *     application ◄─ write ─ DATA ◄─ tunnel         FIN after END
  *
- * One direction waits while its receiver has not taken everything. Whatever ends otherwise than by both
- * ENDs is a reset on both sides, never a clean close.
+ * One direction waits while its receiver has not taken everything. Whatever ends otherwise than by
+ * both ENDs is a reset on both sides, never a clean close.
  *
  *     open ─── END sent ───► sent ──── END received ─► over ─ last bytes taken ─► closed
  *       └─ END received ─► received ─── END sent ───────┘
@@ -56,8 +59,8 @@ export class Stream implements Handler {
   readonly #pending = new Pending();
 
   /**
-   * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an answer must not
-   * look like a whole one. The owner registers the stream for its events.
+   * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an
+   * answer must not look like a whole one. The owner registers the stream for its events.
    */
   constructor(readonly worker: WorkerContext, readonly app: Socket, readonly owner: StreamOwner) {
   }
@@ -68,8 +71,8 @@ export class Stream implements Handler {
   }
 
   /**
-   * Joins the tunnel, on which the stream has been accepted. `events`: those of the application's socket that
-   * somebody else has taken; no further edge announces them.
+   * Joins the tunnel, on which the stream has been accepted. `events`: those of the application's
+   * socket that somebody else has taken; no further edge announces them.
    */
   start(tunnel: Tunnel, events = 0): void {
     this.#tunnel = tunnel;
@@ -169,7 +172,10 @@ export class Stream implements Handler {
     }
   }
 
-  /** What was read last is sealed, and FIN is likely to be next: both sides are spared a call if END goes with it. */
+  /**
+   * What was read last is sealed, and FIN is likely to be next: both sides are spared a call if END
+   * goes with it.
+   */
   #sendLast(tunnel: Tunnel): void {
     const { loop } = this.worker;
     // Of more than one record the tunnel could not keep what it does not take.
@@ -247,7 +253,10 @@ export class Stream implements Handler {
   }
 }
 
-/** What an application sent, with room for a header before each of the payloads: good for one event of this thread. */
+/**
+ * What an application sent, with room for a header before each of the payloads: good for one event
+ * of this thread.
+ */
 const gather = new ScatterBuffer(SEGMENTS * MAX_RECORD);
 for (let segment = 0; segment < SEGMENTS; segment++) {
   gather.add(segment * MAX_RECORD + HEADER_SIZE, MAX_DATA);

@@ -1,4 +1,7 @@
-/** The bytes of one stream, between an application and a relay that does what the test says. No root is needed. */
+/**
+ * The bytes of one stream, between an application and a relay that does what the test says. No root
+ * is needed.
+ */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../../native/epoll.ts";
 import { libc } from "../../native/libc.ts";
@@ -292,7 +295,8 @@ for (const end of ["and FIN", "and nothing more"]) {
     strictEqual(libc.send(s.app.socket.descriptor, new Uint8Array([33]), 1n, MSG_OOB), 1);
     s.app.send(" and behind");
     if (end === "and FIN") s.app.finish();
-    // A read ends at the urgent byte, however much is behind it (tcp_recvmsg_locked() in net/ipv4/tcp.c).
+    // A read ends at the urgent byte, however much is behind it (tcp_recvmsg_locked() in
+    // net/ipv4/tcp.c).
     const seen = ["secured", "data before and behind", ...(end === "and FIN" ? ["end"] : [])];
     await s.until(() => s.far.seen.length === seen.length && s.stream.bytesSent === 17);
     deepStrictEqual(s.far.seen, seen);

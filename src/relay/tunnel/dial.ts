@@ -17,7 +17,10 @@ const HANDSHAKE_MILLISECONDS = 10_000;
 export interface Failure {
   readonly code: string;
   readonly message: string;
-  /** The peer's relay does not listen, or went away before it has answered: it may be back in a moment. */
+  /**
+   * The peer's relay does not listen, or went away before it has answered: it may be back in a
+   * moment.
+   */
   readonly notReady?: boolean;
 }
 

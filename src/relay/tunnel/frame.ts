@@ -1,13 +1,16 @@
 /**
  * The wire format inside a tunnel; src/README.md has it as a table.
  *
- * Every frame is a header of 4 bytes (type, 0, payload length as 16 bits in network byte order) and its
- * payload. A frame fits one TLS record; where record and frame borders fall is not significant.
+ * Every frame is a header of 4 bytes (type, 0, payload length as 16 bits in network byte order) and
+ * its payload. A frame fits one TLS record; where record and frame borders fall is not significant.
  */
 import type { Endpoint } from "../../native/socket_address.ts";
 import { MAX_RECORD } from "../../native/tls_session.ts";
 
-/** The application protocol that both sides negotiate (RFC 7301); its number is the format's version. */
+/**
+ * The application protocol that both sides negotiate (RFC 7301); its number is the format's
+ * version.
+ */
 export const ALPN = "kube-gateway/1";
 
 export const HEADER_SIZE = 4;
@@ -102,7 +105,10 @@ function lengthAllowed(type: number, length: number): boolean {
   }
 }
 
-/** Takes a tunnel's plaintext apart, in whatever pieces it comes. Holds at most 42 bytes between them. */
+/**
+ * Takes a tunnel's plaintext apart, in whatever pieces it comes. Holds at most 42 bytes between
+ * them.
+ */
 export class FrameReader {
   /** Header and control payload as far as they have come. */
   readonly #control = new Uint8Array(HEADER_SIZE + OPEN_SIZE);
@@ -116,7 +122,8 @@ export class FrameReader {
   }
 
   /**
-   * Reads `length` bytes of `bytes` at `start`. Throws a FrameError for anything that is not a frame.
+   * Reads `length` bytes of `bytes` at `start`. Throws a FrameError for anything that is not a
+   * frame.
    */
   read(bytes: Uint8Array, start: number, length: number, handler: FrameHandler): void {
     const end = start + length;

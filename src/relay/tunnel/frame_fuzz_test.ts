@@ -1,6 +1,7 @@
 /**
- * A million inputs for the frame parser: whatever comes, and however it is cut, it says the same, throws nothing
- * but FrameError, and keeps nothing. frame_test.ts holds it against another parser of the same format.
+ * A million inputs for the frame parser: whatever comes, and however it is cut, it says the same,
+ * throws nothing but FrameError, and keeps nothing. frame_test.ts holds it against another parser
+ * of the same format.
  */
 import { strictEqual } from "node:assert/strict";
 import { generator, mutate, type Random } from "../../random_for_tests.ts";
@@ -75,7 +76,9 @@ function fail(seed: number, { bytes, length }: Input, one: Outcome, other: Outco
   );
 }
 
-/** Reads the input in pieces of the lengths that `next` says. Lets nothing pass but a FrameError. */
+/**
+ * Reads the input in pieces of the lengths that `next` says. Lets nothing pass but a FrameError.
+ */
 function parse(bytes: Uint8Array, length: number, next: () => number): Outcome {
   const reader = new FrameReader();
   const summary = new Summary(bytes);

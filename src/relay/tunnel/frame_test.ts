@@ -14,7 +14,9 @@ import {
   writeRefuse,
 } from "./frame.ts";
 
-/** What a handler was told. Data by its bytes, neighbours joined: where a read was cut says nothing. */
+/**
+ * What a handler was told. Data by its bytes, neighbours joined: where a read was cut says nothing.
+ */
 type Event =
   | { type: "open"; open: Open }
   | { type: "refuse"; errno: number }
@@ -239,7 +241,10 @@ class Recorder implements FrameHandler {
   /** Records the bytes of the data, or only tells `onData` where they are. */
   constructor(readonly onData?: (start: number, length: number) => void) {}
 
-  /** Reads `piece` out of the middle of a buffer, and throws when the reader looks at anything around it. */
+  /**
+   * Reads `piece` out of the middle of a buffer, and throws when the reader looks at anything
+   * around it.
+   */
   read(reader: FrameReader, piece: readonly number[]): void {
     const margin = 3;
     this.#bytes = Uint8Array.from([1, 2, 3, ...piece, 4, 5, 6]);

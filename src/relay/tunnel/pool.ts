@@ -21,9 +21,10 @@ export interface TunnelUser {
 }
 
 /**
- * One pod's outbound tunnels that no stream uses, by destination pod and address: those that are being made and
- * those that an earlier stream has left. Only a tunnel on which both sides have sent END, to its last byte,
- * comes back here, and whatever arrives on it before it is taken again closes it.
+ * One pod's outbound tunnels that no stream uses, by destination pod and address: those that are
+ * being made and those that an earlier stream has left. Only a tunnel on which both sides have sent
+ * END, to its last byte, comes back here, and whatever arrives on it before it is taken again
+ * closes it.
  */
 export class TunnelPool {
   readonly #destinations = new Map<string, Destination>();
@@ -65,7 +66,9 @@ export class TunnelPool {
     destination.give(tunnel, true);
   }
 
-  /** Closes the idle tunnels to one pod: one turned out to be dead, so the others are likely to be. */
+  /**
+   * Closes the idle tunnels to one pod: one turned out to be dead, so the others are likely to be.
+   */
   closeIdleTo(peer: KnownPeer): void {
     this.#destinations.get(keyOf(peer))?.closeIdle();
   }
@@ -77,7 +80,9 @@ export class TunnelPool {
     }
   }
 
-  /** Closes all idle tunnels: the pod shows another certificate, or trusts other roots, from now on. */
+  /**
+   * Closes all idle tunnels: the pod shows another certificate, or trusts other roots, from now on.
+   */
   closeIdle(): void {
     for (const destination of [...this.#destinations.values()]) destination.closeIdle();
   }
@@ -94,8 +99,9 @@ function keyOf({ name, generation }: KnownPeer): string {
 }
 
 /**
- * The tunnels to one pod. While a burst of streams waits, one handshake is made at first and twice as many each time
- * that one has succeeded: short streams soon share a few tunnels, long ones soon have one each.
+ * The tunnels to one pod. While a burst of streams waits, one handshake is made at first and twice
+ * as many each time that one has succeeded: short streams soon share a few tunnels, long ones soon
+ * have one each.
  */
 class Destination {
   /** The one that was used last is last, and taken first. */

@@ -39,8 +39,9 @@ const ROUNDS = 4;
 const RECORD_OVERHEAD = 22;
 
 /**
- * How many bytes may come that hold none of ours. A part of a record is among them; the rest can only be records that no
- * relay sends, of which a KeyUpdate costs as much as a kilobyte of data, in 27 bytes.
+ * How many bytes may come that hold none of ours. A part of a record is among them; the rest can
+ * only be records that no relay sends, of which a KeyUpdate costs as much as a kilobyte of data, in
+ * 27 bytes.
  */
 const MOST_USELESS = 32_768;
 
@@ -48,9 +49,10 @@ const MOST_USELESS = 32_768;
 const KEEPALIVE_SECONDS = 20;
 
 /**
- * How often it is asked for what is under way, and how long the peer may acknowledge nothing. TCP itself would go on for
- * a quarter of an hour. TCP_USER_TIMEOUT is no help: it also ends connections whose peer answers, but has paused
- * reading (tcp_probe_timer() in net/ipv4/tcp_timer.c).
+ * How often it is asked for what is under way, and how long the peer may acknowledge nothing. TCP
+ * itself would go on for a quarter of an hour. TCP_USER_TIMEOUT is no help: it also ends
+ * connections whose peer answers, but has paused reading (tcp_probe_timer() in
+ * net/ipv4/tcp_timer.c).
  */
 const DELIVERY_MILLISECONDS = 15_000;
 const SILENT_MILLISECONDS = 30_000;
@@ -69,20 +71,26 @@ export interface TunnelOwner extends FrameHandler {
   batchEnd(): void;
   /** What could not be sent has been sent. */
   drained(): void;
-  /** The tunnel is closed, not by its owner: `reason` for the log, `error` what broke it if anything. */
+  /**
+   * The tunnel is closed, not by its owner: `reason` for the log, `error` what broke it if
+   * anything.
+   */
   lost(reason: string, error?: unknown): void;
 }
 
 /**
- * One mTLS connection between two pods' relays: socket, TLS session and frames. It carries one stream at a
- * time.
+ * One mTLS connection between two pods' relays: socket, TLS session and frames. It carries one
+ * stream at a time.
  *
  *     connecting ─► handshake ─► open ─► lingering ─► closed
  */
 export class Tunnel implements Handler, Expiring {
   owner: TunnelOwner;
   readonly opened: number;
-  /** When the first of the two certificates expires, in milliseconds since 1970; unknown before the handshake. */
+  /**
+   * When the first of the two certificates expires, in milliseconds since 1970; unknown before the
+   * handshake.
+   */
   expires = 0;
   /** Of the pod's credentials that it was made with (tunnel_pod.ts). */
   epoch = 0;
@@ -135,7 +143,10 @@ export class Tunnel implements Handler, Expiring {
     return !this.#frames.midFrame;
   }
 
-  /** The handshake is done, between certificates with so much life left (seconds, milliseconds since 1970). */
+  /**
+   * The handshake is done, between certificates with so much life left (seconds, milliseconds since
+   * 1970).
+   */
   agreed(peerSecondsLeft: number, ownNotAfter: number): TlsFacts {
     this.expires = Math.min(this.worker.wallClock() + peerSecondsLeft * 1000, ownNotAfter);
     return this.tls = this.session.facts();
@@ -192,7 +203,8 @@ export class Tunnel implements Handler, Expiring {
   }
 
   /**
-   * Encrypts one DATA frame whose payload lies at `offset` + HEADER_SIZE of `buffer`; sent by {@link flush}.
+   * Encrypts one DATA frame whose payload lies at `offset` + HEADER_SIZE of `buffer`; sent by
+   * {@link flush}.
    */
   sealData(buffer: ScatterBuffer, offset: number, length: number): void {
     writeHeader(buffer.bytes, offset, FRAME.DATA, length);
@@ -217,8 +229,9 @@ export class Tunnel implements Handler, Expiring {
   }
 
   /**
-   * Closes it for good. Where a close_notify can still be sent, the socket stays until the peer has closed
-   * too: closing it with unread bytes would make the kernel send RST, which could overtake our last frames.
+   * Closes it for good. Where a close_notify can still be sent, the socket stays until the peer has
+   * closed too: closing it with unread bytes would make the kernel send RST, which could overtake
+   * our last frames.
    */
   close(): void {
     if (this.closed) return;
@@ -233,7 +246,10 @@ export class Tunnel implements Handler, Expiring {
     this.worker.loop.again(this);
   }
 
-  /** The peer has not closed its side in time; or it is time to see what has become of what was sent. */
+  /**
+   * The peer has not closed its side in time; or it is time to see what has become of what was
+   * sent.
+   */
   expired(): void {
     if (this.#state === "lingering") return this.#release();
     this.#awaitsDelivery = false;

@@ -10,7 +10,10 @@ export interface TunnelPod {
   readonly context: TlsContext;
   /** When the pod's own certificate expires, in milliseconds since 1970. */
   readonly notAfter: number;
-  /** Another number since the pod shows or trusts something else: earlier tunnels carry no further stream. */
+  /**
+   * Another number since the pod shows or trusts something else: earlier tunnels carry no further
+   * stream.
+   */
   readonly epoch: number;
   readonly counters: { tunnelsOpen: number };
   /** A socket in the pod's namespace. */

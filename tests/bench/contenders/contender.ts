@@ -34,7 +34,10 @@ export const plainPort = (port: number) => port + 12_000;
 /** A client's pod and a server's. */
 export type Pair = readonly [client: Pod, server: Pod];
 
-/** A contender's pods. The neighbours are other pods, or the same where the proxies are these pods' own. */
+/**
+ * A contender's pods. The neighbours are other pods, or the same where the proxies are these pods'
+ * own.
+ */
 export interface Pods {
   readonly own: Pair;
   readonly neighbours: Pair;

@@ -12,7 +12,10 @@ export interface PairOptions {
   readonly serverCommand: string[];
 }
 
-/** A proxy in each of two pods, as a sidecar would be: in the pod's namespace, in a cgroup of its own. */
+/**
+ * A proxy in each of two pods, as a sidecar would be: in the pod's namespace, in a cgroup of its
+ * own.
+ */
 export async function openPair(options: PairOptions): Promise<Contender> {
   const { name, client, server } = options;
   const sides = [
@@ -74,5 +77,8 @@ class Sidecar {
   }
 }
 
-/** As the lab starts processes, and as many descriptors as are allowed: 5,000 connections need 10,000. */
+/**
+ * As the lab starts processes, and as many descriptors as are allowed: 5,000 connections need
+ * 10,000.
+ */
 const ENTER = 'echo $$ > "$1/cgroup.procs" && shift && ulimit -n "$(ulimit -Hn)" && exec "$@"';

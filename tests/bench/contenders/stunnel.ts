@@ -3,7 +3,10 @@ import type { Certificates } from "./certificates.ts";
 import { type Contender, type Pair, plainPort, PORTS, tlsPort } from "./contender.ts";
 import { openPair } from "./proxy_pair.ts";
 
-/** A pair of stunnels without session resumption. It has a thread for each connection, not two in all. */
+/**
+ * A pair of stunnels without session resumption. It has a thread for each connection, not two in
+ * all.
+ */
 export async function openStunnel(
   directory: string,
   { chain, key, ca }: Certificates,

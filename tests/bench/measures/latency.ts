@@ -23,8 +23,8 @@ export const LATENCY: Measure = {
 };
 
 /**
- * The same while a neighbour takes all the bandwidth that the same processes can give. Much depends on which of
- * two threads each connection gets, which is chance: more passes than usual.
+ * The same while a neighbour takes all the bandwidth that the same processes can give. Much depends
+ * on which of two threads each connection gets, which is chance: more passes than usual.
  */
 export const LATENCY_BESIDE_BULK: Measure = {
   figures: [

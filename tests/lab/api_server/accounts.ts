@@ -49,7 +49,9 @@ export class Account {
     return `${this.directory}/kubeconfig`;
   }
 
-  /** Puts a new token into the file; the old one is refused from then on, or stays good for a while. */
+  /**
+   * Puts a new token into the file; the old one is refused from then on, or stays good for a while.
+   */
   async rotate({ keepOld = false } = {}): Promise<void> {
     const old = this.#token;
     this.#token = `lab-${crypto.randomUUID()}`;

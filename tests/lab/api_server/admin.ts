@@ -33,8 +33,8 @@ export interface ServerState {
 }
 
 /**
- * The tests' own door, a unix socket, which works across network namespaces: what is not below /admin/ is the
- * API as a cluster administrator sees it, uncounted and well-behaved.
+ * The tests' own door, a unix socket, which works across network namespaces: what is not below
+ * /admin/ is the API as a cluster administrator sees it, uncounted and well-behaved.
  */
 export function serveAdmin(path: string, parts: Parts): void {
   try {

@@ -36,7 +36,10 @@ export interface ApiServerOptions {
 /** The admission module that evaluates the policies of daemonset/. */
 export const POLICIES = new URL("policies.ts", import.meta.url).href;
 
-/** The API server for tests, from the outside: a process that can be killed, stopped and started again. */
+/**
+ * The API server for tests, from the outside: a process that can be killed, stopped and started
+ * again.
+ */
 export class ApiServer implements AsyncDisposable {
   readonly accounts: Accounts;
   #process?: Running;
@@ -105,7 +108,8 @@ export class ApiServer implements AsyncDisposable {
     more: Partial<TokenEntry> = {},
   ): Promise<Account> {
     const extra = pod === undefined ? {} : { extra: podClaims(pod) };
-    // As the TokenRequest API, but for accounts that a test has not made: their tokens are good for ever.
+    // As the TokenRequest API, but for accounts that a test has not made: their tokens are good for
+    // ever.
     const accounts = await this.list("serviceaccounts", namespace);
     const uid = accounts.find(({ metadata }) => metadata.name === name)?.metadata.uid;
     const requireAccount = uid === undefined ? {} : { requireAccount: uid };
@@ -218,7 +222,10 @@ export class ApiServer implements AsyncDisposable {
     await this.#admin("behave");
   }
 
-  /** Forgets the history: watches from any version but the newest, and list tokens, are answered with 410. */
+  /**
+   * Forgets the history: watches from any version but the newest, and list tokens, are answered
+   * with 410.
+   */
   async compact(): Promise<void> {
     await this.#admin("compact");
   }

@@ -1,6 +1,7 @@
 /**
- * The port that clients connect to. It hands bytes to the HTTPS server behind it and can do to connections what
- * an HTTP server cannot: close them all at once, or let them hang as a network that drops packets does.
+ * The port that clients connect to. It hands bytes to the HTTPS server behind it and can do to
+ * connections what an HTTP server cannot: close them all at once, or let them hang as a network
+ * that drops packets does.
  */
 export class Front {
   readonly port: number;

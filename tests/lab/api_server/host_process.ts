@@ -15,7 +15,10 @@ export interface Spawner {
   spawn(argv: string[], options?: { stdin?: boolean }): Running;
 }
 
-/** Processes in the test's own network namespace and cgroup. They end with their stdin, so with the test. */
+/**
+ * Processes in the test's own network namespace and cgroup. They end with their stdin, so with the
+ * test.
+ */
 export const HOST: Spawner = {
   spawn([program = "", ...args]) {
     const child = new Deno.Command(program, {

@@ -4,8 +4,8 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
 /**
- * Serves HTTPS on loopback and returns the port. By node:https: Deno.serve leaves Nagle's algorithm on under
- * TLS, which delays every answer by 40 ms; no API server does that.
+ * Serves HTTPS on loopback and returns the port. By node:https: Deno.serve leaves Nagle's algorithm
+ * on under TLS, which delays every answer by 40 ms; no API server does that.
  */
 export async function serveHttps(
   credentials: { cert: string; key: string },

@@ -10,8 +10,8 @@ export interface Entry {
 }
 
 /**
- * The state file, a JSON object a line. It is appended to before an answer goes out, so a server that was
- * killed comes back with everything that it had said to have stored.
+ * The state file, a JSON object a line. It is appended to before an answer goes out, so a server
+ * that was killed comes back with everything that it had said to have stored.
  */
 export class Journal {
   #file: Deno.FsFile;
@@ -20,7 +20,9 @@ export class Journal {
     this.#file = Deno.openSync(path, { append: true, create: true });
   }
 
-  /** Hands each line of the old file to `replay` and starts a new one with what `keep` then lists. */
+  /**
+   * Hands each line of the old file to `replay` and starts a new one with what `keep` then lists.
+   */
   static open(path: string, replay: (entry: Entry) => void, keep: () => Iterable<Entry>): Journal {
     for (const line of read(path).split("\n")) {
       try {

@@ -24,7 +24,8 @@ export class Lists {
   constructor(private readonly store: Store) {}
 
   /**
-   * The list object as JSON, in parts: as a real server sends a long one, and who has had enough of it costs no more.
+   * The list object as JSON, in parts: as a real server sends a long one, and who has had enough of
+   * it costs no more.
    *
    * @throws {StatusError} 410 for a token that is too old.
    */

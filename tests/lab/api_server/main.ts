@@ -1,10 +1,12 @@
 /**
- * The API server for tests, a process of its own. In the order of a request: front.ts (connections), gate.ts (who
- * asks, misbehaviour), api.ts (what for, RBAC), operations.ts (writes), lists.ts and watch.ts (reads), store.ts.
+ * The API server for tests, a process of its own. In the order of a request: front.ts
+ * (connections), gate.ts (who asks, misbehaviour), api.ts (what for, RBAC), operations.ts (writes),
+ * lists.ts and watch.ts (reads), store.ts.
  *
  *   deno run -A main.ts --listen HOST:PORT --directory DIR
  *
- * DIR holds server.crt, server.key, tokens.json, state.jsonl and admin.sock; controller.ts makes them.
+ * DIR holds server.crt, server.key, tokens.json, state.jsonl and admin.sock; controller.ts makes
+ * them.
  */
 import { parseArgs } from "node:util";
 import { serveAdmin } from "./admin.ts";

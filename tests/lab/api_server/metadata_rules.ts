@@ -1,7 +1,7 @@
 /**
  * What the API server refuses of an object's metadata. The rules are those of
- * k8s.io/apimachinery/pkg/api/validation (objectmeta.go, generic.go) and pkg/util/validation; functions have
- * their names there.
+ * k8s.io/apimachinery/pkg/api/validation (objectmeta.go, generic.go) and pkg/util/validation;
+ * functions have their names there.
  */
 import { isFields, listAt, type Metadata } from "./objects.ts";
 import type { Resource } from "./resources.ts";

@@ -67,7 +67,9 @@ export class Misbehaviours {
   }
 }
 
-/** What happens before the request is looked at. @throws {StatusError} the answer instead of one. */
+/**
+ * What happens before the request is looked at. @throws {StatusError} the answer instead of one.
+ */
 export async function misbehaveBefore(all: readonly Misbehaviour[]): Promise<void> {
   for (const { delayMs, silent, status, retryAfter } of all) {
     if (delayMs !== undefined) await delay(delayMs);
@@ -119,7 +121,9 @@ const REASONS: Record<number, [reason: string, message: string]> = {
   504: ["Timeout", "Timeout: request did not complete within requested timeout"],
 };
 
-/** Long enough that what was sent before has gone out: a reset overtakes what is still in a buffer. */
+/**
+ * Long enough that what was sent before has gone out: a reset overtakes what is still in a buffer.
+ */
 const FLUSH_MS = 30;
 
 function cut(

@@ -203,7 +203,10 @@ export class Operations {
     return { stored: this.get(target), isGone: false };
   }
 
-  /** The namespace controller deletes all that is in it at once; pods then take the time that they are given. */
+  /**
+   * The namespace controller deletes all that is in it at once; pods then take the time that they
+   * are given.
+   */
   #empty(namespace: string, user: UserInfo): void {
     for (const { stored: { object } } of [...this.store.all()]) {
       if (object.metadata.namespace !== namespace) continue;

@@ -1,4 +1,7 @@
-/** What the API server refuses of a pod's status: ValidatePodStatusUpdate in kubernetes/pkg/apis/core/validation. */
+/**
+ * What the API server refuses of a pod's status: ValidatePodStatusUpdate in
+ * kubernetes/pkg/apis/core/validation.
+ */
 import { addressFamily, parseAddress } from "../../../src/addresses.ts";
 import { isQualifiedName, type Violation } from "./metadata_rules.ts";
 import { type KubeObject, listAt, textAt } from "./objects.ts";
@@ -20,7 +23,10 @@ export function podStatusViolations(pod: KubeObject, old: KubeObject | undefined
   ];
 }
 
-/** validatePodIPs: each an address, none twice, at most one of each family, and podIP the first of them. */
+/**
+ * validatePodIPs: each an address, none twice, at most one of each family, and podIP the first of
+ * them.
+ */
 function addressViolations(pod: KubeObject): Violation[] {
   const first = textAt(pod, "status.podIP");
   const all = listAt(pod, "status.podIPs").map((one) => textAt(one, "ip"));

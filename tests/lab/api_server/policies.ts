@@ -1,7 +1,7 @@
 /**
- * ValidatingAdmissionPolicies, evaluated: the API server for tests is started with this module. In force are those
- * that have been applied to it and are bound; without a server, those of daemonset/. Of the API
- * (admissionregistration.k8s.io/v1) it knows what those manifests use.
+ * ValidatingAdmissionPolicies, evaluated: the API server for tests is started with this module. In
+ * force are those that have been applied to it and are bound; without a server, those of
+ * daemonset/. Of the API (admissionregistration.k8s.io/v1) it knows what those manifests use.
  */
 import { Environment } from "@marcbachmann/cel-js";
 import { parseAllDocuments } from "yaml";
@@ -56,7 +56,10 @@ export default function admit(
   return undefined;
 }
 
-/** What the policy is evaluated with, once each; nothing where it takes parameters and there are none. */
+/**
+ * What the policy is evaluated with, once each; nothing where it takes parameters and there are
+ * none.
+ */
 function paramsOf(
   { spec: { paramKind } }: Policy,
   paramRef: Binding["spec"]["paramRef"],

@@ -1,4 +1,7 @@
-/** What the API server for tests does beside storing: refusals, garbage, namespaces and accounts that go. */
+/**
+ * What the API server for tests does beside storing: refusals, garbage, namespaces and accounts
+ * that go.
+ */
 import assert from "node:assert/strict";
 import { until } from "../delay.ts";
 import { ApiServer } from "./controller.ts";

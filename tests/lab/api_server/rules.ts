@@ -1,4 +1,6 @@
-/** What the API server does to objects of single resources: defaults, immutable fields, refusals. */
+/**
+ * What the API server does to objects of single resources: defaults, immutable fields, refusals.
+ */
 import { certificateRules } from "./certificate_requests.ts";
 import { eventViolations, legacyViolations } from "./event_rules.ts";
 import { metadataViolations, type Violation } from "./metadata_rules.ts";

@@ -4,7 +4,8 @@ import { StatusError } from "./status.ts";
 /**
  * The body of a request.
  *
- * @throws {StatusError} 413 when it is larger than a real API server takes (MaxRequestBodyBytes, by default).
+ * @throws {StatusError} 413 when it is larger than a real API server takes (MaxRequestBodyBytes, by
+ * default).
  */
 export async function boundedText(request: Request): Promise<string> {
   const bytes = await request.bytes();
@@ -20,8 +21,8 @@ export function requireStorable(object: KubeObject): void {
 }
 
 /**
- * About what etcd holds of an object, which is no JSON: texts are not escaped there, and bytes are no base64. What
- * surrounds them hardly counts in an object that is too large.
+ * About what etcd holds of an object, which is no JSON: texts are not escaped there, and bytes are
+ * no base64. What surrounds them hardly counts in an object that is too large.
  */
 function storedBytes(value: unknown): number {
   if (typeof value === "string") return new TextEncoder().encode(value).length + TAG_BYTES;

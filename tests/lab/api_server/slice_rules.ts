@@ -1,4 +1,7 @@
-/** What the API server refuses of EndpointSlices. kubernetes/pkg/apis/discovery/validation/validation.go */
+/**
+ * What the API server refuses of EndpointSlices.
+ * kubernetes/pkg/apis/discovery/validation/validation.go
+ */
 import { addressFamily, parseAddress, specialAddress } from "../../../src/addresses.ts";
 import { fieldAt, type KubeObject, listAt, textAt } from "./objects.ts";
 import { isDNS1123Label, isDNS1123Subdomain, type Violation } from "./metadata_rules.ts";

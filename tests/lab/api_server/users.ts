@@ -37,7 +37,10 @@ export class Tokens {
 
   constructor(private readonly file: string, private readonly store: Store) {}
 
-  /** @throws {StatusError} 401 for a token that is unknown or expired, or whose account or pod is gone. */
+  /**
+   * @throws {StatusError} 401 for a token that is unknown or expired, or whose account or pod is
+   * gone.
+   */
   authenticate(header: string | null): UserInfo {
     if (header === null) return ANONYMOUS;
     const [, token = ""] = /^Bearer (.+)$/.exec(header) ?? [];

@@ -93,7 +93,9 @@ export class Watch {
     this.#timers.push(setInterval(() => this.#bookmark(version(), false), bookmarkEveryMs));
   }
 
-  /** An object that comes to match is ADDED to the one who watches, one that ceases to is DELETED. */
+  /**
+   * An object that comes to match is ADDED to the one who watches, one that ceases to is DELETED.
+   */
   #offer({ type, stored, previous, version }: StoreEvent): void {
     const { namespace } = this.options;
     if (namespace !== "" && stored.object.metadata.namespace !== namespace) return;
