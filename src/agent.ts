@@ -99,7 +99,7 @@ export async function runAgent(options: AgentOptions, stop: Promise<void>): Prom
   await Promise.race([started, stop]);
   if (isReplaced && !await standBy(state, options.adminSocket, stop)) return;
 
-  node = openNode(options, source, limit, parts);
+  node = openNode(options, state, source, limit, parts);
   const { control, workers, status, podAt } = node;
   if (objects !== undefined) control.changed(objects);
   parts.use(serveAdmin(options.adminSocket, {
@@ -143,6 +143,7 @@ interface RunningNode {
 /** `parts` ends what it opens. */
 function openNode(
   options: AgentOptions,
+  state: StateDirectory,
   source: Source,
   limit: ConnectionLimit,
   parts: AsyncDisposableStack,
@@ -186,6 +187,7 @@ function openNode(
     workers,
     index,
     nodeAddresses,
+    state,
     ...source,
   });
   source.onTrust((roots) => control.enrolments.trust(roots));

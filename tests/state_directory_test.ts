@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { TUNNEL_PORT } from "../src/constants.ts";
 import { runCommand } from "./lab/agent.ts";
+import { until } from "./lab/delay.ts";
 import { attachedPrograms, mapKeys, pathsBelow } from "./lab/kernel.ts";
 import { Lab } from "./lab/lab.ts";
 import { openScene } from "./lab/scene.ts";
@@ -19,6 +20,40 @@ Deno.test("an agent whose state directory is on no bpffs mounts one, and takes i
   assert.deepEqual([...Deno.readDirSync(`${directory}/pods`)].map(({ name }) => name), [pod.uid]);
   assert.equal(await agent.stop(), 0, agent.logTail());
   assert.deepEqual(mounts(), []);
+});
+
+Deno.test("a bpffs that is unmounted under a running agent is mounted again, with all that was pinned", async () => {
+  await using lab = await Lab.open({ nodes: ["node-a"] });
+  const pod = await lab.addPod({ name: "pod", node: "node-a", annotation: "true" });
+  const directory = `${lab.temporary}/state`;
+  const args = ["--state-dir", directory];
+  const first = await lab.startAgent("node-a", { args });
+  await lab.waitEnrolled(pod);
+  const pins = await pathsBelow(directory);
+  const attached = await attachedPrograms(pod.cgroup);
+  await unmount(directory);
+  await until(
+    async () => JSON.stringify(await pathsBelow(directory)) === JSON.stringify(pins),
+    30_000,
+    () => `not pinned again: ${first.logTail()}`,
+  );
+  assert.match(
+    first.logTail(),
+    new RegExp(`${directory} was removed, or its bpffs unmounted`),
+  );
+  assert.deepEqual(await attachedPrograms(pod.cgroup), attached);
+  const second = await lab.startAgent("node-a", { args, wait: false });
+  assert.equal(await second.process.exited, 1);
+  assert.match(second.logTail(), new RegExp(`process ${first.pid} has the state directory`));
+
+  // What holds the pod is there for the next agent.
+  await first.kill();
+  assert.deepEqual(await attachedPrograms(pod.cgroup), attached);
+  const next = await lab.startAgent("node-a", { args });
+  await lab.waitEnrolled(pod);
+  assert.equal(await next.stop(), 0, next.logTail());
+  assert.deepEqual(await attachedPrograms(pod.cgroup), []);
+  await unmount(directory); // the next agent found it mounted
 });
 
 Deno.test("nobody changes a state directory beside its agent, whatever his other paths", async (t) => {
@@ -165,6 +200,12 @@ Deno.test("an agent takes over from a version that had other maps, and nothing i
   const said = agent.log.find(({ message }) => /^another version's maps/.test(`${message}`));
   assert.match(`${said?.message}`, /do not fit: "peers, pods"$/);
 });
+
+/** Whoever has something open there keeps that. */
+async function unmount(directory: string): Promise<void> {
+  const { code, stderr } = await new Deno.Command("umount", { args: ["-l", directory] }).output();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+}
 
 /** Puts an empty map in a pinned one's place; the programs keep the one that they have. */
 async function remake(path: string, type: string, ...sizes: string[]): Promise<void> {

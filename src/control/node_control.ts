@@ -4,6 +4,7 @@ import type { Cluster, ClusterObjects, ClusterProblem } from "../cluster/cluster
 import type { RegistryEntry } from "../cluster/registry.ts";
 import type { Issuer } from "../identity/issuer.ts";
 import type { Redirector } from "../kernel/redirector.ts";
+import type { StateDirectory } from "../kernel/state_directory.ts";
 import { logger } from "../log.ts";
 import { releaseMemorySoon } from "../memory.ts";
 import { releaseFreedMemory } from "../native/heap.ts";
@@ -47,6 +48,7 @@ export interface NodeServices {
   readonly issuer: Issuer;
   readonly index: PeerIndex;
   readonly nodeAddresses: Pick<NodeAddresses, "audit">;
+  readonly state: Pick<StateDirectory, "keepCharge">;
 }
 
 /** What the agent does about its node: brings about what the cluster's objects ask for. */
@@ -333,9 +335,10 @@ export class NodeControl {
 
   /** Everything that the agent says of itself, and how to look whether it is so. */
   #audited(): Audited[] {
-    const { redirector } = this.#services;
+    const { redirector, state } = this.#services;
     const counts = Map.groupBy(redirector.guardCounts.all(), ({ pod }): bigint | undefined => pod);
     return [
+      { name: "state directory", inspect: () => state.keepCharge() },
       ...this.enrolments.list().map((each) => ({
         name: each.name,
         inspect: (full: boolean) => each.inspect(counts.get(each.cgroupId), full),

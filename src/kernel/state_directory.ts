@@ -16,6 +16,7 @@ import {
   tryLock,
   unmount,
 } from "../native/file_system.ts";
+import type { Fault } from "./fault.ts";
 import { removeState } from "./redirector.ts";
 
 const log = logger("kernel");
@@ -32,7 +33,7 @@ export interface Holder {
  * saying that they are encrypted.
  */
 export class StateDirectory implements Disposable {
-  #lock: Disposable | undefined;
+  #lock: Lock | undefined;
   #mounted: string | undefined;
   /** What had to be made for it, the outermost first. */
   #made: string | undefined;
@@ -53,7 +54,7 @@ export class StateDirectory implements Disposable {
     requireWhole(this.path);
     for (let tries = 0; tries < 100; tries++) {
       this.#mount();
-      this.#made ??= mkdirSync(this.path, { recursive: true, mode: 0o700 });
+      this.#make(this.path);
       const lock = lockDirectory(this.path, requireOwn);
       if ("pid" in lock) return lock;
       if (lock.isStillThere()) {
@@ -64,6 +65,29 @@ export class StateDirectory implements Disposable {
       lock[Symbol.dispose](); // its holder has removed it, or mounted something above it
     }
     throw new Error(`${this.path} is replaced as often as it is opened: who else uses it?`);
+  }
+
+  /**
+   * Takes charge anew when the path leads elsewhere by now: somebody has removed the directory, or
+   * unmounted its bpffs. What was pinned there has to be pinned again. Throws an Error as
+   * {@link take} does, and when another has charge of what is there now.
+   */
+  keepCharge(): Fault[] {
+    const before = this.#lock;
+    if (before === undefined || before.isStillThere()) return [];
+    const { isObsolete } = this;
+    const holder = this.take();
+    this.isObsolete = isObsolete;
+    if (holder !== undefined) {
+      const who = holder.pid === undefined ? "another process" : `process ${holder.pid}`;
+      throw new Error(
+        `${this.path} was removed, or its bpffs unmounted, and ${who} has charge of what is there ` +
+          "now: stop one of the two agents",
+      );
+    }
+    before[Symbol.dispose]();
+    const what = `${this.path} was removed, or its bpffs unmounted`;
+    return [{ kind: "state_directory", what }];
   }
 
   /** Detaches every pod, removes all of it, and says how many pods there were. */
@@ -86,13 +110,18 @@ export class StateDirectory implements Disposable {
     }
   }
 
+  #make(path: string): void {
+    const made = mkdirSync(path, { recursive: true, mode: 0o700 });
+    this.#made ??= made;
+  }
+
   /** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf. */
   #mount(): void {
     const existing = nearest(this.path);
     if (isBpfFileSystem(existing)) return;
     // sysfs lets nobody make directories, but has this one to mount a bpffs on.
     const target = existing === "/sys/fs/bpf" ? existing : this.path;
-    this.#made ??= mkdirSync(target, { recursive: true, mode: 0o700 });
+    this.#make(target);
     using lock = lockForMounting(target);
     // Somebody else has.
     if (lock?.isStillThere() === false || isBpfFileSystem(nearest(this.path))) return;

@@ -74,6 +74,45 @@ Deno.test("what was made for it goes with it: a bpffs that is root's alone, and 
   }
 });
 
+Deno.test("charge is kept of what is at the path, whatever becomes of it, unless another has it", async () => {
+  const base = await Deno.makeTempDir();
+  try {
+    const path = `${base}/state`;
+    using state = new StateDirectory(path);
+    strictEqual(state.take(), undefined);
+    state.isObsolete = false;
+    deepStrictEqual(state.keepCharge(), []);
+
+    const gone = [{
+      kind: "state_directory",
+      what: `${path} was removed, or its bpffs unmounted`,
+    }];
+    unmount(path);
+    deepStrictEqual(state.keepCharge(), gone);
+    deepStrictEqual(state.keepCharge(), []);
+    strictEqual(isBpfFileSystem(path), true);
+    strictEqual(state.isObsolete, false, "its pods are still there");
+    {
+      using other = new StateDirectory(path);
+      deepStrictEqual(other.take(), { pid: Deno.pid });
+    }
+
+    unmount(path);
+    {
+      using other = new StateDirectory(path);
+      strictEqual(other.take(), undefined);
+      throws(
+        () => state.keepCharge(),
+        new RegExp(`and process ${Deno.pid} has charge of what is there now: stop one`),
+      );
+    }
+    deepStrictEqual(state.keepCharge(), gone);
+    state.isObsolete = true;
+  } finally {
+    await Deno.remove(base, { recursive: true });
+  }
+});
+
 Deno.test("a user who keeps the place of the bpffs locked keeps no agent from starting", async () => {
   const base = await Deno.makeTempDir();
   try {
