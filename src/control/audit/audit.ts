@@ -1,5 +1,5 @@
 import { logger } from "../../log.ts";
-import type { Finding } from "../pods/enrolment.ts";
+import type { Finding } from "../pods/inspection.ts";
 
 const log = logger("audit");
 

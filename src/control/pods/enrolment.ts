@@ -24,6 +24,7 @@ import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
+import { escaped, type Finding, type Inspected, inspections } from "./inspection.ts";
 import { podUidOf } from "./kubepods.ts";
 import { OlderConnections } from "./older_connections.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
@@ -57,22 +58,9 @@ const LINGER_MILLISECONDS = 6_000;
  */
 const LEAVING_MILLISECONDS = 60_000;
 
-/** Something that was not as it should be, as it was seen just now. */
-export interface Finding {
-  /** Counted by this: a word of a closed list. */
-  readonly kind: string;
-  /** On what, and what was wrong with it. */
-  readonly what: string;
-  /** How many of them; absent: one. */
-  readonly count?: number;
-}
-
 export type EnrolmentState = "waiting" | "enrolling" | "active" | "leaving" | "gone";
 
 const UNRESTRICTED = { inbound: "permissive", egress: "permissive", isGuarded: false } as const;
-
-/** Listeners that were given up are closed by then. */
-const SETTLING_MILLISECONDS = 2_000;
 
 /** A pod whose handshakes fail is served anew, but no more often than this. */
 const REOPENING_MILLISECONDS = 10_000;
@@ -422,10 +410,11 @@ export class Enrolment {
     try {
       if (!serving.isInUse()) return []; // the pod is going, or gets another sandbox: the next step's affair
       const isThorough = isFull || this.#proofs.isDue || this.flaws.length > 0;
-      for (const mend of this.#inspections(serving, findings, isThorough)) mend();
+      for (const mend of inspections(this.#inspected(serving), findings, isThorough)) mend();
       if (isThorough) this.#lookAtUnnamed(serving);
       this.#older.look(serving, this.#settings, this.name, this.#since);
-      this.#lookAtPlaintext(plaintext, findings);
+      this.#plaintext = plaintext;
+      if (this.#last.isGuarded) findings.push(...escaped(plaintext));
     } catch (error) {
       findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
     }
@@ -436,47 +425,21 @@ export class Enrolment {
     return findings;
   }
 
-  /** Adds to `findings` what is wrong, and yields how to mend it. */
-  *#inspections(
-    serving: PodServing,
-    findings: Finding[],
-    isThorough: boolean,
-  ): Generator<() => void> {
-    const strictEgress = this.#settings.egress === "strict";
-    const cgroup = this.#cgroup;
-    if (cgroup !== undefined) {
-      const faults = this.services.kernel.inspect(
-        this.#last.uid,
-        cgroup,
-        strictEgress,
-        isThorough,
-      );
-      findings.push(...faults);
-      if (faults.length > 0) {
-        yield () => {
-          this.#attached = undefined;
-          this.#attach(cgroup);
-        };
-      }
-    }
-    const open = serving.inspectRestrictions(this.#restrictions());
-    findings.push(...open);
-    if (open.length > 0) yield () => serving.restrict(this.#restrictions());
-    if (!serving.isLetThrough()) {
-      findings.push({ kind: "pods_entry", what: "its entry in the map of pods was wrong" });
-      yield () => serving.letThrough();
-    }
-    if (!serving.isCounted()) {
-      const what =
-        "what it sent to peers outside the tunnel was not counted: its entry was missing";
-      findings.push({ kind: "guard_entry", what });
-      yield () => serving.count();
-    }
-    // The listeners of an enrolment that was given up a moment ago may still be there.
-    if (this.services.now() - this.#served < SETTLING_MILLISECONDS) return;
-    const wrong = serving.inspectListeners(isThorough);
-    findings.push(...wrong.map((what) => ({ kind: "listener", what })));
-    if (wrong.length > 0) yield () => this.#giveUp(wrong.join("; "));
+  #inspected(serving: PodServing): Inspected {
+    return {
+      uid: this.#last.uid,
+      cgroup: this.#cgroup,
+      strictEgress: this.#settings.egress === "strict",
+      restrictions: this.#restrictions(),
+      servedMilliseconds: this.services.now() - this.#served,
+      kernel: this.services.kernel,
+      serving,
+      attach: (cgroup) => {
+        this.#attached = undefined;
+        this.#attach(cgroup);
+      },
+      giveUp: (reason) => this.#giveUp(reason),
+    };
   }
 
   #lookAtUnnamed(serving: PodServing | undefined): void {
@@ -511,23 +474,6 @@ export class Enrolment {
       this.#giveUp(failure);
     }
     return failure;
-  }
-
-  /**
-   * What went past the tunnel is counted; of a pod whose kernel nobody knows it shows that it
-   * cannot be encrypted.
-   */
-  #lookAtPlaintext(plaintext: readonly GuardCount[], findings: Finding[]): void {
-    this.#plaintext = plaintext;
-    const escaped = plaintext.filter(({ seen, payloadBytes, protocol }) =>
-      seen === "device" && protocol === "tcp" && payloadBytes > 0
-    );
-    if (!this.#last.isGuarded || escaped.length === 0) return;
-    const bytes = escaped.reduce((sum, { payloadBytes }) => sum + payloadBytes, 0);
-    const what =
-      `${bytes} bytes went to peers past its programs: it has a kernel of its own, which --guest-runtimes ` +
-      "should name";
-    findings.push({ kind: "escaped", what });
   }
 
   #setFlaws(flaws: readonly string[]): void {

@@ -1,7 +1,8 @@
 import { errorText } from "../../error_text.ts";
 import { logger } from "../../log.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
-import { Enrolment, type EnrolmentServices, type Finding } from "./enrolment.ts";
+import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
+import type { Finding } from "./inspection.ts";
 import { type Holding, Holds } from "./holds.ts";
 import { PodCgroups } from "./pod_cgroups.ts";
 
