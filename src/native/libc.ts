@@ -49,8 +49,8 @@ const library = Deno.dlopen("libc.so.6", {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
 
   // The lengths are in the message, so no call needs a bigint. The results are taken as i32, which
-  // spares one bigint a call: no message here is larger than a few hundred KiB. ssize_t recvmsg(int
-  // fd, struct msghdr *message, int flags);
+  // spares one bigint a call: no message here is larger than a few hundred KiB.
+  // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // ssize_t sendmsg(int fd, const struct msghdr *message, int flags);
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
