@@ -8,7 +8,8 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   libbpf_set_print: { parameters: ["function"], result: "pointer" },
 
   // struct bpf_object *bpf_object__open_file(const char *path, const struct bpf_object_open_opts
-  // *opts); NULL with errno on failure.
+  //   *opts);
+  // NULL with errno on failure.
   bpf_object__open_file: { parameters: ["buffer", "pointer"], result: "pointer" },
   // int bpf_object__load(struct bpf_object *obj);
   bpf_object__load: { parameters: ["pointer"], result: "i32" },
@@ -17,7 +18,7 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   // struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *obj, const char *name);
   bpf_object__find_map_by_name: { parameters: ["pointer", "buffer"], result: "pointer" },
   // struct bpf_program *bpf_object__find_program_by_name(const struct bpf_object *obj, const char
-  // *name);
+  //   *name);
   bpf_object__find_program_by_name: { parameters: ["pointer", "buffer"], result: "pointer" },
   // int bpf_map__set_pin_path(struct bpf_map *map, const char *path);
   bpf_map__set_pin_path: { parameters: ["pointer", "buffer"], result: "i32" },
@@ -47,21 +48,21 @@ const bpf = Deno.dlopen("libbpf.so.1", {
   // int bpf_map_get_next_key(int fd, const void *key, void *next_key);
   bpf_map_get_next_key: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // int bpf_map_lookup_batch(int fd, void *in_batch, void *out_batch, void *keys, void *values,
-  // __u32 *count, const struct bpf_map_batch_opts *opts);
+  //   __u32 *count, const struct bpf_map_batch_opts *opts);
   bpf_map_lookup_batch: {
     parameters: ["i32", "buffer", "buffer", "buffer", "buffer", "buffer", "pointer"],
     result: "i32",
   },
 
   // int bpf_link_create(int prog_fd, int target_fd, enum bpf_attach_type attach_type, const struct
-  // bpf_link_create_opts *opts);
+  //   bpf_link_create_opts *opts);
   bpf_link_create: { parameters: ["i32", "i32", "u32", "pointer"], result: "i32" },
   // int bpf_link_update(int link_fd, int new_prog_fd, const struct bpf_link_update_opts *opts);
   bpf_link_update: { parameters: ["i32", "i32", "pointer"], result: "i32" },
   // int bpf_link_detach(int link_fd);
   bpf_link_detach: { parameters: ["i32"], result: "i32" },
   // int bpf_prog_query(int target_fd, enum bpf_attach_type type, __u32 query_flags, __u32
-  // *attach_flags, __u32 *prog_ids, __u32 *prog_cnt);
+  //   *attach_flags, __u32 *prog_ids, __u32 *prog_cnt);
   bpf_prog_query: {
     parameters: ["i32", "u32", "u32", "pointer", "buffer", "buffer"],
     result: "i32",

@@ -90,7 +90,7 @@ const library = Deno.dlopen("libc.so.6", {
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
 
   // int mount(const char *source, const char *target, const char *fstype, unsigned long flags,
-  // const void *data);
+  //   const void *data);
   mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
   // int umount2(const char *target, int flags);
   umount2: { parameters: ["buffer", "i32"], result: "i32" },

@@ -37,7 +37,8 @@ const crypto = Deno.dlopen("libcrypto.so.3", {
   // void X509_STORE_CTX_free(X509_STORE_CTX *ctx);
   X509_STORE_CTX_free: { parameters: ["pointer"], result: "void" },
   // int X509_STORE_CTX_init(X509_STORE_CTX *ctx, X509_STORE *store, X509 *leaf, struct
-  // stack_st_X509 *others); Takes no reference to any of the three.
+  //   stack_st_X509 *others);
+  // Takes no reference to any of the three.
   X509_STORE_CTX_init: { parameters: ["pointer", "pointer", "pointer", "pointer"], result: "i32" },
   // int X509_STORE_CTX_set_default(X509_STORE_CTX *ctx, const char *name);
   X509_STORE_CTX_set_default: { parameters: ["pointer", "buffer"], result: "i32" },

@@ -27,7 +27,8 @@ const ssl = Deno.dlopen("libssl.so.3", {
   // int SSL_CTX_set_ciphersuites(SSL_CTX *ctx, const char *str);
   SSL_CTX_set_ciphersuites: { parameters: ["pointer", "buffer"], result: "i32" },
   // int SSL_CTX_set_alpn_protos(SSL_CTX *ctx, const unsigned char *protos, unsigned int
-  // protos_len); 0 is success here.
+  //   protos_len);
+  // 0 is success here.
   SSL_CTX_set_alpn_protos: { parameters: ["pointer", "buffer", "u32"], result: "i32" },
   // void SSL_CTX_set_alpn_select_cb(SSL_CTX *ctx, SSL_CTX_alpn_select_cb_func cb, void *arg);
   SSL_CTX_set_alpn_select_cb: { parameters: ["pointer", "function", "pointer"], result: "void" },
@@ -49,7 +50,7 @@ const ssl = Deno.dlopen("libssl.so.3", {
   SSL_CTX_check_private_key: { parameters: ["pointer"], result: "i32" },
 
   // void SSL_CTX_set_cert_verify_callback(SSL_CTX *ctx, int (*callback)(X509_STORE_CTX *, void *),
-  // void *arg);
+  //   void *arg);
   SSL_CTX_set_cert_verify_callback: {
     parameters: ["pointer", "function", "pointer"],
     result: "void",

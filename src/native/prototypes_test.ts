@@ -402,7 +402,9 @@ function symbolsOf(source: string): Symbol[] {
     [, comments = "", key = "", definition = ""],
   ) => ({
     name: /\bname: "(\w+)"/.exec(definition)?.[1] ?? key,
-    comments: comments.split("\n").map((line) => line.replace(/^ *\/\/ ?/, "")),
+    // A prototype may go on in the next line, indented.
+    comments: comments.replaceAll(/\n *\/\/ {2,}/g, " ").split("\n")
+      .map((line) => line.replace(/^ *\/\/ ?/, "")),
     parameters: strings(/parameters: \[([^\]]*)\]/.exec(definition)?.[1] ?? "none"),
     result: /result: "(\w+)"/.exec(definition)?.[1] ?? "none",
   }));
