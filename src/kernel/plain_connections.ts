@@ -1,5 +1,6 @@
 import type { NetworkNamespace } from "../native/namespace.ts";
-import { SocketDiagnosis, type TcpSocket, type TcpState } from "../native/sock_diag.ts";
+import { type Ends, SocketDiagnosis, type TcpSocket, type TcpState } from "../native/sock_diag.ts";
+import { sameBytes } from "../same.ts";
 import { isLoopback } from "../native/socket_address.ts";
 
 /** In which bytes of a connection may still go either way. */
@@ -27,15 +28,11 @@ export interface PlainConnections {
  */
 export function plainConnections(
   namespace: NetworkNamespace,
-  isPeer: (address: Uint8Array) => boolean,
+  isPeer: (address: Uint8Array<ArrayBuffer>) => boolean,
   tunnelPort: number,
 ): PlainConnections {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
-  const { sockets, isComplete } = diagnosis.tcpSockets(ALIVE);
-  return {
-    sockets: sockets.filter((socket) => isPlain(socket, isPeer, tunnelPort)),
-    isComplete,
-  };
+  return diagnosis.tcpSockets(ALIVE, (ends) => isPlain(ends, isPeer, tunnelPort));
 }
 
 /**
@@ -61,22 +58,20 @@ export function listeners(namespace: NetworkNamespace): readonly TcpSocket[] {
 /** Ends the connections that wait for an answer from a port of loopback. Throws a SystemError. */
 export function endWaiting(namespace: NetworkNamespace, port: number): void {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
-  for (const socket of diagnosis.tcpSockets(["synSent"]).sockets) {
-    const { remote } = socket;
-    if (remote.port === port && isLoopback(remote.address)) diagnosis.destroy(socket);
-  }
+  const waits = ({ remote }: Ends) => remote.port === port && isLoopback(remote.address);
+  for (const socket of diagnosis.tcpSockets(["synSent"], waits).sockets) diagnosis.destroy(socket);
 }
 
 /** Exported for its test. */
 export function isPlain(
-  { local, remote }: Pick<TcpSocket, "local" | "remote">,
-  isPeer: (address: Uint8Array) => boolean,
+  { local, remote }: Ends,
+  isPeer: (address: Uint8Array<ArrayBuffer>) => boolean,
   tunnelPort: number,
 ): boolean {
   // The relay's own ends, and what another mesh's sidecar passes on for it.
   if (local.port === tunnelPort || remote.port === tunnelPort) return false;
   // The pod with itself: the relay dials the application at the pod's own address, which is a
   // peer's for others.
-  if (local.address.every((byte, index) => byte === remote.address[index])) return false;
+  if (sameBytes(local.address, remote.address)) return false;
   return isPeer(remote.address);
 }

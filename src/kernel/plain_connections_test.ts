@@ -72,8 +72,8 @@ Deno.test("listeners of a port are counted, with whose they are", () =>
 Deno.test("plain is what goes to a peer, not to the pod itself and not through the tunnel", () => {
   const isPeer = (address: Uint8Array) => formatAddress(address).startsWith("10.");
   const socket = (local: [string, number], remote: [string, number]) => ({
-    local: { address: parseAddress(local[0]), port: local[1] },
-    remote: { address: parseAddress(remote[0]), port: remote[1] },
+    local: { address: new Uint8Array(parseAddress(local[0])), port: local[1] },
+    remote: { address: new Uint8Array(parseAddress(remote[0])), port: remote[1] },
   });
   const judged = (local: [string, number], remote: [string, number]) =>
     isPlain(socket(local, remote), isPeer, TUNNEL_PORT);

@@ -46,6 +46,9 @@ export class Netlink implements Disposable {
    * Asks the kernel and hands on each message of its answer; `flags` are NLM_F_DUMP or NLM_F_ACK,
    * which make it say where its answer ends, and others. Throws a SystemError: `call` names it, its
    * errno is the kernel's.
+   *
+   * @param isWanted whether the message whose payload lies from `start` to `end` is to be handed on:
+   * an answer may be of very many, and those that are not take no memory.
    */
   ask(
     call: string,
@@ -53,6 +56,7 @@ export class Netlink implements Disposable {
     flags: number,
     payload: Uint8Array,
     each: (message: NetlinkMessage) => void = () => {},
+    isWanted?: (view: DataView, start: number, end: number) => boolean,
   ): void {
     const sequence = ++this.#sequence;
     const request = encodeRequest(type, flags | NLM_F_REQUEST, sequence, payload);
@@ -64,7 +68,7 @@ export class Netlink implements Disposable {
         if (code === EINTR) continue;
         throw new SystemError("read", code, `the kernel's answer to ${call}`);
       }
-      const answer = decodeAnswer(buffer.subarray(0, length), sequence);
+      const answer = decodeAnswer(buffer.subarray(0, length), sequence, isWanted);
       answer.messages.forEach(each);
       if (answer.code === undefined) continue;
       if (answer.code !== 0) throw new SystemError(call, answer.code, "asked by netlink");
@@ -97,12 +101,13 @@ function encodeRequest(
 }
 
 /**
- * The messages of one datagram that answer the request `sequence`, as copies; `code` is 0 or an
- * errno when they are the last. Throws an Error when lengths contradict each other.
+ * The messages of one datagram that answer the request `sequence` and are wanted, as copies; `code`
+ * is 0 or an errno when they are the last. Throws an Error when lengths contradict each other.
  */
 export function decodeAnswer(
   bytes: Uint8Array<ArrayBuffer>,
   sequence: number,
+  isWanted: (view: DataView, start: number, end: number) => boolean = () => true,
 ): { readonly messages: readonly NetlinkMessage[]; readonly code: number | undefined } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const messages: NetlinkMessage[] = [];
@@ -114,11 +119,11 @@ export function decodeAnswer(
     }
     const type = view.getUint16(start + 4, true);
     if (view.getUint32(start + 8, true) === sequence) {
-      const payload = bytes.slice(start + HEADER_SIZE, start + length);
+      const [from, end] = [start + HEADER_SIZE, start + length];
       if (type === NLMSG_ERROR || type === NLMSG_DONE) {
-        return { messages, code: endOf(payload) };
+        return { messages, code: endOf(bytes.slice(from, end)) };
       }
-      messages.push({ type, payload });
+      if (isWanted(view, from, end)) messages.push({ type, payload: bytes.slice(from, end) });
     }
     start += align(length);
   }

@@ -94,7 +94,7 @@ Deno.test("a list is as long as it may be, and says when it was cut", () => {
       const { port } = addr as Deno.NetAddr;
       strictEqual(whole.sockets.some(({ local }) => local.port === port), true);
     }
-    const cut = diagnosis.tcpSockets(["listening"], whole.sockets.length - 1);
+    const cut = diagnosis.tcpSockets(["listening"], undefined, whole.sockets.length - 1);
     strictEqual(cut.isComplete, false);
     strictEqual(cut.sockets.length, whole.sockets.length - 1);
   } finally {

@@ -35,6 +35,14 @@ export interface TcpSocket {
   readonly identity: { readonly family: number; readonly id: Uint8Array<ArrayBuffer> };
 }
 
+/** Both ends of a socket, lent: the next one's are in the same objects. */
+export type Ends = Readonly<Record<"local" | "remote", End>>;
+
+interface End {
+  readonly address: Uint8Array<ArrayBuffer>;
+  readonly port: number;
+}
+
 /**
  * The TCP sockets of the network namespace in which the thread stands when this is made
  * (sock_diag(7)).
@@ -44,20 +52,32 @@ export class SocketDiagnosis implements Disposable {
   readonly #netlink = new Netlink(NETLINK_SOCK_DIAG);
 
   /**
-   * The sockets in one of these states, both families. There may be more than `limit`: then it says
-   * that it is not complete. Throws a SystemError.
+   * The sockets in one of these states, both families, of which `isWanted` says so. There may be
+   * more than `limit`: then it says that it is not complete. Throws a SystemError.
+   *
+   * @param isWanted is asked of each: a pod may have tens of thousands of connections, and what is
+   * not wanted takes no memory.
    */
   tcpSockets(
     states: readonly TcpState[],
+    isWanted: (ends: Ends) => boolean = () => true,
     limit = 65_536,
   ): { readonly sockets: readonly TcpSocket[]; readonly isComplete: boolean } {
     const sockets: TcpSocket[] = [];
     let count = 0;
-    const wanted = states.reduce((mask, state) => mask | 1 << TCP_STATES[state], 0);
-    this.#netlink.ask("sock_diag", TCPDIAG_GETSOCK, NLM_F_DUMP, encodeDump(wanted), (message) => {
-      const socket = ++count > limit ? undefined : decodeSocket(message.payload);
-      if (socket !== undefined) sockets.push(socket);
-    });
+    const mask = states.reduce((mask, state) => mask | 1 << TCP_STATES[state], 0);
+    this.#netlink.ask(
+      "sock_diag",
+      TCPDIAG_GETSOCK,
+      NLM_F_DUMP,
+      encodeDump(mask),
+      ({ payload }) => {
+        const socket = decodeSocket(payload);
+        if (socket !== undefined) sockets.push(socket);
+      },
+      (view, start, end) =>
+        ++count <= limit && end - start >= MESSAGE_SIZE && isWanted(readEnds(view, start)),
+    );
     return { sockets, isComplete: count <= limit };
   }
 
@@ -129,13 +149,40 @@ export function decodeSocket(bytes: Uint8Array<ArrayBuffer>): TcpSocket | undefi
   };
 }
 
-function addressOf(family: number, bytes: Uint8Array): Uint8Array {
-  if (family === AF_INET6) return bytes.slice();
+function addressOf(family: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const address = new Uint8Array(16);
-  address.set(IPV4_MAPPED);
-  address.set(bytes.subarray(0, 4), 12);
+  address.set(family === AF_INET6 ? bytes : IPV4_MAPPED);
+  if (family === AF_INET) address.set(bytes.subarray(0, 4), 12);
   return address;
 }
+
+/** Both ends in the `struct inet_diag_msg` at `start`. */
+function readEnds(view: DataView, start: number): Ends {
+  const isIpv4 = view.getUint8(start) === AF_INET;
+  readEnd(ends.local, view, isIpv4, start + MESSAGE_ID, start + MESSAGE_ID + 4);
+  readEnd(ends.remote, view, isIpv4, start + MESSAGE_ID + 2, start + MESSAGE_ID + 20);
+  return ends;
+}
+
+function readEnd(
+  end: { readonly address: Uint8Array; port: number },
+  view: DataView,
+  isIpv4: boolean,
+  port: number,
+  address: number,
+): void {
+  end.port = view.getUint16(port);
+  if (isIpv4) end.address.set(IPV4_MAPPED);
+  const skipped = isIpv4 ? 12 : 0;
+  for (let index = skipped; index < 16; index++) {
+    end.address[index] = view.getUint8(address + index - skipped);
+  }
+}
+
+const ends = {
+  local: { address: new Uint8Array(16), port: 0 },
+  remote: { address: new Uint8Array(16), port: 0 },
+};
 
 const STATE_NAMES = new Map<number, TcpState>(
   Object.entries(TCP_STATES).map(([name, number]) => [number, name as TcpState]),

@@ -230,7 +230,7 @@ export class Serving implements PodServing {
 
   olderConnections(): OpenConnections {
     const { namespace } = this.found;
-    const isPeer = (address: Uint8Array) => this.#redirector.peers.has(new Uint8Array(address));
+    const isPeer = (address: Uint8Array<ArrayBuffer>) => this.#redirector.peers.has(address);
     const { sockets, isComplete } = plainConnections(namespace, isPeer, TUNNEL_PORT);
     const ports = new Set(
       sockets.length === 0 ? [] : listeners(namespace).map(({ local }) => local.port),
