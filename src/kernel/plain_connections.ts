@@ -70,6 +70,8 @@ export function isPlain(
 ): boolean {
   // The relay's own ends, and what another mesh's sidecar passes on for it.
   if (local.port === tunnelPort || remote.port === tunnelPort) return false;
+  // Inside the pod: from an application to the relay, and from it to one.
+  if (isLoopback(local.address) || isLoopback(remote.address)) return false;
   // The pod with itself: the relay dials the application at the pod's own address, which is a
   // peer's for others.
   if (sameBytes(local.address, remote.address)) return false;

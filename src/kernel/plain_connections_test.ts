@@ -83,5 +83,6 @@ Deno.test("plain is what goes to a peer, not to the pod itself and not through t
   assert.equal(judged(["10.0.0.1", 5], ["10.0.0.2", TUNNEL_PORT]), false);
   assert.equal(judged(["10.0.0.1", TUNNEL_PORT], ["10.0.0.2", 5]), false);
   assert.equal(judged(["127.0.0.1", 5], ["127.0.0.1", 18000]), false);
+  assert.equal(judged(["127.128.0.1", 5], ["10.0.0.2", 80]), false, "nobody else is sent that");
   assert.equal(judged(["10.0.0.1", 5], ["192.0.2.1", 80]), false);
 });
