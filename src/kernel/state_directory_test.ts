@@ -8,132 +8,153 @@ import {
   unmount,
 } from "../native/file_system.ts";
 import { lockHolder, StateDirectory } from "./state_directory.ts";
+import { ROOT } from "../root_for_tests.ts";
 
-Deno.test("one has charge of a state directory, and the next one when that is disposed of", () =>
-  withBpffs((bpffs) => {
-    const path = `${bpffs}/state`;
-    const first = new StateDirectory(path);
-    strictEqual(first.take(), undefined);
-    first.isObsolete = false;
-    using second = new StateDirectory(path);
-    deepStrictEqual(second.take(), { pid: Deno.pid });
-    first[Symbol.dispose]();
-    strictEqual(second.take(), undefined);
-  }));
+Deno.test(
+  "one has charge of a state directory, and the next one when that is disposed of",
+  ROOT,
+  () =>
+    withBpffs((bpffs) => {
+      const path = `${bpffs}/state`;
+      const first = new StateDirectory(path);
+      strictEqual(first.take(), undefined);
+      first.isObsolete = false;
+      using second = new StateDirectory(path);
+      deepStrictEqual(second.take(), { pid: Deno.pid });
+      first[Symbol.dispose]();
+      strictEqual(second.take(), undefined);
+    }),
+);
 
-Deno.test("a directory that is not root's alone is refused, with what to do", () =>
-  withBpffs((bpffs) => {
-    const path = `${bpffs}/state`;
-    mkdirSync(path, { mode: 0o700 });
-    using state = new StateDirectory(path);
-    for (const mode of [0o750, 0o705, 0o720, 0o1777]) {
-      chmodSync(path, mode);
+Deno.test(
+  "a directory that is not root's alone is refused, with what to do",
+  ROOT,
+  () =>
+    withBpffs((bpffs) => {
+      const path = `${bpffs}/state`;
+      mkdirSync(path, { mode: 0o700 });
+      using state = new StateDirectory(path);
+      for (const mode of [0o750, 0o705, 0o720, 0o1777]) {
+        chmodSync(path, mode);
+        throws(
+          () => state.take(),
+          new RegExp(`state belongs to user 0, mode ${octal(mode)}: .*chmod`),
+        );
+      }
+      chmodSync(path, 0o700);
+      chownSync(path, 65_534, 0);
       throws(
         () => state.take(),
-        new RegExp(`state belongs to user 0, mode ${octal(mode)}: .*chmod`),
+        /belongs to user 65534, mode 0700: it must be root's alone.*chown root/,
       );
-    }
-    chmodSync(path, 0o700);
-    chownSync(path, 65_534, 0);
-    throws(
-      () => state.take(),
-      /belongs to user 65534, mode 0700: it must be root's alone.*chown root/,
-    );
-    chownSync(path, 0, 0);
-    strictEqual(state.take(), undefined);
-  }));
+      chownSync(path, 0, 0);
+      strictEqual(state.take(), undefined);
+    }),
+);
 
-Deno.test("what was made for it goes with it: a bpffs that is root's alone, and directories", async () => {
-  const base = await Deno.makeTempDir();
-  try {
-    const path = `${base}/one/two/state`;
-    {
+Deno.test(
+  "what was made for it goes with it: a bpffs that is root's alone, and directories",
+  ROOT,
+  async () => {
+    const base = await Deno.makeTempDir();
+    try {
+      const path = `${base}/one/two/state`;
+      {
+        using state = new StateDirectory(path);
+        strictEqual(state.take(), undefined);
+        strictEqual(isBpfFileSystem(path), true);
+        strictEqual(statSync(path).mode & 0o777, 0o700);
+        using other = new StateDirectory(path);
+        deepStrictEqual(other.take(), { pid: Deno.pid });
+        strictEqual(existsSync(path), true);
+      }
+      deepStrictEqual([...Deno.readDirSync(base)], []);
+
+      // Whoever waits meanwhile mounts one of his own.
+      const first = new StateDirectory(path);
+      strictEqual(first.take(), undefined);
+      {
+        using next = new StateDirectory(path);
+        deepStrictEqual(next.take(), { pid: Deno.pid });
+        first[Symbol.dispose]();
+        strictEqual(next.take(), undefined);
+        strictEqual(isBpfFileSystem(path), true);
+      }
+      deepStrictEqual([...Deno.readDirSync(base)], []);
+    } finally {
+      await Deno.remove(base, { recursive: true });
+    }
+  },
+);
+
+Deno.test(
+  "charge is kept of what is at the path, whatever becomes of it, unless another has it",
+  ROOT,
+  async () => {
+    const base = await Deno.makeTempDir();
+    try {
+      const path = `${base}/state`;
       using state = new StateDirectory(path);
       strictEqual(state.take(), undefined);
+      state.isObsolete = false;
+      deepStrictEqual(state.keepCharge(), []);
+
+      const gone = [{
+        kind: "state_directory",
+        what: `${path} was removed, or its bpffs unmounted`,
+      }];
+      unmount(path);
+      deepStrictEqual(state.keepCharge(), gone);
+      deepStrictEqual(state.keepCharge(), []);
       strictEqual(isBpfFileSystem(path), true);
-      strictEqual(statSync(path).mode & 0o777, 0o700);
-      using other = new StateDirectory(path);
-      deepStrictEqual(other.take(), { pid: Deno.pid });
-      strictEqual(existsSync(path), true);
+      strictEqual(state.isObsolete, false, "its pods are still there");
+      {
+        using other = new StateDirectory(path);
+        deepStrictEqual(other.take(), { pid: Deno.pid });
+      }
+
+      unmount(path);
+      {
+        using other = new StateDirectory(path);
+        strictEqual(other.take(), undefined);
+        throws(
+          () => state.keepCharge(),
+          new RegExp(`and process ${Deno.pid} has charge of what is there now: stop one`),
+        );
+      }
+      deepStrictEqual(state.keepCharge(), gone);
+      state.isObsolete = true;
+    } finally {
+      await Deno.remove(base, { recursive: true });
     }
-    deepStrictEqual([...Deno.readDirSync(base)], []);
+  },
+);
 
-    // Whoever waits meanwhile mounts one of his own.
-    const first = new StateDirectory(path);
-    strictEqual(first.take(), undefined);
-    {
-      using next = new StateDirectory(path);
-      deepStrictEqual(next.take(), { pid: Deno.pid });
-      first[Symbol.dispose]();
-      strictEqual(next.take(), undefined);
-      strictEqual(isBpfFileSystem(path), true);
+Deno.test(
+  "a user who keeps the place of the bpffs locked keeps no agent from starting",
+  ROOT,
+  async () => {
+    const base = await Deno.makeTempDir();
+    try {
+      const path = `${base}/state`;
+      await Deno.mkdir(path, { mode: 0o700 });
+      const directory = openDirectory(path);
+      strictEqual(tryLock(directory.descriptor, path), true);
+      {
+        using state = new StateDirectory(path);
+        strictEqual(state.take(), undefined);
+        strictEqual(isBpfFileSystem(path), true);
+        using other = new StateDirectory(path);
+        deepStrictEqual(other.take(), { pid: Deno.pid }, "its agent's lock is on the bpffs");
+      }
+      directory[Symbol.dispose]();
+    } finally {
+      await Deno.remove(base, { recursive: true });
     }
-    deepStrictEqual([...Deno.readDirSync(base)], []);
-  } finally {
-    await Deno.remove(base, { recursive: true });
-  }
-});
+  },
+);
 
-Deno.test("charge is kept of what is at the path, whatever becomes of it, unless another has it", async () => {
-  const base = await Deno.makeTempDir();
-  try {
-    const path = `${base}/state`;
-    using state = new StateDirectory(path);
-    strictEqual(state.take(), undefined);
-    state.isObsolete = false;
-    deepStrictEqual(state.keepCharge(), []);
-
-    const gone = [{
-      kind: "state_directory",
-      what: `${path} was removed, or its bpffs unmounted`,
-    }];
-    unmount(path);
-    deepStrictEqual(state.keepCharge(), gone);
-    deepStrictEqual(state.keepCharge(), []);
-    strictEqual(isBpfFileSystem(path), true);
-    strictEqual(state.isObsolete, false, "its pods are still there");
-    {
-      using other = new StateDirectory(path);
-      deepStrictEqual(other.take(), { pid: Deno.pid });
-    }
-
-    unmount(path);
-    {
-      using other = new StateDirectory(path);
-      strictEqual(other.take(), undefined);
-      throws(
-        () => state.keepCharge(),
-        new RegExp(`and process ${Deno.pid} has charge of what is there now: stop one`),
-      );
-    }
-    deepStrictEqual(state.keepCharge(), gone);
-    state.isObsolete = true;
-  } finally {
-    await Deno.remove(base, { recursive: true });
-  }
-});
-
-Deno.test("a user who keeps the place of the bpffs locked keeps no agent from starting", async () => {
-  const base = await Deno.makeTempDir();
-  try {
-    const path = `${base}/state`;
-    await Deno.mkdir(path, { mode: 0o700 });
-    const directory = openDirectory(path);
-    strictEqual(tryLock(directory.descriptor, path), true);
-    {
-      using state = new StateDirectory(path);
-      strictEqual(state.take(), undefined);
-      strictEqual(isBpfFileSystem(path), true);
-      using other = new StateDirectory(path);
-      deepStrictEqual(other.take(), { pid: Deno.pid }, "its agent's lock is on the bpffs");
-    }
-    directory[Symbol.dispose]();
-  } finally {
-    await Deno.remove(base, { recursive: true });
-  }
-});
-
-Deno.test("a part of a state directory is none", () =>
+Deno.test("a part of a state directory is none", ROOT, () =>
   withBpffs((base) => {
     const path = `${base}/state`;
     for (const name of ["maps", "pods"]) {
@@ -145,7 +166,7 @@ Deno.test("a part of a state directory is none", () =>
     }
   }));
 
-Deno.test("what was there before stays, unless it is obsolete", () =>
+Deno.test("what was there before stays, unless it is obsolete", ROOT, () =>
   withBpffs((bpffs) => {
     const path = `${bpffs}/state`;
     mkdirSync(`${path}/pods/uid`, { recursive: true, mode: 0o700 });

@@ -4,11 +4,12 @@ import { formatAddress, parseAddress } from "../addresses.ts";
 import { errno } from "./errno.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import { Socket } from "./socket.ts";
+import { ROOT } from "../root_for_tests.ts";
 
 const LOOPBACK = parseAddress("127.0.0.1");
 const NAME = `kgw-test-${Deno.pid}`;
 
-Deno.test("a socket belongs to the namespace in which it was made", async () => {
+Deno.test("a socket belongs to the namespace in which it was made", ROOT, async () => {
   await withNamespace((namespace) => {
     using here = Socket.forAddress(LOOPBACK);
     using there = namespace.run(() => Socket.forAddress(LOOPBACK));
@@ -23,7 +24,7 @@ Deno.test("a socket belongs to the namespace in which it was made", async () => 
   });
 });
 
-Deno.test("the thread comes back, with the action's result or its error", async () => {
+Deno.test("the thread comes back, with the action's result or its error", ROOT, async () => {
   await withNamespace((namespace) => {
     const home = standing();
     notStrictEqual(namespace.run(standing), home, "stood in the other namespace");
@@ -45,34 +46,38 @@ Deno.test("the thread comes back, with the action's result or its error", async 
   });
 });
 
-Deno.test("the addresses are those of every interface there, both families, and none of here", async () => {
-  await withNamespace(async (namespace) => {
-    deepStrictEqual(addressesOf(namespace), [], "a new namespace has none");
-    await ip("link", "set", "lo", "up");
-    await ip("link", "add", "one", "type", "veth", "peer", "two");
-    // An interface without any address has an entry, too, in getifaddrs' list.
-    await ip("address", "add", "10.98.7.6/24", "dev", "one");
-    await ip("address", "add", "10.98.7.7/24", "dev", "one");
-    await ip("address", "add", "fd98::76/64", "dev", "one", "nodad");
-    deepStrictEqual(addressesOf(namespace), [
-      "10.98.7.6",
-      "10.98.7.7",
-      "127.0.0.1",
-      "::1",
-      "fd98::76",
-    ]);
-    strictEqual(namespace.addresses().every(({ length }) => length === 16), true);
+Deno.test(
+  "the addresses are those of every interface there, both families, and none of here",
+  ROOT,
+  async () => {
+    await withNamespace(async (namespace) => {
+      deepStrictEqual(addressesOf(namespace), [], "a new namespace has none");
+      await ip("link", "set", "lo", "up");
+      await ip("link", "add", "one", "type", "veth", "peer", "two");
+      // An interface without any address has an entry, too, in getifaddrs' list.
+      await ip("address", "add", "10.98.7.6/24", "dev", "one");
+      await ip("address", "add", "10.98.7.7/24", "dev", "one");
+      await ip("address", "add", "fd98::76/64", "dev", "one", "nodad");
+      deepStrictEqual(addressesOf(namespace), [
+        "10.98.7.6",
+        "10.98.7.7",
+        "127.0.0.1",
+        "::1",
+        "fd98::76",
+      ]);
+      strictEqual(namespace.addresses().every(({ length }) => length === 16), true);
 
-    // getifaddrs' list is a kilobyte and more here: 10,000 of them would show.
-    for (let count = 0; count < 1000; count++) namespace.addresses();
-    const before = Deno.memoryUsage().rss;
-    for (let count = 0; count < 10_000; count++) namespace.addresses();
-    const grown = Deno.memoryUsage().rss - before;
-    strictEqual(grown < 8e6, true, `grew by ${grown} bytes`);
-  });
-});
+      // getifaddrs' list is a kilobyte and more here: 10,000 of them would show.
+      for (let count = 0; count < 1000; count++) namespace.addresses();
+      const before = Deno.memoryUsage().rss;
+      for (let count = 0; count < 10_000; count++) namespace.addresses();
+      const grown = Deno.memoryUsage().rss - before;
+      strictEqual(grown < 8e6, true, `grew by ${grown} bytes`);
+    });
+  },
+);
 
-Deno.test("visits leave no descriptor open", async () => {
+Deno.test("visits leave no descriptor open", ROOT, async () => {
   await withNamespace((namespace) => {
     const before = descriptors();
     for (let visit = 0; visit < 200; visit++) {
@@ -84,16 +89,20 @@ Deno.test("visits leave no descriptor open", async () => {
   });
 });
 
-Deno.test("a namespace can be disposed of twice without closing another's descriptor", async () => {
-  await withNamespace(() => {
-    const first = NetworkNamespace.open(`/run/netns/${NAME}`);
-    first[Symbol.dispose]();
-    using next = NetworkNamespace.open(`/run/netns/${NAME}`);
-    strictEqual(next.descriptor, first.descriptor, "the number is used again");
-    first[Symbol.dispose]();
-    strictEqual(next.run(() => 1), 1);
-  });
-});
+Deno.test(
+  "a namespace can be disposed of twice without closing another's descriptor",
+  ROOT,
+  async () => {
+    await withNamespace(() => {
+      const first = NetworkNamespace.open(`/run/netns/${NAME}`);
+      first[Symbol.dispose]();
+      using next = NetworkNamespace.open(`/run/netns/${NAME}`);
+      strictEqual(next.descriptor, first.descriptor, "the number is used again");
+      first[Symbol.dispose]();
+      strictEqual(next.run(() => 1), 1);
+    });
+  },
+);
 
 Deno.test("what is no namespace is refused before anything is run", () => {
   throws(() => NetworkNamespace.open("/run/netns/no-such-namespace"), {

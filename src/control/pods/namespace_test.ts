@@ -2,16 +2,21 @@
 import { deepStrictEqual } from "node:assert/strict";
 import { run, withNamespaces } from "../../kernel/places_for_tests.ts";
 import { reachableAt } from "./namespace.ts";
+import { ROOT } from "../../root_for_tests.ts";
 
-Deno.test("a namespace is reached at each global address, but for what is inside of it", () =>
-  withNamespaces(async ({ name, namespace, ipv4, ipv6 }) => {
-    const ip = (...args: string[]) => run("ip", "-netns", name, ...args);
-    deepStrictEqual(reachableAt(namespace).sort(), [ipv4, ipv6]);
-    await ip("address", "add", "10.97.0.9/24", "dev", "eth0");
-    await ip("link", "add", "docker0", "type", "bridge");
-    await ip("address", "add", "172.17.0.1/16", "dev", "docker0");
-    deepStrictEqual(reachableAt(namespace).sort(), [ipv4, "10.97.0.9", ipv6]);
-    await ip("link", "add", "net1", "type", "veth", "peer", "name", "net2");
-    await ip("address", "add", "192.168.7.1/24", "dev", "net1");
-    deepStrictEqual(reachableAt(namespace).sort(), [ipv4, "10.97.0.9", "192.168.7.1", ipv6]);
-  }));
+Deno.test(
+  "a namespace is reached at each global address, but for what is inside of it",
+  ROOT,
+  () =>
+    withNamespaces(async ({ name, namespace, ipv4, ipv6 }) => {
+      const ip = (...args: string[]) => run("ip", "-netns", name, ...args);
+      deepStrictEqual(reachableAt(namespace).sort(), [ipv4, ipv6]);
+      await ip("address", "add", "10.97.0.9/24", "dev", "eth0");
+      await ip("link", "add", "docker0", "type", "bridge");
+      await ip("address", "add", "172.17.0.1/16", "dev", "docker0");
+      deepStrictEqual(reachableAt(namespace).sort(), [ipv4, "10.97.0.9", ipv6]);
+      await ip("link", "add", "net1", "type", "veth", "peer", "name", "net2");
+      await ip("address", "add", "192.168.7.1/24", "dev", "net1");
+      deepStrictEqual(reachableAt(namespace).sort(), [ipv4, "10.97.0.9", "192.168.7.1", ipv6]);
+    }),
+);
