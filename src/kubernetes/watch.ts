@@ -63,6 +63,10 @@ export interface WatchedList {
  * is begun again, with backoff and jitter. Only a DELETED event or a complete list says that an
  * object is gone.
  *
+ * A server whose state was put back (etcd restored from a backup) takes a watch from a version that
+ * it has not reached yet, and says nothing until it has. So before a watch goes on its server is
+ * asked how far it is, and one that is not as far any more is listed anew.
+ *
  * The protocol: kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of
  * changes".
  */
@@ -102,6 +106,12 @@ class Follower<T> {
   #isSynced = false;
   /** Where the next watch begins; empty when a list must come first. */
   #version = "";
+  /** The last version of all. */
+  #newest = "";
+  /** Versions that are known may be other objects' by now. */
+  #isPutBack = false;
+  /** An earlier watch has come as far as `#version`. */
+  #isResumed = false;
   #changed = false;
   /** In a row, without anything having come of them. */
   #failures = 0;
@@ -135,11 +145,12 @@ class Follower<T> {
     let version = "";
     let pages = 0;
     for await (const page of readPages(this.#api, this.#listRequest())) {
+      if (isOlder(page.resourceVersion, this.#newest)) this.#putBack(page.resourceVersion);
       for (const object of page.items) {
         const metadata = v.parse(ObjectSchema, object).metadata;
         const key = keyOf(metadata);
         const before = this.#known.get(key);
-        const isSame = before?.uid === metadata.uid &&
+        const isSame = !this.#isPutBack && before?.uid === metadata.uid &&
           before.version === metadata.resourceVersion;
         listed.set(key, isSame ? before : this.#read(key, metadata, object));
       }
@@ -152,7 +163,8 @@ class Follower<T> {
     for (const [key, { item }] of listed) this.#set(key, item);
     for (const key of this.#items.keys()) if (!listed.has(key)) this.#set(key, undefined);
     this.#known = listed;
-    this.#version = version;
+    this.#version = this.#newest = version;
+    this.#isPutBack = this.#isResumed = false;
     this.#changed ||= !this.#isSynced;
     this.#tell();
     this.#isSynced = true;
@@ -171,7 +183,37 @@ class Follower<T> {
     };
   }
 
+  /** Throws an Error when the server's state is older than what it has said before. */
+  async #requireProgress(): Promise<void> {
+    const { path, query } = this.#options;
+    // One object of all costs the server least, and may be all that an account may ask for.
+    const isOne = query?.fieldSelector?.startsWith("metadata.name=") === true;
+    const answer = await this.#api.request("GET", path, {
+      query: { ...(isOne ? query : {}), limit: "1" },
+      signal: this.#stop.signal,
+      maxBytes: MAX_OBJECT_BYTES,
+    });
+    const { resourceVersion } = v.parse(ObjectSchema, answer).metadata;
+    if (!isOlder(resourceVersion, this.#version)) return;
+    this.#putBack(resourceVersion);
+    throw new Error("the API server's state was put back: everything is read anew");
+  }
+
+  #putBack(version: string): void {
+    if (!this.#isPutBack) {
+      log.warn("{name}: the API server's state was put back, from {before} to {version}", {
+        name: this.#options.name,
+        before: this.#newest,
+        version,
+      });
+    }
+    this.#isPutBack = true;
+    this.#version = this.#newest = "";
+  }
+
   async #watch(): Promise<void> {
+    if (this.#isResumed) await this.#requireProgress();
+    this.#isResumed = true;
     const idle = new AbortController();
     const idleMilliseconds = this.#options.idleMilliseconds ?? IDLE_MILLISECONDS;
     const giveUp = () => {
@@ -236,7 +278,11 @@ class Follower<T> {
       throw new ApiError(code, reason, message);
     }
     const { metadata } = v.parse(ObjectSchema, object);
-    this.#version = metadata.resourceVersion;
+    if (isOlder(metadata.resourceVersion, this.#version)) {
+      this.#putBack(metadata.resourceVersion);
+      throw new Error("the API server's state was put back: everything is read anew");
+    }
+    this.#version = this.#newest = metadata.resourceVersion;
     if (type === "BOOKMARK") return;
     const key = keyOf(metadata);
     const before = this.#known.get(key);
@@ -326,6 +372,15 @@ type Metadata = v.InferOutput<typeof ObjectSchema>["metadata"];
 
 function keyOf({ namespace, name }: Metadata): string {
   return namespace === undefined ? name : `${namespace}/${name}`;
+}
+
+/**
+ * Whether a version is older than another one. Where they are no numbers, nobody can tell
+ * (kubernetes.io/docs/reference/using-api/api-concepts, "Resource versions").
+ */
+function isOlder(version: string, other: string): boolean {
+  if (!/^[1-9]\d*$/.test(version) || !/^[1-9]\d*$/.test(other)) return false;
+  return version.length === other.length ? version < other : version.length < other.length;
 }
 
 function isSyntax(error: unknown): boolean {

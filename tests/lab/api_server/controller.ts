@@ -202,6 +202,19 @@ export class ApiServer implements AsyncDisposable {
     await this.#spawn();
   }
 
+  /** Its state as it is now; `putBack` makes it that again, as etcd is restored from a backup. */
+  async backUp(): Promise<{ putBack(): Promise<void> }> {
+    const path = `${this.directory}/state.jsonl`;
+    const state = await Deno.readFile(path);
+    return {
+      putBack: async () => {
+        await this.kill();
+        await Deno.writeFile(path, state);
+        await this.restart();
+      },
+    };
+  }
+
   /** SIGSTOP: connections stay, and the kernel even accepts new ones, but nobody answers. */
   pause(): void {
     this.#process?.kill("SIGSTOP");
