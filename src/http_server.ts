@@ -16,8 +16,8 @@ export interface Answer {
 export type Answers = Readonly<Record<string, () => Answer | Promise<Answer>>>;
 
 /**
- * How many connections there are at once: the next one takes the place of the oldest that has not
- * asked yet, or of the oldest.
+ * How many connections there are at once: the next one takes the place of one of whoever has most
+ * of them, of the oldest that has not asked yet, or of the oldest.
  */
 export const MOST_CONNECTIONS = 1_000;
 
@@ -42,9 +42,10 @@ const REST_MILLISECONDS = 100;
  * again.)
  */
 export class HttpServer implements Disposable {
-  /** Those that have not asked yet, and all of them; the oldest first. */
+  /** Those that have not asked yet, and all of them by client; the oldest first. */
   readonly #silent = new Set<Deno.Conn>();
-  readonly #connections = new Set<Deno.Conn>();
+  readonly #clients = new Map<string, Set<Deno.Conn>>();
+  #count = 0;
   readonly #paths: ReadonlyMap<string, () => Answer | Promise<Answer>>;
   #closed = false;
   #rest: { readonly timer: ReturnType<typeof setTimeout>; readonly end: () => void } | undefined;
@@ -60,7 +61,9 @@ export class HttpServer implements Disposable {
     this.#closed = true;
     this.#rest?.end();
     this.listener.close();
-    for (const connection of this.#connections) this.#close(connection);
+    for (const connections of this.#clients.values()) {
+      for (const connection of connections) this.#close(connection);
+    }
   }
 
   async #accept(): Promise<void> {
@@ -68,10 +71,9 @@ export class HttpServer implements Disposable {
       try {
         const connection = await this.listener.accept();
         failed = false;
-        if (this.#connections.size >= MOST_CONNECTIONS) await this.#makeRoom();
+        if (this.#count >= MOST_CONNECTIONS) await this.#makeRoom();
         if (this.#closed) return connection.close();
-        this.#connections.add(connection);
-        this.#silent.add(connection);
+        this.#open(connection);
         void this.#serve(connection);
       } catch (error) {
         if (this.#closed) return;
@@ -89,7 +91,7 @@ export class HttpServer implements Disposable {
    */
   async #makeRoom(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 0));
-    while (this.#connections.size > 0.9 * MOST_CONNECTIONS) this.#closeOldest();
+    while (this.#count > 0.9 * MOST_CONNECTIONS) this.#closeOldest();
   }
 
   #pause(): Promise<void> {
@@ -135,14 +137,36 @@ export class HttpServer implements Disposable {
   }
 
   #closeOldest(): void {
-    const [oldest] = this.#silent.size > 0 ? this.#silent : this.#connections;
-    if (oldest !== undefined) this.#close(oldest);
+    let most = new Set<Deno.Conn>();
+    for (const connections of this.#clients.values()) {
+      if (connections.size > most.size) most = connections;
+    }
+    const [oldest] = most;
+    const silent = most.values().find((connection) => this.#silent.has(connection)) ?? oldest;
+    if (silent !== undefined) this.#close(silent);
+  }
+
+  #open(connection: Deno.Conn): void {
+    const client = clientOf(connection);
+    this.#clients.set(client, (this.#clients.get(client) ?? new Set()).add(connection));
+    this.#silent.add(connection);
+    this.#count++;
   }
 
   #close(connection: Deno.Conn): void {
+    const client = clientOf(connection);
+    const connections = this.#clients.get(client);
+    if (connections?.delete(connection) !== true) return;
+    if (connections.size === 0) this.#clients.delete(client);
     this.#silent.delete(connection);
-    if (this.#connections.delete(connection)) connection.close();
+    this.#count--;
+    connection.close();
   }
+}
+
+/** Its address; the same for all of a unix socket. */
+function clientOf({ remoteAddr }: Deno.Conn): string {
+  return "hostname" in remoteAddr ? remoteAddr.hostname : "";
 }
 
 /** A request's line and fields; undefined when the client ends before, or says too much. */
@@ -159,7 +183,13 @@ async function readHead(connection: Deno.Conn): Promise<string | undefined> {
   return undefined;
 }
 
-function encode({ status = 200, contentType = "text/plain; charset=utf-8", text }: Answer) {
+/** Answers that were encoded: one may be given to many. */
+const encoded = new WeakMap<Answer, Uint8Array>();
+
+function encode(answer: Answer): Uint8Array {
+  const known = encoded.get(answer);
+  if (known !== undefined) return known;
+  const { status = 200, contentType = "text/plain; charset=utf-8", text } = answer;
   const body = encoder.encode(text);
   const head = encoder.encode(
     [
@@ -174,6 +204,7 @@ function encode({ status = 200, contentType = "text/plain; charset=utf-8", text 
   const all = new Uint8Array(head.length + body.length);
   all.set(head);
   all.set(body, head.length);
+  encoded.set(answer, all);
   return all;
 }
 

@@ -57,6 +57,29 @@ Deno.test("requests in parts, of another form, and no requests at all", async ()
   }
 });
 
+Deno.test("whoever has most connections makes room for others", async () => {
+  const listener = Deno.listen({ hostname: "::", port: 0 });
+  const ended: string[] = [];
+  using server = new HttpServer(listener, {
+    "/never": () => new Promise(() => {}),
+    "/hello": () => ({ text: "here" }),
+  });
+  const { port } = server.listener.addr as Deno.NetAddr;
+  const ask = async (hostname: string) => {
+    const client = await Deno.connect({ hostname, port });
+    await client.write(new TextEncoder().encode("GET /never HTTP/1.1\r\n\r\n"));
+    void readAll(client).then(() => ended.push(hostname), () => {});
+    return client;
+  };
+  const first = await ask("127.0.0.1"); // the oldest of all
+  const others: Deno.Conn[] = [];
+  for (let count = 0; count < MOST_CONNECTIONS; count++) others.push(await ask("::1"));
+  await until(() => ended.length > 0, 5_000, () => "nobody was cut off");
+  strictEqual(await hello(port), "here");
+  ok(!ended.includes("127.0.0.1"));
+  for (const client of [first, ...others]) client.close();
+});
+
 Deno.test("who connects and says nothing keeps nobody out, and is cut off", async () => {
   using server = open();
   const idle: Deno.Conn[] = [];

@@ -19,10 +19,28 @@ export function serveProbes(
   { sick, notReady, metrics }: ProbeSources,
 ): HttpServer {
   return new HttpServer(listen(address), {
-    "/healthz": async () => verdict(await sick()),
+    "/healthz": shared(async () => verdict(await sick())),
     "/readyz": () => verdict(notReady()),
-    "/metrics": async () => await metrics() ?? verdict("standing by for another agent"),
+    "/metrics": shared(async () => await metrics() ?? verdict("standing by for another agent")),
   });
+}
+
+/**
+ * The same answer for all who ask while one is made, and for some time behind it: however many
+ * strangers ask, making answers (each worker is asked) takes no more than a tenth of the time.
+ */
+function shared(answer: () => Promise<Answer>): () => Promise<Answer> {
+  let last: Promise<Answer> | undefined;
+  let until = 0;
+  return () => {
+    const began = performance.now();
+    if (last !== undefined && began < until) return last;
+    until = Infinity;
+    return last = answer().finally(() => {
+      const now = performance.now();
+      until = now + 9 * (now - began);
+    });
+  };
 }
 
 function verdict(problem: string | undefined): Answer {

@@ -1,4 +1,5 @@
-import { deepStrictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok } from "node:assert/strict";
+import { until } from "../../tests/lab/delay.ts";
 import { type ProbeSources, serveProbes } from "./probes.ts";
 
 const WELL: ProbeSources = {
@@ -47,4 +48,20 @@ Deno.test("who stands by has no metrics, and is no less well for it", async () =
     readyz: [200, "ok\n"],
     metrics: [503, "standing by for another agent\n"],
   });
+});
+
+Deno.test("many who ask at once cost one answer, and who asks later has a new one", async () => {
+  let asked = 0;
+  const metrics = async () => {
+    asked++;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return { contentType: "text/x", text: `a ${asked}\n` };
+  };
+  using server = serveProbes({ hostname: "127.0.0.1", port: 0 }, { ...WELL, metrics });
+  const { port } = server.listener.addr as Deno.NetAddr;
+  const scrape = async () => await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const texts = await Promise.all(Array.from({ length: 50 }, scrape));
+  ok(asked <= 2, `made ${asked} times`);
+  deepStrictEqual(new Set(texts).size, asked);
+  await until(async () => await scrape() === `a ${asked}\n` && asked > 2, 10_000, () => `${asked}`);
 });
