@@ -4,6 +4,10 @@
  * relay listens, with no source port yet, and a SYN that nobody answers is sent again seconds later: by then the agent may
  * be gone and a neighbour in the pod have its port, or one have joined its SO_REUSEPORT group. So each SYN is held against
  * the listener that the kernel would choose for just this connection (net/ipv4/inet_hashtables.c: the same hash).
+ *
+ * So is what follows, until the relay's end is there: where a listener's queue is full, the kernel answers by a cookie and
+ * keeps nothing (net/ipv4/syncookies.c). The application has a connection then, and whoever listens at the port when its
+ * bytes come is given it. An end that is there was made by a packet that was looked at.
  */
 #pragma once
 
@@ -29,7 +33,7 @@ static __always_inline __u32 tuple_of(struct bpf_sock *sk, int ipv4, struct bpf_
 	return sizeof(tuple->ipv6);
 }
 
-/* Whether a packet that leaves over loopback may: no SYN of a redirected connection but to the relay. What is dropped is
+/* Whether a packet that leaves over loopback may: none of a redirected connection but to the relay. What is dropped is
  * sent again, so a connection that an agent's replacement leaves behind reaches the next one. */
 static __always_inline int reaches_relay(struct __sk_buff *skb)
 {
@@ -41,13 +45,18 @@ static __always_inline int reaches_relay(struct __sk_buff *skb)
 	if (!sk)
 		return 1;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->state != BPF_TCP_SYN_SENT)
+	if (!sk)
 		return 1;
 	dialled = bpf_sk_storage_get(&dialled_sockets, sk, 0, 0);
-	if (!dialled)
+	if (!dialled || dialled->arrived)
 		return 1;
 	length = tuple_of(sk, dialled->ipv4, &tuple);
 	listener = bpf_sk_lookup_tcp(skb, &tuple, length, BPF_F_CURRENT_NETNS, 0);
+	if (listener && sk->state != BPF_TCP_SYN_SENT && listener->state != BPF_TCP_LISTEN) {
+		bpf_sk_release(listener);
+		dialled->arrived = 1;
+		return 1;
+	}
 	if (!listener) {
 		/* The last connection between these ports lingers at the relay (TIME_WAIT) and is no whole socket. */
 		if (dialled->ipv4)

@@ -44,7 +44,8 @@ struct pod {
 /* Where an application wanted to go before connect() was redirected. */
 struct dialled {
 	struct endpoint destination;
-	__u32 ipv4; /* 1: redirected to 127.0.0.1, 0: to ::1 */
+	__u16 ipv4;    /* 1: redirected to 127.0.0.1, 0: to ::1 */
+	__u16 arrived; /* 1: the relay's end of the connection is there (dial.h) */
 };
 
 /* A connection from the inbound relay to an application. */
