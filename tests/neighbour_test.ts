@@ -11,6 +11,7 @@ import { openScene } from "./lab/scene.ts";
 
 const PORT = 9000;
 const JOIN = ["python3", "-B", "-S", `${import.meta.dirname}/lab/apps/join.py`];
+const COOKIES = ["python3", "-B", "-S", `${import.meta.dirname}/lab/apps/cookies.py`];
 const WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
 
 Deno.test("nobody in a pod joins the relay's listeners", async (t) => {
@@ -116,6 +117,43 @@ while time.monotonic() < end:
             pass
 print(json.dumps({"event": "ended"}), flush=True)
 `;
+
+Deno.test("a connection of which only its client knows (a SYN cookie) is nobody else's when the agent dies", async () => {
+  await using lab = await openScene();
+  const [web, api] = [lab.pod("web"), lab.pod("api")];
+  await api.serve("echo", PORT);
+  await web.run(["sysctl", "-w", "net.core.somaxconn=8"]); // of listeners that are opened from now on
+  await lab.agent("node-a").stop();
+  for (let round = 0; round < 2; round++) {
+    const agent = await lab.startAgent("node-a");
+    await lab.waitEnrolled(web);
+    const counted = async (name: string) => {
+      const { stdout } = await web.run(["nstat", "-asz", name]);
+      return Number(new RegExp(`${name} +(\\d+)`).exec(stdout)?.[1]);
+    };
+    const grows = async (name: string, by: number) => {
+      const before = await counted(name);
+      await until(
+        async () => await counted(name) > before + by,
+        10_000,
+        () => `the relay's queue is not full: ${agent.logTail()}`,
+      );
+    };
+    const relay = ["127.0.0.1", `${OUTBOUND_PORT}`];
+    await using thief = web.spawn([...WITHOUT_CAPABILITIES, ...COOKIES, "thief", ...relay, "9"]);
+    await using flood = web.spawn([...WITHOUT_CAPABILITIES, ...COOKIES, "flood", ...relay, "5"]);
+    await using victim = web.spawn([...COOKIES, "victim", api.ipv4 ?? "", `${PORT}`, "9"]);
+    await flood.waitForEvent(({ event }) => event === "flooding");
+    await grows("TcpExtSyncookiesSent", 1_000);
+    agent.process.kill("SIGSTOP"); // nobody accepts: a client's last ACK, and what it says, are dropped
+    await grows("TcpExtListenOverflows", 100);
+    await agent.kill();
+    await thief.waitForEvent(({ event }) => event === "listening", 10_000);
+    await thief.waitForEvent(({ event }) => event === "ended", 20_000);
+    await victim.waitForEvent(({ event }) => event === "ended", 20_000);
+    assert.deepEqual(thief.stdout.all.filter((line) => line.includes("stolen")), []);
+  }
+});
 
 Deno.test("nobody in a pod is taken for the client of a relay that is no more", async () => {
   await using lab = await openScene();
