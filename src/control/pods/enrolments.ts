@@ -1,10 +1,12 @@
 import { errorText } from "../../error_text.ts";
 import { logger } from "../../log.ts";
+import { clockMilliseconds } from "../../native/clock.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { Enrolment, type EnrolmentServices } from "./enrolment.ts";
 import type { Finding } from "./inspection.ts";
 import { type Holding, Holds } from "./holds.ts";
 import { PodCgroups } from "./pod_cgroups.ts";
+import { Rests } from "./rests.ts";
 
 const log = logger("enrolments");
 
@@ -32,6 +34,7 @@ export class Enrolments {
   readonly #holds: Holds;
   #wanted: ReadonlyMap<string, WantedEnrolment> = new Map();
   #known: ReadonlySet<string> = new Set();
+  readonly #rests: Rests;
   /** The pods for which a step is under way. */
   readonly #stepping = new Set<string>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -49,6 +52,7 @@ export class Enrolments {
   ) {
     this.#cgroups = new PodCgroups(cgroupRoot, (uid, cgroup) => this.#born(uid, cgroup), owner);
     this.#holds = new Holds(cgroupRoot, hold);
+    this.#rests = new Rests(services.now, () => clockMilliseconds("thread"));
   }
 
   /** Every enrolment, also those that wait or leave. */
@@ -110,7 +114,7 @@ export class Enrolments {
       if (isTime) this.#looked.pods = now;
       const steps: Promise<void>[] = [];
       for (const enrolment of this.list()) {
-        if (enrolment.isSettled && !isTime) continue;
+        if (enrolment.isSettled && !isTime || this.#isResting(enrolment)) continue;
         steps.push(this.#step(enrolment));
         // One pod's certificate is asked for while the next one's listeners are opened.
         if (enrolment.state === "enrolling") await new Promise((resolve) => setTimeout(resolve, 0));
@@ -188,13 +192,18 @@ export class Enrolments {
     this.#timer = setTimeout(() => this.reconcile().catch(logged), milliseconds);
   }
 
+  /** Whoever leaves, or is served, does not wait for that. */
+  #isResting({ wanted, isWanted, state }: Enrolment): boolean {
+    return state === "waiting" && isWanted && this.#rests.isResting(wanted.uid);
+  }
+
   /** One step of a pod at a time; a step that fails is logged, and tried again. */
   async #step(enrolment: Enrolment): Promise<void> {
     const { uid } = enrolment.wanted;
     if (this.#stepping.has(uid)) return;
     this.#stepping.add(uid);
     try {
-      await enrolment.step(() => this.#cgroups.find(uid));
+      await this.#rests.measure(uid, () => enrolment.step(() => this.#cgroups.find(uid)));
     } catch (error) {
       failed(enrolment, error);
     } finally {
@@ -202,6 +211,7 @@ export class Enrolments {
     }
     if (enrolment.state !== "gone") return;
     this.#current.delete(uid);
+    this.#rests.forget(uid);
     const wanted = this.#wanted.get(uid);
     if (wanted !== undefined) this.#current.set(uid, new Enrolment(wanted, this.services));
   }
