@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readFileSync,
   realpathSync,
+  renameSync,
   rmdirSync,
   statSync,
 } from "node:fs";
@@ -54,6 +55,7 @@ export class StateDirectory implements Disposable {
     requireWhole(this.path);
     for (let tries = 0; tries < 100; tries++) {
       this.#mount();
+      moveStrangersAside(this.path);
       this.#make(this.path);
       const lock = lockDirectory(this.path, requireOwn);
       if ("pid" in lock) return lock;
@@ -182,6 +184,25 @@ function requireWhole(path: string): void {
   const above = existing === path ? dirname(whole) : whole;
   if (!["maps", "pods"].every((name) => existsSync(`${above}/${name}`))) return;
   throw new Error(`${path} is a part of the state directory ${above}: name that`);
+}
+
+/**
+ * mount(8) makes a bpffs that every user may write to, and who comes first has the name: he would
+ * keep the agent from starting. What belongs to a user there is nothing of ours.
+ */
+function moveStrangersAside(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  const above = lstatSync(dirname(path), { throwIfNoEntry: false });
+  if (found === undefined || found.uid === 0 || above === undefined) return;
+  if (above.uid !== 0 || (above.mode & 0o022) === 0 || !isBpfFileSystem(dirname(path))) return;
+  const aside = `${path}-of-user-${found.uid}-${crypto.randomUUID()}`;
+  renameSync(path, aside);
+  log.warn("{path} was made by user {uid}: it is {aside} now. Every user may write to {above}", {
+    path,
+    uid: found.uid,
+    aside,
+    above: dirname(path),
+  });
 }
 
 /** Whoever may write there could have pods detached, and maps say what he likes. */

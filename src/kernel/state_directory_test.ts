@@ -131,6 +131,27 @@ Deno.test(
 );
 
 Deno.test(
+  "what a user has made there first is moved aside where all may write",
+  ROOT,
+  () =>
+    withBpffs((bpffs) => {
+      const path = `${bpffs}/state`;
+      chmodSync(bpffs, 0o1777);
+      mkdirSync(path, { mode: 0o755 });
+      chownSync(path, 65_534, 0);
+      {
+        using state = new StateDirectory(path);
+        strictEqual(state.take(), undefined);
+        const { uid, mode } = statSync(path);
+        deepStrictEqual([uid, mode & 0o777], [0, 0o700]);
+      }
+      const [aside, ...others] = [...Deno.readDirSync(bpffs)].map(({ name }) => name);
+      match(aside ?? "", /^state-of-user-65534-/);
+      deepStrictEqual(others, []);
+    }),
+);
+
+Deno.test(
   "a user who keeps the place of the bpffs locked keeps no agent from starting",
   ROOT,
   async () => {
