@@ -20,6 +20,7 @@ import { AlpnProtocol, TlsContext } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
 import { EventLoop } from "../relay/loop/event_loop.ts";
 import { Load } from "../relay/loop/load.ts";
+import { TurnShare } from "../relay/loop/turn_share.ts";
 import { WorkerContext, type WorkerMap, type WorkerMaps } from "../relay/loop/worker_context.ts";
 import type {
   PodDescription,
@@ -235,7 +236,14 @@ export class RelayBench implements Disposable {
     server.listener = this.listen(endpoint, worker, (socket) => {
       const session = worker.engine.session(context, "server");
       const script = new Script();
-      script.tunnel = new Tunnel(worker, socket, session, "server", script);
+      script.tunnel = new Tunnel(
+        worker,
+        socket,
+        session,
+        "server",
+        script,
+        new TurnShare(worker.loop),
+      );
       server.tunnels.push(script);
     });
     this.setPeer(address, serviceAccount);
@@ -251,7 +259,7 @@ export class RelayBench implements Disposable {
     socket.connect({ address: bytes(address), port: TUNNEL_PORT });
     const script = new Script();
     const session = worker.engine.session(pod.context, "client");
-    script.tunnel = new Tunnel(worker, socket, session, "client", script);
+    script.tunnel = new Tunnel(worker, socket, session, "client", script, pod.turns);
     return script;
   }
 

@@ -24,6 +24,8 @@ export class EventLoop implements Disposable {
   #nextTag = 1;
   #again = new Set<Handler>();
   #stopped = false;
+  /** How many turns there were. */
+  turns = 0;
   /** Whatever had happened by then has been handled, by the deadlines' clock. */
   #handled = -Infinity;
 
@@ -91,6 +93,7 @@ export class EventLoop implements Disposable {
    */
   turn(milliseconds: number): boolean {
     const count = this.#epoll.wait(this.#again.size > 0 ? 0 : milliseconds);
+    this.turns++;
     const began = this.deadlines.now();
     if (count < BATCH || began - this.#handled > MOST_LATE) this.#handled = began;
     let rung = false;
@@ -102,7 +105,7 @@ export class EventLoop implements Disposable {
       }
       const handler = this.#handlers[descriptor];
       if (handler === undefined || this.#tags[descriptor] !== this.#epoll.tag(index)) continue;
-      this.#call(handler, this.#epoll.events(index));
+      this.call(handler, this.#epoll.events(index));
     }
     // A thread that was busy since, or had no processor, has not seen yet what came in time.
     this.deadlines.run(this.#handled);
@@ -117,10 +120,11 @@ export class EventLoop implements Disposable {
   #takeTurns(): void {
     const waiting = this.#again;
     this.#again = new Set();
-    for (const handler of waiting) this.#call(handler, 0);
+    for (const handler of waiting) this.call(handler, 0);
   }
 
-  #call(handler: Handler, events: number): void {
+  /** A handler that throws fails alone. */
+  call(handler: Handler, events: number): void {
     try {
       handler.ready(events);
     } catch (error) {

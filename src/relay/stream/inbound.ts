@@ -93,6 +93,8 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
   #client: KnownPeer | undefined;
   /** What was wrong with the client at the last review. */
   #suspicion: string | undefined;
+  /** An OPEN has come in the batch that is being read. */
+  #isAnswering = false;
   /** The pod's credentials that the handshake was made with. */
   readonly #epoch: number;
 
@@ -105,7 +107,7 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
     const { worker } = pod;
     this.#epoch = pod.epoch;
     const session = worker.engine.session(pod.context, "server");
-    this.#tunnel = new Tunnel(worker, socket, session, "server", this);
+    this.#tunnel = new Tunnel(worker, socket, session, "server", this, pod.turns);
     pod.opened(this);
     if (isOwnProof(pod, source)) pod.fromItself++;
     worker.unopened.add(this);
@@ -129,6 +131,9 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
   open(open: Open): void {
     const state = this.#state;
     if (state.name !== "idle") throw new FrameError(`unexpected OPEN while ${state.name}`);
+    // A client waits for the answer. Refusals without end would cost it nothing.
+    if (this.#isAnswering) throw new FrameError("OPEN before the one before was answered");
+    this.#isAnswering = true;
     const { identity } = state;
     const { worker } = this.pod;
     if (!this.#tunnel.current) return this.#expire();
@@ -220,6 +225,7 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
   }
 
   batchEnd(): void {
+    this.#isAnswering = false;
     if (this.#state.name === "streaming") this.#state.stream.deliver();
   }
 

@@ -21,6 +21,7 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import { TlsError } from "../../native/tls_session.ts";
 import type { TunnelPod } from "../tunnel/tunnel_pod.ts";
 import type { Direction, PodShare, Unused } from "../loop/connection_shares.ts";
+import { TurnShare } from "../loop/turn_share.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Something of a pod that must end with it: a listener's connection, in any state. */
@@ -64,6 +65,8 @@ export class RelayPod implements TunnelPod, Disposable {
   /** Outbound tunnels that no stream uses. */
   readonly pool = new TunnelPool(this);
   readonly forwardedPorts = new ForwardedPorts();
+  /** Its tunnels' share of the worker's time. */
+  readonly turns: TurnShare;
   /** Inbound connections that come from its own address and are open, in any state. */
   fromItself = 0;
   /** Kubernetes' namespace, whose shares it uses; `namespace` is the network's. */
@@ -86,6 +89,7 @@ export class RelayPod implements TunnelPod, Disposable {
     credentials: RelayCredentials,
     readonly namespace: Pick<NetworkNamespace, "run">,
   ) {
+    this.turns = new TurnShare(worker.loop);
     this.settings = description.settings;
     this.notAfter = credentials.notAfter;
     this.#roots = credentials.roots;

@@ -68,6 +68,7 @@ class Proof extends StreamlessOwner implements Expiring {
       notAfter,
       epoch,
       counters: { tunnelsOpen: 0 },
+      turns: pod.turns,
       socketFor: (address) => boundSocket(pod, address),
       secured: (tunnel, secondsLeft) => {
         pod.secured(tunnel, secondsLeft, false);

@@ -61,7 +61,7 @@ export class Dial extends StreamlessOwner implements Expiring {
         throw new SystemError("connect", errno, text(endpoint));
       }
       const session = worker.engine.session(pod.context, "client");
-      this.#tunnel = new Tunnel(worker, socket, session, "client", this);
+      this.#tunnel = new Tunnel(worker, socket, session, "client", this, pod.turns);
       this.#tunnel.epoch = pod.epoch;
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;

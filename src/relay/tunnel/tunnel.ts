@@ -24,6 +24,7 @@ import { FRAME, type FrameHandler, FrameReader, HEADER_SIZE, type Open } from ".
 import { writeHeader, writeOpen, writeRefuse } from "./frame.ts";
 import type { Handler } from "../loop/event_loop.ts";
 import { isCrowded, Pending } from "../loop/pending.ts";
+import { SHARE_MILLISECONDS, type TurnShare } from "../loop/turn_share.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
 /** Everything that a connection registers for, once. */
@@ -114,6 +115,7 @@ export class Tunnel implements Handler, Expiring {
     readonly session: TlsSession,
     role: "client" | "server",
     owner: TunnelOwner,
+    readonly share: TurnShare,
   ) {
     this.owner = owner;
     this.opened = worker.now();
@@ -169,10 +171,19 @@ export class Tunnel implements Handler, Expiring {
     this.#lose("internal error", error);
   }
 
-  /** Reads as long as there is something and the owner accepts it. */
+  /** Reads as long as there is something, the owner accepts it, and the pod has its share. */
   receive(): void {
+    if (!this.#readable || this.closed || !this.owner.accepting) return;
+    if (!this.share.admits(this)) return;
+    const began = this.worker.now();
+    this.#receive(began);
+    this.share.spend(this.worker.now() - began);
+  }
+
+  #receive(began: number): void {
     for (let round = 0; this.#readable && !this.closed && this.owner.accepting; round++) {
-      if (round === ROUNDS) return this.worker.loop.again(this);
+      const isOver = round === ROUNDS || this.worker.now() - began >= SHARE_MILLISECONDS;
+      if (isOver) return this.worker.loop.again(this);
       const most = isCrowded() ? SMALL_INCOMING_SIZE : INCOMING_SIZE;
       const count = this.worker.engine.receive(this.socket.descriptor, most);
       if (count === -EAGAIN) {

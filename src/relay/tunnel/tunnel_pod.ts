@@ -1,5 +1,6 @@
 import type { Socket } from "../../native/socket.ts";
 import type { TlsContext } from "../../native/tls_context.ts";
+import type { TurnShare } from "../loop/turn_share.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 import type { Tunnel } from "./tunnel.ts";
 
@@ -16,6 +17,8 @@ export interface TunnelPod {
    */
   readonly epoch: number;
   readonly counters: { tunnelsOpen: number };
+  /** Of the worker's time. */
+  readonly turns: TurnShare;
   /** A socket in the pod's namespace. */
   socketFor(address: Uint8Array): Socket;
   /** Counts a handshake, and notes on the tunnel until when both certificates are good. */
