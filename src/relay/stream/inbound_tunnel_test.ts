@@ -53,6 +53,28 @@ scene(
   },
 );
 
+scene(
+  "an OPEN before the answer to the one before ends the tunnel, one behind it does not",
+  async (s) => {
+    const { bench, pod } = s;
+    const patient = await s.tunnel();
+    for (let count = 1; count <= 3; count++) {
+      s.open(patient, TUNNEL_PORT);
+      await bench.until(() =>
+        patient.seen.filter((one) => one.startsWith("refuse")).length === count
+      );
+    }
+    const hasty = await s.tunnel();
+    s.open(hasty, TUNNEL_PORT);
+    s.open(hasty, TUNNEL_PORT);
+    await bench.until(() => hasty.isLost);
+    strictEqual(hasty.seen.filter((one) => one.startsWith("refuse")).length, 1);
+    ok(!patient.isLost);
+    ok(/OPEN before the one before was answered/.test(bench.log), bench.log);
+    strictEqual(pod.counters.tunnelsOpen, 1);
+  },
+);
+
 scene("a worker that is busier than another keeps no tunnel for a next stream", async (s) => {
   const { bench, client, application } = s;
   const busy = await bench.pod(bench.worker({}, 2), "web");
