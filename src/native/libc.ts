@@ -55,6 +55,8 @@ const library = Deno.dlopen("libc.so.6", {
   // ssize_t sendmsg(int fd, const struct msghdr *message, int flags);
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
 
+  // ssize_t recv(int fd, void *buf, size_t len, int flags);
+  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   // ssize_t send(int fd, const void *buf, size_t len, int flags);
   send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
 

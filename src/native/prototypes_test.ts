@@ -80,7 +80,7 @@ const FFI_TYPES: Record<string, string> = {
 };
 
 /** Results that are taken as i32 although C's are wider; the tables say why that is no loss. */
-const NARROWED = new Set(["recvmsg", "sendmsg", "send", "BIO_ctrl_pending"]);
+const NARROWED = new Set(["recvmsg", "sendmsg", "recv", "send", "BIO_ctrl_pending"]);
 
 for (const [file, headers] of Object.entries(TABLES)) {
   const symbols = symbolsOf(sourceOf(file));

@@ -113,6 +113,11 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_ERROR, 4).getInt32(0, true);
   }
 
+  /** Whether there is something to read, also when the other side has reset the connection since. */
+  hasUnread(): boolean {
+    return libc.recv(this.descriptor, peeked, 1n, MSG_PEEK) === 1;
+  }
+
   /**
    * Whether it takes connections: whoever may administer its namespace can end that (SOCK_DESTROY).
    */
@@ -240,6 +245,7 @@ function lengthOf(size: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(new Uint32Array([size]).buffer);
 }
 
+const peeked = new Uint8Array(1);
 const acceptedAddress = new Uint8Array(SOCKADDR_SIZE);
 const acceptedLength = new Uint32Array(1);
 const acceptedLengthBytes = new Uint8Array(acceptedLength.buffer);
@@ -285,4 +291,5 @@ export const TCP_INFO_FIELDS = {
   notSent: 144,
 } as const;
 const SHUT_WR = 1;
+const MSG_PEEK = 0x2;
 const MSG_NOSIGNAL = 0x4000;

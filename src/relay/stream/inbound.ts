@@ -240,7 +240,7 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
 
   /** The tunnel is not used again after anything but two ENDs. */
   reset(): void {
-    this.#end("reset by the client");
+    this.#end("reset by the client", "cut");
   }
 
   accept(): void {
@@ -482,7 +482,7 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
   }
 
   /** Everything ends here that is not clean. */
-  #end(reason = "the tunnel ended"): void {
+  #end(reason = "the tunnel ended", stream: "reset" | "cut" = "reset"): void {
     const { pod } = this;
     const state = this.#state;
     if (state.name === "ended") return;
@@ -496,7 +496,7 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
     this.#closeDial();
     this.#state = { name: "ended" };
     this.#tunnel.close();
-    if (state.name === "streaming") state.stream.reset(reason);
+    if (state.name === "streaming") state.stream[stream](reason);
   }
 
   #closeDial(): void {

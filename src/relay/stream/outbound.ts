@@ -284,7 +284,10 @@ export class Outbound
     // Before ACCEPT it is about the stream before: an application may still reset what it has
     // ended.
     if (this.#requestAnew(false)) return;
-    this.#end("reset by the destination's application");
+    const { name } = this.#state;
+    const reason = "reset by the destination's application";
+    if (name === "streaming") this.#end(reason, () => this.#stream.cut(reason));
+    else this.#end(reason);
   }
 
   lost(reason: string): void {
@@ -433,8 +436,8 @@ export class Outbound
     this.#giveUp({ code: "peer_revoked", message: `cut a stream: ${flaw}` });
   }
 
-  /** Everything ends here that is not clean: the application sees a reset. */
-  #end(reason: string): void {
+  /** Everything ends here that is not clean: the application sees a reset, by `reset`. */
+  #end(reason: string, reset?: () => void): void {
     if (this.#state.name === "ended") return;
     if (this.#state.name === "finishing") this.#state = { ...this.#state, reason };
     this.#stop();
@@ -443,7 +446,8 @@ export class Outbound
     const carrier = "carrier" in state ? state.carrier : this.#stream;
     const { target } = state;
     this.#state = { name: "finishing", target, carrier, appClosed: this.app.closed, reason };
-    carrier.reset(reason);
+    if (reset === undefined) carrier.reset(reason);
+    else reset();
     this.#leaveIfDone();
   }
 

@@ -46,6 +46,35 @@ scene("the tunnel is used again, and for both directions of half-close", async (
   strictEqual(server.tunnels.length, 1);
 });
 
+scene(
+  "what an application sends before it resets arrives, also when nobody has answered yet",
+  async (s) => {
+    const { bench, server } = s;
+    const app = s.connect();
+    app.send("fire");
+    app.reset();
+    await s.opened();
+    server.tunnel.send("ACCEPT");
+    await bench.until(() => server.tunnel.seen.includes("reset"));
+    const { seen } = server.tunnel;
+    deepStrictEqual(seen.slice(seen.indexOf("open 8080"), seen.indexOf("reset")), [
+      "open 8080",
+      "data fire",
+    ]);
+  },
+);
+
+scene(
+  "an application that resets without a word is gone, and nobody is asked for it",
+  async (s) => {
+    const { bench, pod, server } = s;
+    const app = s.connect();
+    app.reset();
+    await bench.until(() => pod.counters.streamsOpen === 0 && pod.counters.streams === 1);
+    ok(!server.tunnel.seen.includes("open 8080"));
+  },
+);
+
 scene("a connection that connect() did not redirect is reset", async ({ bench, pod, server }) => {
   const app = bench.connect(pod, server.at(8080), { isNoted: false });
   await bench.until(() => app.end === "reset");

@@ -4,6 +4,7 @@ import type { Socket } from "../../native/socket.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { MAX_RECORD } from "../../native/tls_session.ts";
 import { FRAME, HEADER_SIZE, MAX_DATA } from "../tunnel/frame.ts";
+import type { Expiring } from "../loop/deadlines.ts";
 import type { Handler } from "../loop/event_loop.ts";
 import { isCrowded, Pending } from "../loop/pending.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
@@ -20,6 +21,12 @@ const SEGMENTS = 4;
 
 /** How many times 64 KiB one application may send before others have their turn. */
 const ROUNDS = 4;
+
+/** How long the last bytes before a reset are offered to an application that does not take them. */
+const LAST_BYTES_MILLISECONDS = 10_000;
+
+/** How often it is asked whether the kernel has handed them over, of which nothing tells. */
+const HANDED_OVER_MILLISECONDS = 20;
 
 /** Who a stream belongs to. */
 export interface StreamOwner {
@@ -42,12 +49,17 @@ export interface StreamOwner {
  *     application ◄─ write ─ DATA ◄─ tunnel         FIN after END
  *
  * One direction waits while its receiver has not taken everything. Whatever ends otherwise than by
- * both ENDs is a reset on both sides, never a clean close.
+ * both ENDs is a reset on both sides, never a clean close. As with TCP, what came before a reset is
+ * read before it (net/ipv4/tcp_input.c: tcp_reset leaves the receive queue).
  *
- *     open ─── END sent ───► sent ──── END received ─► over ─ last bytes taken ─► closed
- *       └─ END received ─► received ─── END sent ───────┘
+ *     open ─── END sent ───► sent ──── END received ─► over ── last bytes taken ─► closed
+ *       ├─ END received ─► received ─── END sent ───────┘                           ▲  ▲
+ *       ├─ RESET ─► cut ─ last bytes taken, or too late ───────────────────────────┘  │
+ *       └─ takes no more ─► deaf ─ its last bytes read, RESET sent ───────────────────┘
+ *
+ * RESET, and an application that takes no more, are the same in `sent` and in `received`.
  */
-export class Stream implements Handler {
+export class Stream implements Handler, Expiring {
   bytesSent = 0;
   bytesReceived = 0;
   #tunnel: Tunnel | undefined;
@@ -55,7 +67,11 @@ export class Stream implements Handler {
   #readable = false;
   /** Reads must go on until the kernel says EAGAIN. */
   #toTheEnd = false;
-  #state: "open" | "sent" | "received" | "over" | "closed" = "open";
+  #state: "open" | "sent" | "received" | "over" | "cut" | "deaf" | "closed" = "open";
+  /** Why it is `cut` or `deaf`. */
+  #reason = "";
+  /** Until when last bytes are offered, by the monotonic clock. */
+  #patience = 0;
   readonly #pending = new Pending();
 
   /**
@@ -88,7 +104,8 @@ export class Stream implements Handler {
     if ((events & TO_THE_END) !== 0) this.#toTheEnd = true;
     // RDHUP may be a half-close before the stream begins; HUP and ERR end both directions.
     if (
-      (events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined && this.#state !== "over"
+      (events & (EPOLLERR | EPOLLHUP)) !== 0 && this.#tunnel === undefined &&
+      this.#state !== "over" && !(this.#state === "open" && this.app.hasUnread())
     ) {
       return this.#break("the application is gone");
     }
@@ -119,10 +136,10 @@ export class Stream implements Handler {
   deliver(): void {
     const { plain } = this.worker;
     if (plain.length === 0) return;
-    if (!this.app.closed) {
+    if (!this.app.closed && this.#state !== "deaf") {
       this.bytesReceived += plain.length;
       const sent = this.#pending.empty ? plain.send(this.app.descriptor) : -EAGAIN;
-      if (sent < 0 && sent !== -EAGAIN) this.#break(`to the application: ${errnoName(-sent)}`);
+      if (sent < 0 && sent !== -EAGAIN) this.#deafen(`to the application: ${errnoName(-sent)}`);
       else if (sent < plain.length) this.#pending.keep(plain, Math.max(sent, 0));
     }
     plain.clear();
@@ -131,17 +148,37 @@ export class Stream implements Handler {
   /** END. */
   end(): void {
     this.deliver();
-    if (this.app.closed) return;
+    if (this.app.closed || this.#state === "deaf") return;
     this.#state = this.#hasSentEnd ? "over" : "received";
     // Else closing the socket says the same.
     if (this.#pending.empty && this.#state === "received") this.app.finish();
     this.#finishIfDone();
   }
 
-  /** RESET, or the tunnel broke: the application sees a reset. */
+  /** RESET: the application sees a reset behind what came before it, in the same batch too. */
+  cut(reason: string): void {
+    this.deliver();
+    if (this.app.closed) return;
+    this.#tunnel = undefined;
+    if (this.#state === "deaf") return this.#close(reason);
+    this.#state = "cut";
+    this.#reason = reason;
+    this.#patience = this.worker.now() + LAST_BYTES_MILLISECONDS;
+    this.expired();
+  }
+
+  /** The tunnel broke, or nothing may come of the stream any more: the application sees a reset. */
   reset(reason: string): void {
     this.#tunnel = undefined;
     this.#close(reason);
+  }
+
+  /** It is time to see what has become of the last bytes before a reset. */
+  expired(): void {
+    if (this.#state !== "cut") return;
+    const isTaken = this.#pending.empty && this.app.delivery().isComplete;
+    if (isTaken || this.worker.now() >= this.#patience) return this.#close(this.#reason);
+    this.worker.loop.deadlines.arm(this, HANDED_OVER_MILLISECONDS);
   }
 
   get #hasSentEnd(): boolean {
@@ -159,6 +196,7 @@ export class Stream implements Handler {
       const count = gather.receive(this.app.descriptor, segments);
       if (count === -EAGAIN) {
         this.#readable = false;
+        if (this.#state === "deaf") this.#break(this.#reason);
         return;
       }
       if (count < 0) return this.#break(`from the application: ${errnoName(-count)}`);
@@ -182,7 +220,8 @@ export class Stream implements Handler {
     const count = gather.receive(this.app.descriptor, 1);
     if (count === 0) return this.#endSending(tunnel);
     tunnel.flush();
-    if (count === -EAGAIN) this.#readable = false;
+    if (count === -EAGAIN && this.#state !== "deaf") this.#readable = false;
+    else if (count === -EAGAIN) this.#break(this.#reason);
     else if (count < 0) this.#break(`from the application: ${errnoName(-count)}`);
     else {
       this.bytesSent += count;
@@ -194,6 +233,7 @@ export class Stream implements Handler {
 
   /** FIN: the application sends no more. What was sealed goes with END. */
   #endSending(tunnel: Tunnel): void {
+    if (this.#state === "deaf") return this.#break(this.#reason);
     this.#state = this.#state === "received" ? "over" : "sent";
     tunnel.send(FRAME.END);
     this.#finishIfDone();
@@ -211,11 +251,12 @@ export class Stream implements Handler {
   #flushPending(): boolean {
     const result = this.#pending.flush(this.app.descriptor);
     if (result < 0) {
-      this.#break(`to the application: ${errnoName(-result)}`);
+      this.#deafen(`to the application: ${errnoName(-result)}`);
       return false;
     }
     if (!this.#pending.empty) return true;
     if (this.#state === "over") this.#close(undefined);
+    else if (this.#state === "cut") this.expired();
     else {
       if (this.#state === "received") this.app.finish();
       this.#tunnel?.receive();
@@ -230,6 +271,19 @@ export class Stream implements Handler {
     this.owner.released(true, "ended");
   }
 
+  /**
+   * The application takes no more. What it had sent before is the other one's all the same, as with
+   * TCP: it is read first, and the reset follows it.
+   */
+  #deafen(reason: string): void {
+    if (this.#tunnel === undefined || this.#hasSentEnd) return this.#break(reason);
+    this.#state = "deaf";
+    this.#reason = reason;
+    this.#pending.drop();
+    this.#readable = this.#toTheEnd = true;
+    this.worker.loop.again(this);
+  }
+
   /** The application's side broke: the other application sees a reset. */
   #break(reason: string): void {
     const tunnel = this.#tunnel;
@@ -237,7 +291,7 @@ export class Stream implements Handler {
     const needsTunnel = this.#state !== "over" && this.#state !== "closed";
     this.#close(reason);
     if (!needsTunnel) return;
-    if (tunnel !== undefined && !tunnel.congested) tunnel.send(FRAME.RESET);
+    tunnel?.send(FRAME.RESET);
     this.owner.released(false, reason);
   }
 
@@ -246,6 +300,7 @@ export class Stream implements Handler {
     if (this.app.closed) return;
     this.#state = "closed";
     this.#pending.drop();
+    this.worker.loop.deadlines.disarm(this);
     this.worker.loop.forget(this.app.descriptor);
     if (reason === undefined) this.app.resetsOnClose(false);
     this.app[Symbol.dispose]();

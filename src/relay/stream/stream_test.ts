@@ -95,7 +95,7 @@ function ownerOf(stream: Stream, isOpen: () => boolean): TunnelOwner {
     batchEnd: () => stream.deliver(),
     drained: () => stream.drained(),
     end: () => stream.end(),
-    reset: () => stream.reset("RESET"),
+    reset: () => stream.cut("RESET"),
     lost: (reason) => stream.reset(reason),
     secured: () => {},
     open: () => {},
@@ -221,7 +221,68 @@ scene("a stream that ends with bytes that nobody took holds no buffer any more",
   await s.until(() => s.app.end === "reset");
 });
 
+// ---- RESET ----
+
+scene("what comes with RESET in one batch is the application's before it", async (s) => {
+  s.far.sendData("last ");
+  s.far.sendData("words");
+  s.far.send("RESET");
+  await s.until(() => s.app.end === "reset");
+  strictEqual(s.app.received, "last words");
+  deepStrictEqual(s.told, ["closed RESET"]);
+});
+
+scene("what the application takes late is its own before RESET, too", async (s) => {
+  takesOnly(1, s.worker.plain);
+  s.far.sendData("last words");
+  s.far.send("RESET");
+  await s.bench.until(() => s.stream.bytesReceived === 10);
+  s.bench.later(9_000);
+  deepStrictEqual(s.told, [], "it is waited for");
+  s.stream.ready(EPOLLOUT);
+  await s.until(() => s.app.end === "reset");
+  strictEqual(s.app.received, "last words");
+});
+
+scene("bytes that the kernel still has are not lost by the reset behind them", async (s) => {
+  const payload = "x".repeat(MAX_DATA);
+  for (let frame = 0; frame < 12; frame++) s.far.sendData(payload);
+  s.far.send("RESET");
+  await s.bench.until(() => s.stream.bytesReceived === 12 * MAX_DATA);
+  deepStrictEqual(s.told, [], "more than the application's window takes");
+  await s.until(() => (s.bench.later(20), s.app.end === "reset"));
+  strictEqual(s.app.received.length, 12 * MAX_DATA);
+});
+
+scene("an application that never takes the last bytes is reset after ten seconds", async (s) => {
+  takesOnly(1, s.worker.plain);
+  s.far.sendData("last words");
+  s.far.send("RESET");
+  await s.bench.until(() => s.stream.bytesReceived === 10);
+  for (let second = 0; second < 11; second++) s.bench.later(1_000);
+  await s.bench.until(() => s.told.length > 0);
+  deepStrictEqual(s.told, ["closed RESET"]);
+});
+
 // ---- application to tunnel ----
+
+scene("an application that has answered and takes no more: the answer, and RESET", async (s) => {
+  s.far.sendData("the first part");
+  await s.bench.until(() => s.stream.bytesReceived === 14);
+  s.tunnel.owner = { ...ownerOf(s.stream, () => true), batchEnd: () => {} };
+  s.app.send("413");
+  s.app.socket[Symbol.dispose](); // with bytes unread: the kernel resets
+  // Before its events are looked at, more comes for it.
+  s.worker.plain.bytes.set(new TextEncoder().encode("more"));
+  s.worker.plain.clear();
+  for (let count = 0; count < 3; count++) {
+    s.stream.data(0, 4);
+    s.stream.deliver();
+  }
+  await s.bench.until(() => s.far.last === "reset");
+  deepStrictEqual(s.far.seen, ["secured", "data 413", "reset"]);
+  strictEqual(s.told.length, 2);
+});
 
 scene(
   "while the tunnel is congested the application is not read, then from where it was",

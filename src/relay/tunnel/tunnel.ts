@@ -157,7 +157,7 @@ export class Tunnel implements Handler, Expiring {
   ready(events: number): void {
     if ((events & (EPOLLIN | CLOSING)) !== 0) this.#readable = true;
     if ((events & CLOSING) !== 0) this.#closing = true;
-    if (this.#state === "lingering") return this.#discard();
+    if (this.#state === "lingering") return this.#linger(events);
     if (this.#state === "connecting" && !this.#connected(events)) return;
     if ((events & EPOLLOUT) !== 0 && this.congested) {
       const result = this.#unsent.flush(this.socket.descriptor);
@@ -240,19 +240,19 @@ export class Tunnel implements Handler, Expiring {
   }
 
   /**
-   * Closes it for good. Where a close_notify can still be sent, the socket stays until the peer has
-   * closed too: closing it with unread bytes would make the kernel send RST, which could overtake
-   * our last frames.
+   * Closes it for good. What was sent goes on, and a close_notify behind it; the socket stays until
+   * the peer has closed too: closing it with unread bytes would make the kernel send RST, which
+   * could overtake our last frames.
    */
   close(): void {
     if (this.closed) return;
-    if (this.#state !== "open" || this.congested) return this.#release();
+    if (this.#state !== "open") return this.#release();
     this.session.close();
     this.flush();
     if (this.closed) return;
     this.session[Symbol.dispose]();
     this.#state = "lingering";
-    this.socket.finish();
+    if (!this.congested) this.socket.finish();
     this.worker.loop.deadlines.arm(this, LINGER_MILLISECONDS);
     this.worker.loop.again(this);
   }
@@ -357,6 +357,14 @@ export class Tunnel implements Handler, Expiring {
     if (this.closed) return;
     this.#release();
     this.owner.lost(reason, error);
+  }
+
+  #linger(events: number): void {
+    if ((events & EPOLLOUT) !== 0 && this.congested) {
+      if (this.#unsent.flush(this.socket.descriptor) < 0) return this.#release();
+      if (!this.congested) this.socket.finish();
+    }
+    this.#discard();
   }
 
   /** Reads what still comes, for nobody, until the peer has closed. */

@@ -73,18 +73,40 @@ for (const taken of [0, 1, 35, 36]) {
   });
 }
 
-scene("closed while it is congested: at once, never as if that were all", async (s) => {
+scene("closed while it is congested: what waits goes on, and the end behind it", async (s) => {
   const { client, far } = await s.pair();
-  using _ = slowReceivers(255);
   takesOnly(1, client.tunnel.worker.engine.outgoing);
-  client.sendData("half");
-  deepStrictEqual([client.tunnel.congested, isCrowded()], [true, true]);
+  client.sendData("last words");
+  client.send("RESET");
   client.tunnel.close();
-  deepStrictEqual([client.tunnel.socket.closed, isCrowded()], [true, false]);
+  deepStrictEqual([client.tunnel.congested, client.tunnel.socket.closed], [true, false]);
+  client.tunnel.ready(EPOLLOUT);
   await s.bench.until(() => far.isLost);
-  deepStrictEqual(far.seen, ["secured", "lost: the peer closed the connection"]);
+  deepStrictEqual(far.seen, [
+    "secured",
+    "data last words",
+    "reset",
+    "lost: the peer closed the tunnel",
+  ]);
   deepStrictEqual(client.seen, ["secured"]);
 });
+
+scene(
+  "closed while it is congested, and not taken: gone after two seconds, never as if that were all",
+  async (s) => {
+    const { client, far } = await s.pair();
+    using _ = slowReceivers(255);
+    takesOnly(1, client.tunnel.worker.engine.outgoing);
+    client.sendData("half");
+    deepStrictEqual([client.tunnel.congested, isCrowded()], [true, true]);
+    client.tunnel.close();
+    s.bench.later(2_000);
+    deepStrictEqual([client.tunnel.socket.closed, isCrowded()], [true, false]);
+    await s.bench.until(() => far.isLost);
+    deepStrictEqual(far.seen, ["secured", "lost: the peer closed the connection"]);
+    deepStrictEqual(client.seen, ["secured"]);
+  },
+);
 
 scene("what one has left unsent is never sent on another", async (s) => {
   const [broken, other] = [await s.pair(), await s.pair()];
@@ -93,7 +115,7 @@ scene("what one has left unsent is never sent on another", async (s) => {
     takesOnly(0, far.tunnel.worker.engine.outgoing);
     far.sendData("kept");
     far.tunnel.sealData(new ScatterBuffer(64), 0, 10);
-    far.tunnel.close(); // at once, since it is congested
+    far.tunnel.failed(new Error("of this tunnel"));
   };
   broken.client.send("END");
   await s.bench.until(() => broken.client.isLost);
