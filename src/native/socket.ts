@@ -14,7 +14,8 @@ import {
 /**
  * A TCP socket: non-blocking, close-on-exec, TCP_NODELAY. It belongs to the network namespace in
  * which its thread stood when it was made (or to its listener's), and has one owner, who disposes
- * of it.
+ * of it. What the kernel keeps for it is this process's memory, so it is bounded here, and not by
+ * the namespace's sysctls, which are its pod's (tcp_rmem, tcp_wmem).
  */
 export class Socket implements Disposable {
   #open = true;
@@ -32,7 +33,24 @@ export class Socket implements Disposable {
     );
     const socket = new Socket(descriptor);
     socket.setOption(IPPROTO_TCP, TCP_NODELAY, 1);
+    socket.setOption(IPPROTO_TCP, TCP_NOTSENT_LOWAT, unsentBytes);
+    socket.keepUnread("enough");
     return socket;
+  }
+
+  /**
+   * How many bytes may wait to be read: as many as a long way needs, or `little` for one that is
+   * not read for a while, whose sender sends again then what does not fit. The kernel doubles the
+   * number for what it needs itself (socket(7)). Accepted sockets have their listener's. Without
+   * CAP_NET_ADMIN, in tests, it is bounded by net.core.rmem_max.
+   */
+  keepUnread(amount: "enough" | "little"): void {
+    optionValue[0] = unreadBytes[amount];
+    const { length } = optionBytes;
+    if (libc.setsockopt(this.descriptor, SOL_SOCKET, SO_RCVBUFFORCE, optionBytes, length) === 0) {
+      return;
+    }
+    this.setOption(SOL_SOCKET, SO_RCVBUF, unreadBytes[amount]);
   }
 
   /** Binds to an address; port 0 lets the kernel choose. Throws a SystemError (EADDRINUSE, …). */
@@ -246,6 +264,12 @@ function lengthOf(size: number): Uint8Array<ArrayBuffer> {
 }
 
 const peeked = new Uint8Array(1);
+/** A window of 512 KiB is 4 Gbit/s over a millisecond there and back. */
+const unreadBytes = { enough: 524_288, little: 65_536 };
+
+/** Beyond what is under way; what is more is not taken. */
+const unsentBytes = 131_072;
+
 const acceptedAddress = new Uint8Array(SOCKADDR_SIZE);
 const acceptedLength = new Uint32Array(1);
 const acceptedLengthBytes = new Uint8Array(acceptedLength.buffer);
@@ -266,10 +290,12 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
+const SO_RCVBUF = 8;
 const SO_KEEPALIVE = 9;
 const SO_LINGER = 13;
 const SO_REUSEPORT = 15;
 const SO_ACCEPTCONN = 30;
+const SO_RCVBUFFORCE = 33;
 const SO_DOMAIN = 39;
 const SO_NETNS_COOKIE = 71;
 const IPPROTO_TCP = 6;
@@ -281,6 +307,7 @@ const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
 const TCP_LINGER2 = 8;
 const TCP_INFO = 11;
+const TCP_NOTSENT_LOWAT = 25;
 /** struct tcp_info (linux/tcp.h), up to the last field that is read. */
 export const TCP_INFO_FIELDS = {
   size: 148,

@@ -28,6 +28,17 @@ export function isCrowded(): boolean {
   return inUse >= CROWD;
 }
 
+/** So many buffers of a worker before the kernel, too, keeps little for whoever is not read. */
+const MANY = 32;
+
+/**
+ * Whether so many slow receivers are waited for in this worker that what the kernel keeps of those
+ * who send to them counts: a megabyte for each at most.
+ */
+export function areMany(): boolean {
+  return inUse >= MANY;
+}
+
 /**
  * What a socket would not take yet: one buffer per direction. Whoever fills it reads nothing more
  * from the other side until it is empty, which bounds what a slow reader costs.

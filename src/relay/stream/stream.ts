@@ -6,7 +6,7 @@ import { MAX_RECORD } from "../../native/tls_session.ts";
 import { FRAME, HEADER_SIZE, MAX_DATA } from "../tunnel/frame.ts";
 import type { Expiring } from "../loop/deadlines.ts";
 import type { Handler } from "../loop/event_loop.ts";
-import { isCrowded, Pending } from "../loop/pending.ts";
+import { areMany, isCrowded, Pending } from "../loop/pending.ts";
 import type { Tunnel } from "../tunnel/tunnel.ts";
 import type { WorkerContext } from "../loop/worker_context.ts";
 
@@ -73,6 +73,8 @@ export class Stream implements Handler, Expiring {
   /** Until when last bytes are offered, by the monotonic clock. */
   #patience = 0;
   readonly #pending = new Pending();
+  /** Whose socket is not read for now, and has little room for what comes. */
+  readonly #cramped = new Set<Socket>();
 
   /**
    * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an
@@ -122,6 +124,7 @@ export class Stream implements Handler, Expiring {
 
   /** The tunnel can take more. */
   drained(): void {
+    this.#relieve(this.app);
     this.#pump();
   }
 
@@ -140,7 +143,10 @@ export class Stream implements Handler, Expiring {
       this.bytesReceived += plain.length;
       const sent = this.#pending.empty ? plain.send(this.app.descriptor) : -EAGAIN;
       if (sent < 0 && sent !== -EAGAIN) this.#deafen(`to the application: ${errnoName(-sent)}`);
-      else if (sent < plain.length) this.#pending.keep(plain, Math.max(sent, 0));
+      else if (sent < plain.length) {
+        this.#pending.keep(plain, Math.max(sent, 0));
+        this.#cramp(this.#tunnel?.socket);
+      }
     }
     plain.clear();
   }
@@ -190,7 +196,8 @@ export class Stream implements Handler, Expiring {
     const { loop } = this.worker;
     for (let round = 0; this.#readable && !this.#hasSentEnd; round++) {
       const tunnel = this.#tunnel;
-      if (tunnel === undefined || tunnel.congested) return;
+      if (tunnel === undefined) return;
+      if (tunnel.congested) return this.#cramp(this.app);
       if (round === ROUNDS) return loop.again(this);
       const segments = isCrowded() ? 1 : SEGMENTS;
       const count = gather.receive(this.app.descriptor, segments);
@@ -247,6 +254,18 @@ export class Stream implements Handler, Expiring {
     }
   }
 
+  /** Nothing is read from this socket until the other one takes more. */
+  #cramp(socket: Socket | undefined): void {
+    if (socket === undefined || !areMany() || this.#cramped.has(socket)) return;
+    this.#cramped.add(socket);
+    socket.keepUnread("little");
+  }
+
+  #relieve(socket: Socket | undefined): void {
+    if (socket === undefined || !this.#cramped.delete(socket) || socket.closed) return;
+    socket.keepUnread("enough");
+  }
+
   /** False when the application's socket broke. */
   #flushPending(): boolean {
     const result = this.#pending.flush(this.app.descriptor);
@@ -259,6 +278,7 @@ export class Stream implements Handler, Expiring {
     else if (this.#state === "cut") this.expired();
     else {
       if (this.#state === "received") this.app.finish();
+      this.#relieve(this.#tunnel?.socket);
       this.#tunnel?.receive();
     }
     return !this.app.closed;
@@ -266,6 +286,7 @@ export class Stream implements Handler, Expiring {
 
   #finishIfDone(): void {
     if (this.#state !== "over") return;
+    this.#relieve(this.#tunnel?.socket);
     this.#tunnel = undefined;
     if (this.#pending.empty) this.#close(undefined);
     this.owner.released(true, "ended");
