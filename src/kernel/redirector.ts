@@ -243,7 +243,10 @@ export class Redirector implements Disposable {
     return namesIn(podsDirectory(this.stateDirectory));
   }
 
-  /** Which maps the next agent would not find, or find another in the place of */
+  /**
+   * Which maps the next agent would not find, or find another in the place of. Throws a SystemError
+   * when they cannot be looked at.
+   */
   inspectMaps(): Fault[] {
     return MAP_NAMES.filter((name) => !this.#object.isMapPinned(name)).map((name) => ({
       kind: "pin",
