@@ -1,17 +1,10 @@
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  realpathSync,
-  rmdirSync,
-  statSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, realpathSync, rmdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { logger } from "../log.ts";
 import {
   isBpfFileSystem,
   mountBpfFileSystem,
+  nearest,
   openDirectory,
   tryLock,
   unmount,
@@ -210,13 +203,6 @@ export function lockHolder(locks: string, dev: bigint, ino: bigint): number | un
     if (kind === "FLOCK" && where === file && Number(pid) > 0) return Number(pid);
   }
   return undefined;
-}
-
-/** `path`, or what there is above it. */
-function nearest(path: string): string {
-  for (let existing = path;; existing = dirname(existing)) {
-    if (lstatSync(existing, { throwIfNoEntry: false }) !== undefined) return existing;
-  }
 }
 
 /** Removes a directory and those above it up to `last`, as far as they are empty. */
