@@ -121,6 +121,10 @@ Deno.test("the command line says what is wrong in one line, and what it can do",
       args: [...agent, "--node-name", "node-a", "--workers", "none"],
       says: /--workers must be a whole number from 1 to 64, not 'none'/,
     },
+    "a negative number": {
+      args: [...agent, "--node-name", "node-a", "--access-log", "-1"],
+      says: /--access-log must be a whole number from 0 to 1000000, not '-1'/,
+    },
     "a node name that is none": {
       args: [...agent, "--node-name", "../etc"],
       says: /--node-name must be the name of a node in Kubernetes/,
