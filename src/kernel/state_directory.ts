@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, realpathSync, rmdirSync, statSync 
 import { dirname } from "node:path";
 import { logger } from "../log.ts";
 import {
+  bpfMountPoint,
   isBpfFileSystem,
   mountBpfFileSystem,
   nearest,
@@ -110,10 +111,8 @@ export class StateDirectory implements Disposable {
 
   /** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf. */
   #mount(): void {
-    const existing = nearest(this.path);
-    if (isBpfFileSystem(existing)) return;
-    // sysfs lets nobody make directories, but has this one to mount a bpffs on.
-    const target = existing === "/sys/fs/bpf" ? existing : this.path;
+    if (isBpfFileSystem(nearest(this.path))) return;
+    const target = bpfMountPoint(this.path);
     this.#make(target);
     using lock = lockForMounting(target);
     // Somebody else has.

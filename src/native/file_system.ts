@@ -88,6 +88,15 @@ export function unmount(path: string): void {
   checked(libc.umount2(cString(path), MNT_DETACH), "umount", path);
 }
 
+/**
+ * Where a bpffs is mounted for `path`, which lies on none: sysfs lets nobody make directories, but
+ * has this one for it.
+ */
+export function bpfMountPoint(path: string): string {
+  const existing = nearest(path);
+  return existing === "/sys/fs/bpf" ? existing : path;
+}
+
 /** `path`, or what there is above it. */
 export function nearest(path: string): string {
   for (let existing = path;; existing = dirname(existing)) {
