@@ -141,7 +141,10 @@ Deno.test("why parts cannot be looked at is said once for all of them, and what 
   const lines: string[] = [];
   await configure({
     sinks: { lines: (record) => void lines.push(`${record.properties.where}`) },
-    loggers: [{ category: "kube-gateway", sinks: ["lines"] }],
+    loggers: [
+      { category: "kube-gateway", sinks: ["lines"] },
+      { category: ["logtape", "meta"], lowestLevel: "error" },
+    ],
     reset: true,
   });
   let now = 0;
