@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { attachedProgramIds, BpfLink, type BpfLinkInfo } from "../native/bpf_link.ts";
-import { inodeOf, openDirectory } from "../native/file_system.ts";
+import { inodeOf, openCgroupDirectory } from "../native/file_system.ts";
 import type { Fault } from "./fault.ts";
 
 /** One of the object's programs. */
@@ -22,9 +22,9 @@ export interface Target {
   readonly about: string;
 }
 
-/** A cgroup held open: its directory may be another one's by tomorrow. Throws a SystemError. */
+/** A cgroup held open: its directory may be another one's by tomorrow. Throws an Error. */
 export function openCgroup(path: string): Target & Disposable {
-  const directory = openDirectory(path);
+  const directory = openCgroupDirectory(path);
   return {
     descriptor: directory.descriptor,
     id: inodeOf(`/proc/self/fd/${directory.descriptor}`),

@@ -28,8 +28,17 @@ export function isCgroup2(path: string): boolean {
  * SystemError, or an Error that says what to do when it is all of cgroup v2 that is gone.
  */
 export function cgroupId(directory: string): bigint {
+  return ofCgroup(directory, inodeOf);
+}
+
+/** A cgroup's directory held open. Throws as {@link cgroupId} does. */
+export function openCgroupDirectory(directory: string): ReturnType<typeof openDirectory> {
+  return ofCgroup(directory, openDirectory);
+}
+
+function ofCgroup<T>(directory: string, look: (directory: string) => T): T {
   try {
-    return inodeOf(directory);
+    return look(directory);
   } catch (cause) {
     const place = nearest(directory);
     if (isCgroup2(place)) throw cause;
