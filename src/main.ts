@@ -63,8 +63,10 @@ try {
     }
   }
 } catch (error) {
-  console.error(`kube-gateway: ${withRootHint(errorText(error), Deno.uid())}`);
+  for (const each of error instanceof AggregateError ? error.errors : [error]) {
+    console.error(`kube-gateway: ${withRootHint(errorText(each), Deno.uid())}`);
+  }
   Deno.exit(error instanceof UsageError ? 2 : 1);
 }
 // A worker may still sit in epoll_wait, and would keep the process from ending by itself.
-Deno.exit(0);
+Deno.exit(); // with the exit code that the command has set

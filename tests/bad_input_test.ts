@@ -121,6 +121,10 @@ Deno.test("the command line says what is wrong in one line, and what it can do",
       args: [...agent, "--node-name", "node-a", "--workers", "none"],
       says: /--workers must be a whole number from 1 to 64, not 'none'/,
     },
+    "a negative number": {
+      args: [...agent, "--node-name", "node-a", "--access-log", "-1"],
+      says: /--access-log must be a whole number from 0 to 1000000, not '-1'/,
+    },
     "a node name that is none": {
       args: [...agent, "--node-name", "../etc"],
       says: /--node-name must be the name of a node in Kubernetes/,
@@ -174,8 +178,15 @@ Deno.test("the command line says what is wrong in one line, and what it can do",
     assert.ok(stdout.split("\n").every((line) => line.startsWith("ok")), stdout);
   });
 
-  await t.step("check tells what to do about a need that is not met: exit status 1", async () => {
+  await t.step("check finds nothing missing where the agent mounts a bpffs itself", async () => {
     const check = ["check", "--state-dir", `${lab.temporary}/nowhere/x`];
+    const { code, stdout } = await runCommand(node, ...check);
+    assert.equal(code, 0, stdout);
+    assert.match(stdout, /^ok .*bpffs.*nowhere\/x is on none yet: the agent mounts one on /m);
+  });
+
+  await t.step("check tells what to do about a need that is not met: exit status 1", async () => {
+    const check = ["check", "--state-dir", "/proc/nowhere/x"];
     const { code, stdout } = await runCommand(node, ...check);
     assert.equal(code, 1);
     assert.match(stdout, /^MISS .*bpffs.*\n +mount -t bpf bpf /m);

@@ -37,10 +37,8 @@ Deno.test("a bpffs that is unmounted under a running agent is mounted again, wit
     30_000,
     () => `not pinned again: ${first.logTail()}`,
   );
-  assert.match(
-    first.logTail(),
-    new RegExp(`${directory} was removed, or its bpffs unmounted`),
-  );
+  const what = `${directory} was removed, or its bpffs unmounted`;
+  await first.waitForLog((entry) => entry.what === what);
   assert.deepEqual(await attachedPrograms(pod.cgroup), attached);
   const second = await lab.startAgent("node-a", { args, wait: false });
   assert.equal(await second.process.exited, 1);

@@ -1,18 +1,17 @@
 import { askAudit } from "../operate/admin.ts";
 import type { AgentAudit } from "../operate/status.ts";
-import { adminSockets, type Options } from "./command_line.ts";
+import { answersJson, askAgents } from "./ask_agents.ts";
+import type { Options } from "./command_line.ts";
 
 /**
  * `kube-gateway audit`: has the agents look now whether everything is as they say, and prints what
  * was not; they have put it right if they could. Ends with 1 when something was found.
  */
 export async function auditCommand(options: Options): Promise<void> {
-  const audits: AgentAudit[] = [];
-  for (const socket of adminSockets(options)) audits.push(await askAudit(socket));
-  if (options.json === true) {
-    console.log(JSON.stringify(audits.length === 1 ? audits[0] : audits, null, 2));
-  } else console.log(auditText(audits));
-  if (audits.some(({ findings }) => findings.length > 0)) Deno.exitCode = 1;
+  await askAgents(options, askAudit, (audits) => {
+    console.log(options.json === true ? answersJson(options, audits) : auditText(audits));
+    if (audits.some(({ findings }) => findings.length > 0)) Deno.exitCode = 1;
+  });
 }
 
 export function auditText(audits: readonly AgentAudit[]): string {

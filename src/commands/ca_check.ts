@@ -1,6 +1,7 @@
 import { parseAllDocuments } from "yaml";
 import * as v from "valibot";
 import type { X509Certificate } from "@peculiar/x509";
+import { errorText } from "../error_text.ts";
 import { IssuingError } from "../identity/issuer.ts";
 import { CA_SECRET } from "../identity/signing_names.ts";
 import { readCa, requireAccepted } from "../signer/ca.ts";
@@ -11,10 +12,10 @@ import { listOption, optionalText, type Options, textOption, UsageError } from "
  * what it signs. FILE is the Secret's manifest, or PEM with the CA's certificate first.
  *
  * @throws {IssuingError} `ca_unusable`, with the reason.
- * @throws {UsageError} when there is no key.
+ * @throws {UsageError} when a file cannot be read, or there is no key.
  */
 export async function caCheckCommand(file: string, options: Options): Promise<void> {
-  const text = await Deno.readTextFile(file);
+  const text = await textOf(file);
   const secret = secretIn(text) ?? secretOf(text, await keyIn(file, text, options));
   const trustDomain = textOption(options, "trust-domain");
   const addresses = listOption(options, "address", (address) => address);
@@ -24,9 +25,18 @@ export async function caCheckCommand(file: string, options: Options): Promise<vo
   console.log(`it ends at ${notAfter.toISOString()}`);
 }
 
+async function textOf(file: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(file);
+  } catch (error) {
+    const todo = "name a file that holds the Secret's manifest, or PEM";
+    throw new UsageError(`cannot read ${file}: ${errorText(error)}: ${todo}`, { cause: error });
+  }
+}
+
 async function keyIn(file: string, text: string, options: Options): Promise<string> {
   const keyFile = optionalText(options, "key");
-  if (keyFile !== undefined) return await Deno.readTextFile(keyFile);
+  if (keyFile !== undefined) return await textOf(keyFile);
   if (text.includes("PRIVATE KEY-----")) return text;
   throw new UsageError(`${file} holds no private key: name the file that does with --key`);
 }

@@ -1,14 +1,16 @@
 import { askStatus } from "../operate/admin.ts";
 import type { EnrolmentStatus } from "../operate/status.ts";
-import { adminSockets, type Options } from "./command_line.ts";
+import { askAgents } from "./ask_agents.ts";
+import type { Options } from "./command_line.ts";
 import { table } from "./table.ts";
 
 /** `kube-gateway certs`: a table of the pods' certificates, or JSON. */
 export async function certsCommand(options: Options): Promise<void> {
-  const pods: EnrolmentStatus[] = [];
-  for (const socket of adminSockets(options)) pods.push(...(await askStatus(socket)).enrolments);
-  const certified = pods.filter(({ certificate }) => certificate !== undefined);
-  console.log(options.json === true ? json(certified) : certificatesText(certified, new Date()));
+  await askAgents(options, askStatus, (agents) => {
+    const certified = agents.flatMap(({ enrolments }) => enrolments)
+      .filter(({ certificate }) => certificate !== undefined);
+    console.log(options.json === true ? json(certified) : certificatesText(certified, new Date()));
+  });
 }
 
 export function certificatesText(pods: readonly EnrolmentStatus[], now: Date): string {

@@ -1,7 +1,8 @@
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { cgroup2Mount } from "../cgroup_mount.ts";
 import { errorText } from "../error_text.ts";
+import { bpfMountPoint, isBpfFileSystem, nearest } from "../native/file_system.ts";
 import { requireLibrary } from "../native/library.ts";
 import { type Options, textOption } from "./command_line.ts";
 
@@ -66,24 +67,29 @@ function kernel(): Check {
   });
 }
 
+const CAP_SYS_ADMIN = 21;
+
 /** Bits of /proc/self/status' CapEff (linux/capability.h), and what each is for. */
 const CAPABILITIES: readonly [number, string, string][] = [
   [12, "CAP_NET_ADMIN", "attach programs to cgroups"],
   [19, "CAP_SYS_PTRACE", "find the namespaces of pods' processes"],
-  [21, "CAP_SYS_ADMIN", "enter pods' network namespaces, pin on bpffs"],
+  [CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "enter pods' network namespaces, pin on bpffs"],
   [39, "CAP_BPF", "load programs and maps"],
 ];
 
 function capabilities(): Check {
   return check("capabilities", "run as root, privileged, or with these added", () => {
-    const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"));
-    const effective = BigInt(`0x${line?.[1] ?? "0"}`);
-    const missing = CAPABILITIES.filter(([bit]) => (effective >> BigInt(bit) & 1n) === 0n);
+    const missing = CAPABILITIES.filter(([bit]) => !hasCapability(bit));
     if (missing.length > 0) {
       throw new Error(missing.map(([, name, why]) => `no ${name} (to ${why})`).join(", "));
     }
     return CAPABILITIES.map(([, name]) => name).join(", ");
   });
+}
+
+function hasCapability(bit: number): boolean {
+  const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"));
+  return (BigInt(`0x${line?.[1] ?? "0"}`) >> BigInt(bit) & 1n) === 1n;
 }
 
 function cgroup2(): Check {
@@ -94,22 +100,36 @@ function cgroup2(): Check {
   );
 }
 
-function bpfFileSystem(stateDirectory: string): Check {
-  const parent = dirname(stateDirectory);
-  return check(
-    "bpffs for the state directory",
-    `mount -t bpf bpf ${parent} (the agent mounts one on ${stateDirectory} itself when it can)`,
-    () => {
-      const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
-      const found = mounts.map((line) => line.split(" - ")).filter(([, back]) =>
-        back?.startsWith("bpf ")
-      )
-        .map(([front]) => front?.split(" ")[4] ?? "")
-        .find((mount) => stateDirectory === mount || stateDirectory.startsWith(`${mount}/`));
-      if (found === undefined) throw new Error(`${stateDirectory} is on none`);
-      return found;
-    },
-  );
+/** What the agent does by itself is no need; whether it can, the agent would only tell later. */
+export function bpfFileSystem(stateDirectory: string): Check {
+  const todo = `mount -t bpf bpf ${
+    dirname(stateDirectory)
+  }, or name another place with --state-dir`;
+  return check("bpffs for the state directory", todo, () => {
+    const existing = nearest(stateDirectory);
+    if (isBpfFileSystem(existing)) return existing;
+    const target = bpfMountPoint(stateDirectory);
+    const obstacle = mountObstacle(existing, target);
+    if (obstacle !== undefined) {
+      throw new Error(`${stateDirectory} is on none, and the agent cannot mount one: ${obstacle}`);
+    }
+    return `${stateDirectory} is on none yet: the agent mounts one on ${target}`;
+  });
+}
+
+/** Why no bpffs can be mounted on `target`, which has to be made below `existing` first. */
+function mountObstacle(existing: string, target: string): string | undefined {
+  if (!/\bbpf$/m.test(readFileSync("/proc/filesystems", "utf8"))) return "the kernel has no bpffs";
+  if (!hasCapability(CAP_SYS_ADMIN)) return "it would need CAP_SYS_ADMIN";
+  if (!statSync(existing).isDirectory()) return `${existing} is no directory`;
+  if (target === existing) return undefined;
+  if (/^\/(sys|proc)(\/|$)/.test(existing)) return `no directory can be made in ${existing}`;
+  try {
+    accessSync(existing, constants.W_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return errorText(error);
+  }
 }
 
 function library(file: string, need: string, todo: string): Check {

@@ -18,7 +18,8 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   const [first, ...others] = args;
   const [second, ...further] = others;
   const isPair = isCommand(`${first} ${second}`);
-  const name = isPair ? `${first} ${second}` : first;
+  const isVersion = first === "--version" || first === "-v";
+  const name = isPair ? `${first} ${second}` : isVersion ? "version" : first;
   const rest = isPair ? further : others;
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     return { help: overview() };
@@ -110,16 +111,47 @@ function parseOptions(
   try {
     const { operand }: CommandSpec = COMMANDS[name];
     const { values, positionals } = parseArgs({
-      args,
+      args: withValues(name, args),
       options: { ...options, help: { type: "boolean", short: "h" } },
       allowPositionals: operand !== undefined,
     });
     return { values: values as Options, positionals };
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     const [line] = errorText(error).split(". ");
     // deno-lint-ignore kube-gateway/keep-causes -- the line is the cause's own first sentence
     throw new UsageError(`${line}: try kube-gateway ${name} --help`);
   }
+}
+
+/**
+ * With each value that begins with a dash, as negative numbers do, in one word with its option:
+ * parseArgs would call it ambiguous, where the option's own check says what is wanted. Throws a
+ * UsageError for an option without its value.
+ */
+function withValues(name: CommandName, args: readonly string[]): string[] {
+  const words: string[] = [];
+  for (let next = 0; next < args.length; next++) {
+    const word = args[next] ?? "";
+    const spec = optionOf(name, word);
+    const value = args[next + 1];
+    if (word === "--") return [...words, ...args.slice(next)];
+    if (spec?.value === undefined) {
+      words.push(word);
+    } else if (value === undefined || value === "-h" || value.startsWith("--")) {
+      throw new UsageError(`${word} needs its ${spec.value}: try kube-gateway ${name} --help`);
+    } else {
+      words.push(`${word}=${value}`);
+      next++;
+    }
+  }
+  return words;
+}
+
+function optionOf(name: CommandName, word: string): OptionSpec | undefined {
+  const { options }: CommandSpec = COMMANDS[name];
+  const option = word.slice("--".length);
+  return word.startsWith("--") && Object.hasOwn(options, option) ? options[option] : undefined;
 }
 
 function overview(): string {

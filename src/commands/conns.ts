@@ -1,17 +1,14 @@
 import { askConnections } from "../operate/admin.ts";
 import type { AgentConnections, Connection } from "../operate/connections.ts";
-import { adminSockets, type Options } from "./command_line.ts";
+import { answersJson, askAgents } from "./ask_agents.ts";
+import type { Options } from "./command_line.ts";
 import { table } from "./table.ts";
 
 /** `kube-gateway conns`: a table of the connections that are open, or the agents' own JSON. */
 export async function connsCommand(options: Options): Promise<void> {
-  const agents: AgentConnections[] = [];
-  for (const socket of adminSockets(options)) agents.push(await askConnections(socket));
-  if (options.json === true) {
-    console.log(JSON.stringify(agents.length === 1 ? agents[0] : agents, null, 2));
-  } else {
-    console.log(connectionsText(agents));
-  }
+  await askAgents(options, askConnections, (agents) => {
+    console.log(options.json === true ? answersJson(options, agents) : connectionsText(agents));
+  });
 }
 
 export function connectionsText(agents: readonly AgentConnections[]): string {

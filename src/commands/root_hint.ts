@@ -4,5 +4,8 @@
  */
 export function withRootHint(message: string, uid: number | null): string {
   const isForbidden = /\b(EACCES|EPERM)\b|permission denied/i.test(message);
-  return isForbidden && uid !== 0 ? `${message}: run this as root` : message;
+  if (!isForbidden || uid === 0 || message.includes(HINT)) return message;
+  return `${message}: ${HINT}`;
 }
+
+const HINT = "run this as root";

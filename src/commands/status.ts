@@ -1,17 +1,14 @@
 import { askStatus } from "../operate/admin.ts";
-import { adminSockets, type Options } from "./command_line.ts";
+import { answersJson, askAgents } from "./ask_agents.ts";
+import type { Options } from "./command_line.ts";
 import { table } from "./table.ts";
 import type { AgentStatus, EnrolmentStatus } from "../operate/status.ts";
 
 /** `kube-gateway status`: a table of the enrolments, or the agents' own JSON. */
 export async function statusCommand(options: Options): Promise<void> {
-  const agents: AgentStatus[] = [];
-  for (const socket of adminSockets(options)) agents.push(await askStatus(socket));
-  if (options.json === true) {
-    console.log(JSON.stringify(agents.length === 1 ? agents[0] : agents, null, 2));
-  } else {
-    console.log(statusText(agents));
-  }
+  await askAgents(options, askStatus, (agents) => {
+    console.log(options.json === true ? answersJson(options, agents) : statusText(agents));
+  });
 }
 
 /** The table, and below it what needs a person. */

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { attachedProgramIds, BpfLink, type BpfLinkInfo } from "../native/bpf_link.ts";
-import { inodeOf, openDirectory } from "../native/file_system.ts";
+import { inodeOf, openCgroupDirectory } from "../native/file_system.ts";
 import type { Fault } from "./fault.ts";
 
 /** One of the object's programs. */
@@ -22,9 +22,9 @@ export interface Target {
   readonly about: string;
 }
 
-/** A cgroup held open: its directory may be another one's by tomorrow. Throws a SystemError. */
+/** A cgroup held open: its directory may be another one's by tomorrow. Throws an Error. */
 export function openCgroup(path: string): Target & Disposable {
-  const directory = openDirectory(path);
+  const directory = openCgroupDirectory(path);
   return {
     descriptor: directory.descriptor,
     id: inodeOf(`/proc/self/fd/${directory.descriptor}`),
@@ -51,12 +51,18 @@ export class PinnedLinks implements Disposable {
 
   /**
    * Takes hold of what an earlier agent has pinned under these names, each with its attach type.
+   * Throws a SystemError when it cannot be told what is pinned there.
    */
   constructor(readonly directory: string, names: ReadonlyMap<string, number>) {
-    for (const [name, attachType] of names) {
-      const link = BpfLink.open(this.#path(name));
-      if (link?.info().attachType === attachType) this.#held.set(name, link);
-      else link?.[Symbol.dispose]();
+    try {
+      for (const [name, attachType] of names) {
+        const link = BpfLink.open(this.#path(name));
+        if (link?.info().attachType === attachType) this.#held.set(name, link);
+        else link?.[Symbol.dispose]();
+      }
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
     }
   }
 
@@ -89,7 +95,8 @@ export class PinnedLinks implements Disposable {
   /**
    * Which of these programs are not attached at this moment, or not pinned under their names; what
    * stands at the pins, and whether it is by our links that they are attached, {@link inspect}
-   * asks: with five calls for each instead of one.
+   * asks: with five calls for each instead of one. Throws a SystemError when it
+   * cannot be looked at.
    */
   glance(programs: Iterable<readonly [name: string, Program]>, target: Target): Fault[] {
     const pins = new Set(namesIn(this.directory));
@@ -102,7 +109,10 @@ export class PinnedLinks implements Disposable {
     });
   }
 
-  /** What is wrong with the link of this name; `kind` is what a missing program is to be called. */
+  /**
+   * What is wrong with the link of this name; `kind` is what a missing program is to be called.
+   * Throws a SystemError when it cannot be looked at.
+   */
   inspect(name: string, program: Program, target: Target, kind: Fault["kind"]): Fault[] {
     const faults: Fault[] = [];
     const held = this.#held.get(name);

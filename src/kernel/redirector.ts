@@ -6,7 +6,7 @@
  * really there, the inspect methods ask the kernel.
  */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
-import { inodeOf } from "../native/file_system.ts";
+import { cgroupId } from "../native/file_system.ts";
 import { BpfObject } from "../native/bpf_object.ts";
 import type { BpfMap } from "../native/bpf_map.ts";
 import { logger } from "../log.ts";
@@ -243,7 +243,10 @@ export class Redirector implements Disposable {
     return namesIn(podsDirectory(this.stateDirectory));
   }
 
-  /** Which maps the next agent would not find, or find another in the place of */
+  /**
+   * Which maps the next agent would not find, or find another in the place of. Throws a SystemError
+   * when they cannot be looked at.
+   */
   inspectMaps(): Fault[] {
     return MAP_NAMES.filter((name) => !this.#object.isMapPinned(name)).map((name) => ({
       kind: "pin",
@@ -297,7 +300,7 @@ export class Redirector implements Disposable {
    */
   #cgroup(uid: string, path: string): Target {
     const known = this.#cgroups.get(uid);
-    if (known !== undefined && known.id === inodeOf(path)) return known;
+    if (known !== undefined && known.id === cgroupId(path)) return known;
     this.#forgetCgroup(uid);
     const target = openCgroup(path);
     this.#cgroups.set(uid, target);

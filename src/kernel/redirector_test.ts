@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } fro
 import { attachedPrograms, mapKeys } from "../../tests/lab/kernel.ts";
 import { SystemError } from "../native/errno.ts";
 import { cgroupId } from "../native/file_system.ts";
+import { libc } from "../native/libc.ts";
 import type { NetworkNamespace } from "../native/namespace.ts";
 import type { Fault } from "./fault.ts";
 import { OBJECT, withMaps } from "./maps_for_tests.ts";
@@ -10,6 +11,7 @@ import { run, withCgroup, withNamespaces } from "./places_for_tests.ts";
 import { Redirector } from "./redirector.ts";
 import { ROOT } from "../root_for_tests.ts";
 
+const RLIMIT_NOFILE = 7; // sys/resource.h
 const UID = "0c5f3b1e-6d5e-4c64-9d3a-111111111111";
 
 function kinds(faults: readonly Fault[]): string[] {
@@ -340,6 +342,33 @@ Deno.test(
       assert.deepEqual(redirector.inspectMaps(), []);
       assert.deepEqual(readdirSync(pins).sort(), names);
     }),
+);
+
+Deno.test(
+  "who has no descriptor left does not say that pins are missing",
+  ROOT,
+  () =>
+    withMaps((redirector) =>
+      withCgroup((cgroup) => {
+        redirector.attach(UID, cgroup, false);
+        const limit = new BigUint64Array(2); // struct rlimit: soft and hard
+        const bytes = new Uint8Array(limit.buffer);
+        libc.getrlimit(RLIMIT_NOFILE, bytes);
+        const [before = 0n] = limit;
+        limit[0] = 3n;
+        libc.setrlimit(RLIMIT_NOFILE, bytes);
+        try {
+          assert.throws(() => redirector.inspectMaps(), /bpf_obj_get failed with EMFILE/);
+          assert.throws(() => redirector.inspect(UID, cgroup, false), /EMFILE/);
+          assert.throws(() => redirector.inspect(UID, cgroup, false, false), /EMFILE/);
+        } finally {
+          limit[0] = before;
+          libc.setrlimit(RLIMIT_NOFILE, bytes);
+        }
+        assert.deepEqual(redirector.inspectMaps(), []);
+        assert.deepEqual(redirector.inspect(UID, cgroup, false), []);
+      })
+    ),
 );
 
 Deno.test(

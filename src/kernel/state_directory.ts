@@ -11,8 +11,10 @@ import {
 import { dirname } from "node:path";
 import { logger } from "../log.ts";
 import {
+  bpfMountPoint,
   isBpfFileSystem,
   mountBpfFileSystem,
+  nearest,
   openDirectory,
   tryLock,
   unmount,
@@ -119,10 +121,8 @@ export class StateDirectory implements Disposable {
 
   /** Pins need a bpffs, which the system usually mounts on /sys/fs/bpf. */
   #mount(): void {
-    const existing = nearest(this.path);
-    if (isBpfFileSystem(existing)) return;
-    // sysfs lets nobody make directories, but has this one to mount a bpffs on.
-    const target = existing === "/sys/fs/bpf" ? existing : this.path;
+    if (isBpfFileSystem(nearest(this.path))) return;
+    const target = bpfMountPoint(this.path);
     this.#make(target);
     using lock = lockForMounting(target);
     // Somebody else has.
@@ -231,13 +231,6 @@ export function lockHolder(locks: string, dev: bigint, ino: bigint): number | un
     if (kind === "FLOCK" && where === file && Number(pid) > 0) return Number(pid);
   }
   return undefined;
-}
-
-/** `path`, or what there is above it. */
-function nearest(path: string): string {
-  for (let existing = path;; existing = dirname(existing)) {
-    if (lstatSync(existing, { throwIfNoEntry: false }) !== undefined) return existing;
-  }
 }
 
 /** Removes a directory and those above it up to `last`, as far as they are empty. */

@@ -1,5 +1,20 @@
-import { SystemError } from "./errno.ts";
+import { EACCES, ELOOP, ENOENT, ENOTDIR, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
+import { cString } from "./libc.ts";
+
+/**
+ * A descriptor of the map, program or link that is pinned as `path`; undefined when none of them
+ * is. Throws a SystemError when that cannot be told, as by who has no descriptor left.
+ */
+export function openPinned(path: string): number | undefined {
+  const descriptor = libbpf.bpf_obj_get(cString(path));
+  if (descriptor >= 0) return descriptor;
+  if (NONE_PINNED.has(-descriptor)) return undefined;
+  throw new SystemError("bpf_obj_get", -descriptor, path);
+}
+
+/** EACCES is what the kernel says of any other file (bpf_inode_type() in kernel/bpf/inode.c). */
+const NONE_PINNED: ReadonlySet<number> = new Set([ENOENT, ENOTDIR, ELOOP, EACCES]);
 
 /**
  * Fills `info` with the beginning of what the kernel says of a map, a program or a link. Throws a

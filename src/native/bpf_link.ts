@@ -1,4 +1,4 @@
-import { infoOf } from "./bpf_info.ts";
+import { infoOf, openPinned } from "./bpf_info.ts";
 import { ENOSPC, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 import { cString, libc } from "./libc.ts";
@@ -33,11 +33,11 @@ export class BpfLink implements Disposable {
 
   /**
    * Opens what is pinned as `path`, which may be something else than a link; undefined when nothing
-   * is.
+   * is. Throws a SystemError when that cannot be told.
    */
   static open(path: string): BpfLink | undefined {
-    const descriptor = libbpf.bpf_obj_get(cString(path));
-    return descriptor < 0 ? undefined : new BpfLink(descriptor);
+    const descriptor = openPinned(path);
+    return descriptor === undefined ? undefined : new BpfLink(descriptor);
   }
 
   info(): BpfLinkInfo {

@@ -1,5 +1,5 @@
 import { rmSync } from "node:fs";
-import { idOf, infoOf } from "./bpf_info.ts";
+import { idOf, infoOf, openPinned } from "./bpf_info.ts";
 import { errno, SystemError } from "./errno.ts";
 import { libbpf } from "./libbpf.ts";
 import { cString, libc } from "./libc.ts";
@@ -40,10 +40,13 @@ export class BpfObject implements Disposable {
     return found(map === null ? -errno() : libbpf.bpf_map__fd(map), `map ${name}`, this.file);
   }
 
-  /** Whether this very map is pinned in its place now. */
+  /**
+   * Whether this very map is pinned in its place now. Throws a SystemError when that cannot be
+   * told.
+   */
   isMapPinned(name: string): boolean {
-    const descriptor = libbpf.bpf_obj_get(cString(this.#pin(name)));
-    if (descriptor < 0) return false;
+    const descriptor = openPinned(this.#pin(name));
+    if (descriptor === undefined) return false;
     try {
       return identityOf(descriptor, name) === identityOf(this.map(name), name);
     } finally {
@@ -133,8 +136,8 @@ function layoutOf(map: Deno.PointerValue): string {
 
 /** Undefined where no map is pinned. */
 function pinnedLayout(path: string): string | undefined {
-  const descriptor = libbpf.bpf_obj_get(cString(path));
-  if (descriptor < 0) return undefined;
+  const descriptor = openPinned(path);
+  if (descriptor === undefined) return undefined;
   // struct bpf_map_info begins with type, id, key_size, value_size, max_entries, map_flags
   // (linux/bpf.h).
   try {

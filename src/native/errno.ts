@@ -33,6 +33,29 @@ export class SystemError extends Error {
   }
 }
 
+/** What there is too little of, by the errno of a call that fails for it, and what to do. */
+const SHORTAGES: ReadonlyMap<string, string> = new Map([
+  ["EMFILE", "this process has no file descriptor left: raise its limit (ulimit -n)"],
+  ["ENFILE", "the node has no file descriptor left: raise fs.file-max"],
+  ["ENOMEM", "there is no memory left"],
+  ["ENOBUFS", "there is no memory left for sockets"],
+]);
+
+/** Whether a call has failed for want of descriptors or memory. */
+export function isShortage(errno: number): boolean {
+  return SHORTAGES.has(errnoName(errno));
+}
+
+/** Of what there was too little, when that is why a call of libc's or node's has failed. */
+export function shortage(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const name = error instanceof SystemError
+    ? errnoName(error.errno)
+    : (error as NodeJS.ErrnoException).code ?? "";
+  const meaning = SHORTAGES.get(name);
+  return meaning === undefined ? undefined : `${name}: ${meaning}`;
+}
+
 /** `result` of a libc call that reports failure as -1, or a thrown {@link SystemError}. */
 export function checked(result: number, call: string, about: string): number {
   if (result === -1) throw new SystemError(call, errno(), about);
@@ -50,13 +73,12 @@ export const EHOSTUNREACH = constants.errno.EHOSTUNREACH;
 export const EINPROGRESS = constants.errno.EINPROGRESS;
 export const EINTR = constants.errno.EINTR;
 export const EINVAL = constants.errno.EINVAL;
+export const ELOOP = constants.errno.ELOOP;
 export const EMFILE = constants.errno.EMFILE;
 export const ENETUNREACH = constants.errno.ENETUNREACH;
-export const ENFILE = constants.errno.ENFILE;
-export const ENOBUFS = constants.errno.ENOBUFS;
 export const ENOENT = constants.errno.ENOENT;
 export const ENOSPC = constants.errno.ENOSPC;
-export const ENOMEM = constants.errno.ENOMEM;
+export const ENOTDIR = constants.errno.ENOTDIR;
 export const EOPNOTSUPP = constants.errno.EOPNOTSUPP;
 export const EPERM = constants.errno.EPERM;
 export const EPIPE = constants.errno.EPIPE;

@@ -1,3 +1,5 @@
+import { lstatSync } from "node:fs";
+import { dirname } from "node:path";
 import { checked, EAGAIN, errno, SystemError } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 
@@ -23,10 +25,28 @@ export function isCgroup2(path: string): boolean {
 
 /**
  * The kernel's 64-bit name of a cgroup, its directory's inode number (fs/kernfs). Throws a
- * SystemError.
+ * SystemError, or an Error that says what to do when it is all of cgroup v2 that is gone.
  */
 export function cgroupId(directory: string): bigint {
-  return inodeOf(directory);
+  return ofCgroup(directory, inodeOf);
+}
+
+/** A cgroup's directory held open. Throws as {@link cgroupId} does. */
+export function openCgroupDirectory(directory: string): ReturnType<typeof openDirectory> {
+  return ofCgroup(directory, openDirectory);
+}
+
+function ofCgroup<T>(directory: string, look: (directory: string) => T): T {
+  try {
+    return look(directory);
+  } catch (cause) {
+    const place = nearest(directory);
+    if (isCgroup2(place)) throw cause;
+    throw new Error(
+      `cgroup v2 is not mounted on ${place} any more: mount -t cgroup2 none ${place}`,
+      { cause },
+    );
+  }
 }
 
 /**
@@ -75,6 +95,22 @@ export function mountBpfFileSystem(path: string): void {
  */
 export function unmount(path: string): void {
   checked(libc.umount2(cString(path), MNT_DETACH), "umount", path);
+}
+
+/**
+ * Where a bpffs is mounted for `path`, which lies on none: sysfs lets nobody make directories, but
+ * has this one for it.
+ */
+export function bpfMountPoint(path: string): string {
+  const existing = nearest(path);
+  return existing === "/sys/fs/bpf" ? existing : path;
+}
+
+/** `path`, or what there is above it. */
+export function nearest(path: string): string {
+  for (let existing = path;; existing = dirname(existing)) {
+    if (lstatSync(existing, { throwIfNoEntry: false }) !== undefined) return existing;
+  }
 }
 
 function fileSystemType(path: string): number {

@@ -1,7 +1,8 @@
 import { match, strictEqual, throws } from "node:assert/strict";
-import { statSync, symlinkSync } from "node:fs";
+import { readFileSync, statSync, symlinkSync } from "node:fs";
+import { cgroup2Mount } from "../cgroup_mount.ts";
 import { SystemError } from "./errno.ts";
-import { inodeOf, readLink } from "./file_system.ts";
+import { cgroupId, inodeOf, openCgroupDirectory, readLink } from "./file_system.ts";
 
 Deno.test("an inode number is that of what a path leads to", () => {
   const directory = Deno.makeTempDirSync();
@@ -13,6 +14,25 @@ Deno.test("an inode number is that of what a path leads to", () => {
     throws(() => inodeOf(`${directory}/none`), (error: unknown) => {
       return error instanceof SystemError && /ENOENT/.test(error.message);
     });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a cgroup that is gone with all of cgroup v2 is another matter than one that is gone alone", () => {
+  const directory = Deno.makeTempDirSync();
+  const mount = cgroup2Mount(readFileSync("/proc/self/mountinfo", "utf8"));
+  try {
+    for (const look of [cgroupId, openCgroupDirectory]) {
+      throws(
+        () => look(`${directory}/kubepods/pod1`),
+        new RegExp(`not mounted on ${directory} any more: mount -t cgroup2 none ${directory}$`),
+      );
+      throws(
+        () => look(`${mount}/kgw-test-none/pod1`),
+        (error: unknown) => error instanceof SystemError && /ENOENT/.test(error.message),
+      );
+    }
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

@@ -47,8 +47,8 @@ export class Netlink implements Disposable {
    * which make it say where its answer ends, and others. Throws a SystemError: `call` names it, its
    * errno is the kernel's.
    *
-   * @param isWanted whether the message whose payload lies from `start` to `end` is to be handed on:
-   * an answer may be of very many, and those that are not take no memory.
+   * @param isWanted whether the message whose payload lies from `start` to `end` is to be handed
+   * on: an answer may be of very many, and those that are not take no memory.
    */
   ask(
     call: string,

@@ -131,7 +131,9 @@ export class Socket implements Disposable {
     return this.#option(SOL_SOCKET, SO_ERROR, 4).getInt32(0, true);
   }
 
-  /** Whether there is something to read, also when the other side has reset the connection since. */
+  /**
+   * Whether there is something to read, also when the other side has reset the connection since.
+   */
   hasUnread(): boolean {
     return libc.recv(this.descriptor, peeked, 1n, MSG_PEEK) === 1;
   }

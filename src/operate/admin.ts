@@ -36,7 +36,7 @@ export function askAudit(socket: string): Promise<AgentAudit> {
 }
 
 /** An agent that takes longer hangs. */
-const ANSWER_MILLISECONDS = 30_000;
+const ANSWER_MILLISECONDS = 10_000;
 
 async function ask<Path extends keyof AdminAnswers>(
   socket: string,
@@ -76,11 +76,12 @@ function get(socketPath: string, path: string): Promise<{ status: number; text: 
   });
 }
 
-function whyNot(socket: string, { code, message }: NodeJS.ErrnoException): string {
+/** Why an agent was not asked, or has not answered, and what to do. */
+export function whyNot(socket: string, { code, message }: NodeJS.ErrnoException): string {
   switch (code) {
     case "EACCES":
     case "EPERM":
-      return `cannot open ${socket}: it is root's, so run this as root`;
+      return `${message}: the socket is root's, so run this as root`;
     case "ENOENT":
     case "ECONNREFUSED":
       return `no agent answers on ${socket}: is it running on this node, and is --admin-socket the same? One that ` +

@@ -88,20 +88,20 @@ Deno.test("an agent that ends removes no socket but its own", () =>
     strictEqual(Deno.readTextFileSync(path), "another's");
   }));
 
-Deno.test("an agent that hangs, before its answer or in it, is not waited for longer than 30 s", () =>
+Deno.test("an agent that hangs, before its answer or in it, is not waited for longer than 10 s", () =>
   withPath(async (path) => {
     // The larger one is only taken whole by who has read its head.
     const begun = `HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n${" ".repeat(4 << 20)}`;
     for (const part of ["", begun]) {
-      using timers = new HeldTimers(30_000);
+      using timers = new HeldTimers(10_000);
       using listener = Deno.listen({ transport: "unix", path });
-      const asked = rejects(askStatus(path), /the agent on .* does not answer: no answer for 30 s/);
+      const asked = rejects(askStatus(path), /the agent on .* does not answer: no answer for 10 s/);
       using client = await listener.accept();
       await client.read(new Uint8Array(1_000)); // the request is there
       const bytes = new TextEncoder().encode(part);
       for (let sent = 0; sent < bytes.length;) sent += await client.write(bytes.subarray(sent));
-      strictEqual(timers.pending(30_000), 1);
-      timers.end(30_000);
+      strictEqual(timers.pending(10_000), 1);
+      timers.end(10_000);
       client.close();
       await asked;
     }
@@ -109,12 +109,12 @@ Deno.test("an agent that hangs, before its answer or in it, is not waited for lo
 
 Deno.test("who was answered, or could not ask, waits for nothing more", () =>
   withPath(async (path) => {
-    using timers = new HeldTimers(30_000);
+    using timers = new HeldTimers(10_000);
     await rejects(askStatus(path), /no agent answers on/);
-    strictEqual(timers.pending(30_000), 0, "the command would not end before");
+    strictEqual(timers.pending(10_000), 0, "the command would not end before");
     using _admin = serve(path, "node-a");
     strictEqual((await askStatus(path)).node, "node-a");
-    strictEqual(timers.pending(30_000), 0);
+    strictEqual(timers.pending(10_000), 0);
   }));
 
 Deno.test("an agent that has ended makes no socket again", () =>

@@ -71,7 +71,7 @@ export function pinnedMap(stateDirectory: string, name: MapName): BpfMap & Dispo
   });
 }
 
-/** Every path below a directory, none when it does not exist. */
+/** Every path below a directory, in order; none when it does not exist. */
 export async function pathsBelow(directory: string): Promise<string[]> {
   const paths: string[] = [];
   try {
@@ -82,7 +82,7 @@ export async function pathsBelow(directory: string): Promise<string[]> {
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  return paths;
+  return paths.sort();
 }
 
 /**

@@ -1,5 +1,5 @@
 import { logger } from "../../log.ts";
-import type { Finding } from "../pods/inspection.ts";
+import { type Finding, UNSEEN, unseen } from "../pods/inspection.ts";
 
 const log = logger("audit");
 
@@ -32,10 +32,12 @@ export class Audit {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #running: Promise<AuditReport> | undefined;
   #stopped = false;
+  /** When a line of the last audit was said. */
+  #said: ReadonlyMap<string, number> = new Map();
   last: AuditReport | undefined;
 
   /** @param parts are asked for at each audit. */
-  constructor(parts: () => readonly Audited[]) {
+  constructor(parts: () => readonly Audited[], readonly now = () => performance.now()) {
     this.#parts = parts;
   }
 
@@ -95,28 +97,65 @@ export class Audit {
         return (await inspected(part, full)).map((finding) => ({ where: part.name, ...finding }));
       }));
       for (const finding of found.flat()) {
-        const { where, kind, what, count = 1 } = finding;
+        const { kind, count = 1 } = finding;
         findings.push(finding);
         this.#repairs.set(kind, (this.#repairs.get(kind) ?? 0) + count);
-        log.warn("{where}: {what}", { where, kind, what });
       }
       // A node has more to do than this.
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
+    this.#say(findings);
     return this.last = { at: Date.now(), findings, parts: parts.length };
   }
+
+  /** What is found again and again is said once a minute, not each time. */
+  #say(findings: AuditReport["findings"]): void {
+    const said = new Map<string, number>();
+    for (const [key, { kind, what, places }] of linesOf(findings)) {
+      const before = this.#said.get(key);
+      const isDue = before === undefined || this.now() - before >= SAY_AGAIN_MILLISECONDS;
+      said.set(key, isDue ? this.now() : before);
+      if (!isDue) continue;
+      const [first = ""] = places;
+      const where = places.length === 1 ? first : `${first} and ${places.length - 1} more`;
+      log.warn("{where}: {what}", { where, kind, what });
+    }
+    this.#said = said;
+  }
+}
+
+/**
+ * What is to be said of findings, by what makes two of them the same: for one reason why something
+ * cannot be looked at that is one line, however many parts it keeps from being looked at.
+ */
+function linesOf(findings: AuditReport["findings"]): Map<string, Line> {
+  const lines = new Map<string, Line>();
+  for (const { where, kind, what } of findings) {
+    const key = kind === UNSEEN ? what : `${where}: ${what}`;
+    const line = lines.get(key);
+    if (line === undefined) lines.set(key, { kind, what, places: [where] });
+    else line.places.push(where);
+  }
+  return lines;
+}
+
+interface Line {
+  readonly kind: string;
+  readonly what: string;
+  readonly places: string[];
 }
 
 async function inspected(part: Audited, full: boolean): Promise<Finding[]> {
   try {
     return await part.inspect(full);
   } catch (error) {
-    return [{ kind: "unknown", what: `it cannot be looked at: ${error}` }];
+    return [unseen(error)];
   }
 }
 
 const AUDIT_MILLISECONDS = 5_000;
 const REPEAT_MILLISECONDS = 1_000;
+const SAY_AGAIN_MILLISECONDS = 60_000;
 
 /**
  * Their handshakes run at the same time: a processor that is woken once for many does each of them

@@ -1,4 +1,6 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { configure, reset } from "@logtape/logtape";
+import { EMFILE, SystemError } from "../../native/errno.ts";
 import { Audit, type Audited } from "./audit.ts";
 
 Deno.test("what every part finds is counted by kind and reported with the part's name", async () => {
@@ -31,7 +33,7 @@ Deno.test("when it cannot be told what there is to look at, that is a finding, a
   const audit = new Audit(() => {
     throw new Error("EMFILE");
   });
-  match((await audit.run(false)).findings[0]?.what ?? "", /it cannot be looked at: Error: EMFILE/);
+  match((await audit.run(false)).findings[0]?.what ?? "", /^it cannot be looked at: EMFILE$/);
   audit.stop();
 });
 
@@ -134,3 +136,47 @@ Deno.test(
     strictEqual(audit.last?.parts, 0);
   },
 );
+
+Deno.test("why parts cannot be looked at is said once for all of them, and what lasts once a minute", async () => {
+  const lines: string[] = [];
+  await configure({
+    sinks: { lines: (record) => void lines.push(`${record.properties.where}`) },
+    loggers: [
+      { category: "kube-gateway", sinks: ["lines"] },
+      { category: ["logtape", "meta"], lowestLevel: "error" },
+    ],
+    reset: true,
+  });
+  let now = 0;
+  let found = ["gone"];
+  const lacks = (name: string): Audited => ({
+    name,
+    inspect: () => {
+      throw new SystemError("bpf_obj_get", EMFILE, `/sys/fs/bpf/${name}`);
+    },
+  });
+  const mended = { name: "c", inspect: () => found.map((what) => ({ kind: "pin", what })) };
+  const audit = new Audit(() => [lacks("a"), lacks("b"), mended], () => now);
+  try {
+    const { findings } = await audit.run(false);
+    deepStrictEqual(
+      findings.filter(({ kind }) => kind === "unknown").map(({ what }) => what.slice(0, 30)),
+      Array(2).fill("it cannot be looked at: EMFILE"),
+    );
+    deepStrictEqual(lines.splice(0), ["a and 1 more", "c"]);
+    now += 59_999;
+    await audit.run(false);
+    deepStrictEqual(lines, [], "nothing has changed");
+    now += 1;
+    await audit.run(false);
+    deepStrictEqual(lines.splice(0), ["a and 1 more", "c"]);
+    found = [];
+    await audit.run(false);
+    found = ["gone"];
+    await audit.run(false);
+    deepStrictEqual(lines, ["c"], "it was there in between");
+  } finally {
+    audit.stop();
+    await reset();
+  }
+});

@@ -24,7 +24,7 @@ import { logger } from "../../log.ts";
 import type { RelaySettings } from "../../relay/messages.ts";
 import type { WantedEnrolment } from "../rules/desired.ts";
 import { type PodSettings, sameSettings } from "../rules/settings.ts";
-import { escaped, type Finding, type Inspected, inspections } from "./inspection.ts";
+import { escaped, type Finding, type Inspected, inspections, unseen } from "./inspection.ts";
 import { podUidOf } from "./kubepods.ts";
 import { OlderConnections } from "./older_connections.ts";
 import { type CertificateStatus, PodCertificate } from "./pod_certificate.ts";
@@ -416,7 +416,7 @@ export class Enrolment {
       this.#plaintext = plaintext;
       if (this.#last.isGuarded) findings.push(...escaped(plaintext));
     } catch (error) {
-      findings.push({ kind: "unknown", what: `it cannot be looked after: ${error}` });
+      findings.push(unseen(error));
     }
     if (this.#serving !== serving) return findings;
     const failure = await this.#prove(serving);

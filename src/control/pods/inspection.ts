@@ -1,4 +1,6 @@
+import { errorText } from "../../error_text.ts";
 import type { GuardCount } from "../../kernel/guard_counts.ts";
+import { shortage } from "../../native/errno.ts";
 import type { PodKernel, PodServing, Restrictions } from "./pod_kernel.ts";
 
 /** Something that was not as it should be, as it was seen just now. */
@@ -10,6 +12,15 @@ export interface Finding {
   /** How many of them; absent: one. */
   readonly count?: number;
 }
+
+/** That something could not be looked at: then nobody knows whether it is as it should be. */
+export function unseen(error: unknown): Finding {
+  const why = shortage(error) ?? errorText(error);
+  return { kind: UNSEEN, what: `it cannot be looked at: ${why}` };
+}
+
+/** The kind of what could not be looked at. */
+export const UNSEEN = "unknown";
 
 /** An enrolled pod as it should be, where to look whether it is, and how to mend it. */
 export interface Inspected {

@@ -1,6 +1,7 @@
 import type { ClusterObjects } from "../../cluster/cluster.ts";
 import { decodeNumber, encodeNumber } from "../../kernel/maps.ts";
 import type { Redirector } from "../../kernel/redirector.ts";
+import { logger } from "../../log.ts";
 import type { RelayWorkers } from "../../relay/workers.ts";
 import type { PeerIndex } from "../rules/peer_index.ts";
 import type { Refusal } from "../rules/refusal.ts";
@@ -11,6 +12,8 @@ import { Peers } from "./peers.ts";
 import { listed, type Repairs, type RoutingProblem } from "./problem.ts";
 import { RefusedRanges } from "./refused_ranges.ts";
 import { StrictEgress, type StrictEgressOptions } from "./strict_egress.ts";
+
+const log = logger("refusals");
 
 export interface RoutingServices {
   readonly redirector: Redirector;
@@ -133,6 +136,11 @@ export class Routing {
       this.#frontends.prune();
       this.#refused.refuse("services", this.#frontends.refusals());
       this.#refused.refuse("start", []);
+      if (!this.#isKnown()) {
+        log.info("{where}: its objects have been read whole: no connection is refused for that", {
+          where: "cluster",
+        });
+      }
       this.#state.set(encodeNumber(0), encodeNumber(1));
     }
     this.#refused.release();
@@ -152,7 +160,7 @@ function nothingKnown({ inside }: StrictEgressOptions): Refusal {
   return {
     where: "cluster",
     message: "its objects have not been read whole since the node was booted: connections inside " +
-      "the cluster are refused, but those to known peers. See the other problems",
+      "the cluster are refused until then, but those to known peers",
     ranges: inside,
     isWide: true,
     isUsual: true,

@@ -1,5 +1,6 @@
 /** With the kernel's own maps (root). */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { configure, reset } from "@logtape/logtape";
 import { formatAddress } from "../../addresses.ts";
 import { parseCidr } from "../../cidr.ts";
 import { NOBODY_DENIED } from "../../cluster/deny_list.ts";
@@ -40,6 +41,34 @@ Deno.test(
       const next = routing(kernel);
       next.apply(cluster({ complete: false }));
       deepStrictEqual(refused(kernel), ALWAYS, "what the maps say may be old, but is whole");
+    }),
+);
+
+Deno.test(
+  "that nothing is known yet is said once, and once that it is over, with nothing else to look for",
+  ROOT,
+  () =>
+    withMaps(async (kernel) => {
+      const said: string[] = [];
+      await configure({
+        sinks: { said: ({ level, message }) => void said.push(`${level}: ${message.join("")}`) },
+        loggers: [
+          { category: "kube-gateway", sinks: ["said"] },
+          { category: ["logtape", "meta"], lowestLevel: "error" },
+        ],
+        reset: true,
+      });
+      try {
+        const first = routing(kernel);
+        for (const complete of [false, false, true, true]) first.apply(cluster({ complete }));
+        routing(kernel).apply(cluster());
+        strictEqual(said.length, 2, said.join("\n"));
+        match(said[0] ?? "", /^info: .*not been read whole .* are refused until then, but/);
+        match(said[1] ?? "", /^info: .*have been read whole: no connection is refused for that$/);
+        strictEqual(/problems/.test(said.join()), false);
+      } finally {
+        await reset();
+      }
     }),
 );
 

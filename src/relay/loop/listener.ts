@@ -1,6 +1,6 @@
 import { errorText } from "../../error_text.ts";
 import { EPOLLIN } from "../../native/epoll.ts";
-import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "../../native/errno.ts";
+import { EAGAIN, errnoName, isShortage } from "../../native/errno.ts";
 import { Socket } from "../../native/socket.ts";
 import type { Endpoint } from "../../native/socket_address.ts";
 import type { Expiring } from "./deadlines.ts";
@@ -16,8 +16,6 @@ const BATCH = 4;
 
 /** How long accepting rests when the process or the node is out of descriptors or memory. */
 const PAUSE_MILLISECONDS = 100;
-
-const EXHAUSTED = new Set([EMFILE, ENFILE, ENOBUFS, ENOMEM]);
 
 /**
  * Accepts connections on a listening socket that it takes over; level-triggered, so none is
@@ -47,7 +45,7 @@ export class Listener implements Handler, Expiring, Disposable {
         continue;
       }
       if (result === EAGAIN) return;
-      if (EXHAUSTED.has(result)) return this.#pause(result);
+      if (isShortage(result)) return this.#pause(result);
       // What remains is the fate of one connection, reset before it was accepted (accept(2)): take
       // the next.
     }

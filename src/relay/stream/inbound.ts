@@ -15,6 +15,7 @@ import {
   EPERM,
   errnoName,
   ETIMEDOUT,
+  isShortage,
   SystemError,
 } from "../../native/errno.ts";
 import { type Socket, text } from "../../native/socket.ts";
@@ -358,7 +359,9 @@ export class Inbound implements Connection, Unused, TunnelOwner, UnopenedTunnel,
       dial = ApplicationDial.start(pod, { address: local, port: last.port }, last.client, from);
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      return this.#refuseStream(error.errno, error.message);
+      if (!isShortage(error.errno)) return this.#refuseStream(error.errno, error.message);
+      const message = `the agent cannot connect the application: ${error.message}`;
+      return this.#refuseStream(error.errno, message, "no_resources");
     }
     this.#state = { name: "dialling", identity, last, dial };
     this.#rearm(dial.from === "loopback" ? LOCAL_MILLISECONDS : DIAL_MILLISECONDS);

@@ -102,7 +102,8 @@ scene("an application that cannot be dialled at all: REFUSE with the errno", asy
   const script = await s.tunnel();
   s.open(script);
   await bench.until(() => script.last === `refuse ${EMFILE}`);
-  deepStrictEqual(bench.refused, ["application_refused"]);
+  deepStrictEqual(bench.refused, ["no_resources"]);
+  match(bench.log, /the agent cannot connect the application: socket failed with EMFILE/);
   pod.socketFor = socketFor;
   s.open(script);
   await bench.until(() => script.last === "accept");

@@ -1,6 +1,6 @@
 import { errorText } from "../../error_text.ts";
 import type { Certificate } from "../../native/certificate.ts";
-import { EACCES, EPERM, errnoName, SystemError } from "../../native/errno.ts";
+import { EACCES, EPERM, errnoName, isShortage, SystemError } from "../../native/errno.ts";
 import { type Socket, text } from "../../native/socket.ts";
 import type { Endpoint } from "../../native/socket_address.ts";
 import type { TlsFacts } from "../../native/tls_session.ts";
@@ -171,7 +171,7 @@ export class Outbound
     this.#state = { name: "waiting", target };
     const where = target === undefined ? "an endpoint" : text(target.endpoint);
     this.attempt({
-      code: "application_refused",
+      code: isShortage(errno) ? "no_resources" : "application_refused",
       message: `${where}, which is not enrolled, cannot be reached: ${errnoName(errno)}`,
     });
   }
@@ -218,6 +218,11 @@ export class Outbound
           code: "policy_denied",
           message: `the policy of ${where} (${state.target.peer?.identity}) ` +
             `does not allow ${this.pod.description.identity}`,
+        }
+        : isShortage(errno)
+        ? {
+          code: "no_resources",
+          message: `the agent of ${where} cannot connect the application: ${errnoName(errno)}`,
         }
         : {
           code: "application_refused",

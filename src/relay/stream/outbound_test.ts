@@ -4,7 +4,7 @@
  */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { TUNNEL_PORT } from "../../constants.ts";
-import { EACCES, ECONNREFUSED } from "../../native/errno.ts";
+import { EACCES, ECONNREFUSED, EMFILE } from "../../native/errno.ts";
 import { finish, type Scene, scene, stateOf } from "../../standalone/outbound_scene_for_tests.ts";
 import { bytes } from "../../standalone/applications_for_tests.ts";
 import { identityOf } from "../../standalone/relay_for_tests.ts";
@@ -91,6 +91,7 @@ scene("too many are open: the next one is reset", async ({ bench, server }) => {
 
 for (
   const [errno, reason, text] of [
+    [EMFILE, "no_resources", /the agent of 127\.[\d.]+:8080 cannot connect .*: EMFILE/],
     [ECONNREFUSED, "application_refused", /127\.[\d.]+:8080 refused the connection: ECONNREFUSED/],
     [
       EACCES,
