@@ -49,10 +49,17 @@ export function endConnections(
   return { ended: results.length - unsupported, unsupported };
 }
 
-/** The sockets that listen in the pod's namespace, whoever they belong to. Throws a SystemError. */
-export function listeners(namespace: NetworkNamespace): readonly TcpSocket[] {
+/**
+ * The sockets that listen in the pod's namespace at one of these ports, or at any, whoever they
+ * belong to. Throws a SystemError.
+ */
+export function listeners(
+  namespace: NetworkNamespace,
+  ports?: readonly number[],
+): readonly TcpSocket[] {
   using diagnosis = namespace.run(() => new SocketDiagnosis());
-  return diagnosis.tcpSockets(["listening"]).sockets;
+  const isWanted = ({ local: { port } }: Ends) => ports?.includes(port) ?? true;
+  return diagnosis.tcpSockets(["listening"], isWanted).sockets;
 }
 
 /** Ends the connections that wait for an answer from a port of loopback. Throws a SystemError. */

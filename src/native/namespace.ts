@@ -43,7 +43,7 @@ export class NetworkNamespace implements Disposable {
 
   /**
    * Every IP address that the namespace's interfaces hold: 16 bytes each, IPv4 mapped
-   * (getifaddrs(3)).
+   * (getifaddrs(3)). Throws an Error where there are too many.
    */
   addresses(): Uint8Array[] {
     return this.run(interfaceAddresses);
@@ -93,7 +93,7 @@ function interfaceAddresses(): Uint8Array[] {
         if (family === AF_INET || family === AF_INET6) {
           const bytes = new Uint8Array(SOCKADDR_SIZE);
           socketAddress.copyInto(bytes.subarray(0, family === AF_INET ? 16 : SOCKADDR_SIZE));
-          found.push(decodeSocketAddress(bytes).address);
+          found.push(requireFew(decodeSocketAddress(bytes).address, found.length));
         }
       }
       entry = view.getPointer(0);
@@ -102,6 +102,18 @@ function interfaceAddresses(): Uint8Array[] {
     libc.freeifaddrs(list);
   }
   return found;
+}
+
+/**
+ * Whoever may give a pod's devices addresses may give them any number, and each is looked at every
+ * few seconds.
+ */
+const mostAddresses = 1_024;
+
+/** @throws {Error} when `count` others have been found before this one. */
+export function requireFew<T>(found: T, count: number): T {
+  if (count < mostAddresses) return found;
+  throw new Error(`its network namespace has more than ${mostAddresses} addresses`);
 }
 
 const O_RDONLY = 0;

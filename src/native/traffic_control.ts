@@ -11,6 +11,7 @@ import {
   NLM_F_EXCL,
   NLM_F_REPLACE,
 } from "./netlink.ts";
+import { requireFew } from "./namespace.ts";
 import { AF_INET, AF_INET6, IPV4_MAPPED } from "./socket_address.ts";
 
 /**
@@ -41,13 +42,21 @@ export class TrafficControl implements Disposable {
   /** Throws a SystemError. */
   readonly #netlink = new Netlink(NETLINK_ROUTE);
 
-  /** The devices that hold an address, without those that are loopback. Throws a SystemError. */
+  /**
+   * The devices that hold an address, without those that are loopback. Throws a SystemError, and an
+   * Error for a namespace with too many addresses: whoever may give himself some may make any
+   * number.
+   */
   devices(): Device[] {
     const addresses = new Map<number, Uint8Array[]>();
+    let count = 0;
     this.#netlink.ask("RTM_GETADDR", RTM_GETADDR, NLM_F_DUMP, new Uint8Array(8), ({ payload }) => {
       const found = decodeAddress(payload);
       if (found === undefined || found.index === LOOPBACK_INDEX) return;
-      addresses.set(found.index, [...addresses.get(found.index) ?? [], found.address]);
+      const address = requireFew(found.address, count++);
+      const held = addresses.get(found.index);
+      if (held === undefined) addresses.set(found.index, [address]);
+      else held.push(address);
     });
     return [...addresses].map(([index, addresses]) => ({ index, addresses }));
   }

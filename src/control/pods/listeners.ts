@@ -52,9 +52,7 @@ export function openListeners(
  * asked again.
  */
 function sharedPort(namespace: NetworkNamespace, opened: PodListeners): number | undefined {
-  const there = listeners(namespace).filter(({ local: { port } }) =>
-    port === TUNNEL_PORT || port === opened.outboundPort
-  );
+  const there = listeners(namespace, [TUNNEL_PORT, opened.outboundPort]);
   if (there.length === socketsOf(opened).length) return undefined;
   // Those of an enrolment that was given up a moment ago may be there still.
   const own = ownSockets();

@@ -1,5 +1,5 @@
 /** What is found in network namespaces: needs root. */
-import { deepStrictEqual } from "node:assert/strict";
+import { deepStrictEqual, throws } from "node:assert/strict";
 import { run, withNamespaces } from "../../kernel/places_for_tests.ts";
 import { reachableAt } from "./namespace.ts";
 import { ROOT } from "../../root_for_tests.ts";
@@ -18,5 +18,23 @@ Deno.test(
       await ip("link", "add", "net1", "type", "veth", "peer", "name", "net2");
       await ip("address", "add", "192.168.7.1/24", "dev", "net1");
       deepStrictEqual(reachableAt(namespace).sort(), [ipv4, "10.97.0.9", "192.168.7.1", ipv6]);
+    }),
+);
+
+Deno.test(
+  "a namespace with more addresses than anybody needs is looked at no further",
+  ROOT,
+  () =>
+    withNamespaces(async ({ name, namespace }) => {
+      const batch = await Deno.makeTempFile();
+      const lines = Array.from({ length: 1_030 }, (_, index) =>
+        `address add 10.98.${index >> 8}.${index & 255}/32 dev eth0`);
+      await Deno.writeTextFile(batch, lines.join("\n"));
+      await run("ip", "-netns", name, "-batch", batch);
+      await Deno.remove(batch);
+      const many = /its network namespace has more than 1024 addresses/;
+      throws(() =>
+        reachableAt(namespace), many);
+      throws(() => namespace.addresses(), many);
     }),
 );

@@ -205,7 +205,7 @@ export class Serving implements PodServing {
       .map((address) => `nobody listens on ${address}`);
     const families = new Set(held.map((address) => isIpv4(parseAddress(address))));
     const { outboundPort, sets } = this.#listeners;
-    const listening = listeners(namespace);
+    const listening = listeners(namespace, [TUNNEL_PORT, outboundPort]);
     for (
       const [port, wanted] of [
         [TUNNEL_PORT, held.length * sets.length],
@@ -232,8 +232,9 @@ export class Serving implements PodServing {
     const { namespace } = this.found;
     const isPeer = (address: Uint8Array<ArrayBuffer>) => this.#redirector.peers.has(address);
     const { sockets, isComplete } = plainConnections(namespace, isPeer, TUNNEL_PORT);
+    const own = [...new Set(sockets.map(({ local }) => local.port))];
     const ports = new Set(
-      sockets.length === 0 ? [] : listeners(namespace).map(({ local }) => local.port),
+      own.length === 0 ? [] : listeners(namespace, own).map(({ local }) => local.port),
     );
     return {
       list: sockets.map(({ local, remote }) => ({

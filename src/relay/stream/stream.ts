@@ -3,7 +3,7 @@ import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP } from "../
 import type { Socket } from "../../native/socket.ts";
 import { ScatterBuffer } from "../../native/scatter.ts";
 import { MAX_RECORD } from "../../native/tls_session.ts";
-import { FRAME, HEADER_SIZE, MAX_DATA } from "../tunnel/frame.ts";
+import { FRAME, FrameError, HEADER_SIZE, MAX_DATA } from "../tunnel/frame.ts";
 import type { Expiring } from "../loop/deadlines.ts";
 import type { Handler } from "../loop/event_loop.ts";
 import { areMany, isCrowded, Pending } from "../loop/pending.ts";
@@ -130,6 +130,9 @@ export class Stream implements Handler, Expiring {
 
   /** DATA: `length` bytes at `start` of the worker's plain buffer. */
   data(start: number, length: number): void {
+    if (this.#state === "received" || this.#state === "over") {
+      throw new FrameError("DATA after END");
+    }
     const { plain } = this.worker;
     if (plain.full) this.deliver();
     plain.add(start, length);
@@ -153,6 +156,7 @@ export class Stream implements Handler, Expiring {
 
   /** END. */
   end(): void {
+    if (this.#state === "received" || this.#state === "over") throw new FrameError("END after END");
     this.deliver();
     if (this.app.closed || this.#state === "deaf") return;
     this.#state = this.#hasSentEnd ? "over" : "received";

@@ -221,6 +221,18 @@ scene("a stream that ends with bytes that nobody took holds no buffer any more",
   await s.until(() => s.app.end === "reset");
 });
 
+for (const frame of ["DATA", "END"] as const) {
+  scene(`${frame} after END breaks the tunnel`, async (s) => {
+    s.far.send("END");
+    await s.until(() => s.app.end === "fin");
+    if (frame === "END") s.far.send("END");
+    else s.far.sendData("late");
+    await s.until(() => s.told.length > 0);
+    deepStrictEqual(s.told, [`closed ${frame} after END`]);
+    strictEqual(s.stream.bytesReceived, 0);
+  });
+}
+
 // ---- RESET ----
 
 scene("what comes with RESET in one batch is the application's before it", async (s) => {
