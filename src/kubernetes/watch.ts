@@ -216,12 +216,23 @@ class Follower<T> {
     this.#isResumed = true;
     const idle = new AbortController();
     const idleMilliseconds = this.#options.idleMilliseconds ?? IDLE_MILLISECONDS;
-    const giveUp = () => {
-      this.#wasSilent = true;
-      idle.abort(new Error(`no word for ${idleMilliseconds / 1000} s, though bookmarks were due`));
-    };
-    let timer = setTimeout(giveUp, idleMilliseconds);
     const began = performance.now();
+    let heard = began;
+    let looked = Date.now();
+    const look = () => {
+      const before = looked;
+      looked = Date.now();
+      const seconds = Math.round((looked - before) / 1000);
+      if (seconds * 1000 >= STOOD_STILL_MILLISECONDS) {
+        // The process, or its machine, was suspended: the server may have given the watch up.
+        idle.abort(new Error(`nothing ran here for ${seconds} s`));
+      } else if (performance.now() - heard >= idleMilliseconds) {
+        this.#wasSilent = true;
+        const silence = `no word for ${idleMilliseconds / 1000} s, though bookmarks were due`;
+        idle.abort(new Error(silence));
+      }
+    };
+    const timer = setInterval(look, Math.min(LOOK_MILLISECONDS, idleMilliseconds / 4));
     let events = 0;
     try {
       const stream = this.#api.stream(
@@ -240,8 +251,7 @@ class Follower<T> {
         },
       );
       for await (const lines of readLines(stream, MAX_OBJECT_BYTES)) {
-        clearTimeout(timer);
-        timer = setTimeout(giveUp, idleMilliseconds);
+        heard = performance.now();
         for (const line of lines) {
           this.#event(JSON.parse(line));
           noteGarbage(line.length);
@@ -252,7 +262,7 @@ class Follower<T> {
         this.#tell();
       }
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
       this.#tell(); // of what came before the failure
     }
     // A server ends watches in good order; a server that only does that is not asked in a tight
@@ -404,6 +414,9 @@ const StatusSchema = v.object({
 });
 
 const IDLE_MILLISECONDS = 90_000;
+/** How often it is looked whether a watch is silent, and how late that is when nothing ran. */
+const LOOK_MILLISECONDS = 10_000;
+const STOOD_STILL_MILLISECONDS = 40_000;
 const FIRST_BACKOFF_MILLISECONDS = 200;
 const SHORTEST_WATCH_MILLISECONDS = 250;
 /** While the server is away, the client's own pace holds back all watches together. */

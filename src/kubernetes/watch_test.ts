@@ -58,6 +58,24 @@ Deno.test("a watch that ends after a while is asked for again at once", async ()
   strictEqual((await setup.watchTimes()).length, 2);
 });
 
+Deno.test("a process that stood still begins its watches anew: the server may have given them up", async () => {
+  await using setup = await open();
+  await setup.follow("one");
+  const { now } = Date;
+  try {
+    await delay(1_100);
+    strictEqual((await setup.watchTimes()).length, 1);
+    Date.now = () => now() + 60_000;
+    await until(
+      async () => (await setup.watchTimes()).length === 2,
+      5_000,
+      () => "the watch goes on",
+    );
+  } finally {
+    Date.now = now;
+  }
+});
+
 /** A server, a client of it, and followers of one object each. */
 async function open() {
   const resources = new AsyncDisposableStack();
@@ -80,6 +98,7 @@ async function open() {
         query: { fieldSelector: `metadata.name=${name}` },
         read: () => name,
         onChange: () => {},
+        idleMilliseconds: 4_000,
       });
       resources.defer(() => watch.close());
       await watch.synced;
