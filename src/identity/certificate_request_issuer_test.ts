@@ -1,5 +1,5 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
-import { delay } from "../../tests/lab/delay.ts";
+import { delay, until } from "../../tests/lab/delay.ts";
 import {
   BUNDLE,
   certificateOf,
@@ -144,6 +144,24 @@ Deno.test("a root that is not in the bundle is waited for, and not trusted", asy
     await setBundle("");
     await delay(300);
     strictEqual((await issuer.trustBundle()).length, 2, "an empty bundle replaces nothing");
+  });
+});
+
+Deno.test("a trust bundle that is missing is said to be that, whether there was one or not", async () => {
+  await using cluster = await SigningCluster.open();
+  await withIssuer(cluster, {}, async (issuer) => {
+    const says = (what: RegExp) =>
+      until(
+        () => what.test(issuer.trustProblem?.() ?? ""),
+        10_000,
+        () => `${issuer.trustProblem?.()}`,
+      );
+    await says(/^ConfigMap kube-gateway-trust-bundle is missing .*no good one yet$/);
+    await using signer = await cluster.runSigner();
+    await until(() => issuer.trustProblem?.() === undefined, 10_000, () => "it is still missing");
+    await signer[Symbol.asyncDispose](); // it would make it again
+    await cluster.server.delete(BUNDLE);
+    await says(/is missing .*the last good one stays in use$/);
   });
 });
 

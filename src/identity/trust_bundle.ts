@@ -65,7 +65,7 @@ export class FollowedBundle {
         const [bundle] = bundles.values();
         if (this.#word !== bundle?.word) this.#wordSince = performance.now();
         this.#word = bundle?.word;
-        this.#set(bundle?.pem ?? "");
+        this.#set(bundle?.pem);
       },
     });
   }
@@ -125,18 +125,16 @@ export class FollowedBundle {
     return this.#watch.close();
   }
 
-  /** An empty or damaged bundle never replaces a good one: all pods would be cut off. */
-  #set(pem: string): void {
-    if (pem === this.#pem && this.damage === undefined) return;
+  /** A bundle that is gone, empty or damaged never replaces a good one: all pods would be cut off. */
+  #set(pem: string | undefined): void {
+    if (pem === undefined) return this.#damaged("is missing (the signer makes it: does one run?)");
+    if (pem !== "" && pem === this.#pem && this.damage === undefined) return;
     let roots: Uint8Array<ArrayBuffer>[];
     try {
       roots = readRoots(pem);
       if (roots.length === 0) throw new TypeError("it holds no certificate");
     } catch (error) {
-      this.damage = `ConfigMap ${TRUST_BUNDLE} is damaged (${errorText(error)}): ` +
-        (this.#pem === "" ? "there is no good one yet" : "the last good one stays in use");
-      log.error("{problem}", { problem: this.damage });
-      return;
+      return this.#damaged(`is damaged (${errorText(error)})`);
     }
     this.damage = undefined;
     if (pem === this.#pem) return;
@@ -145,6 +143,16 @@ export class FollowedBundle {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
     this.#changedTo?.([...roots]);
+  }
+
+  #damaged(how: string): void {
+    const then = this.#pem === "" ? "there is no good one yet" : "the last good one stays in use";
+    const damage = `ConfigMap ${TRUST_BUNDLE} ${how}: ${then}`;
+    if (damage === this.damage) return;
+    this.damage = damage;
+    // That there is none yet is so at each first start.
+    if (this.#pem === "") log.info("{problem}", { problem: damage });
+    else log.error("{problem}", { problem: damage });
   }
 
   /** Resolves at the next change, or when the signal says so. */
