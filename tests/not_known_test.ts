@@ -280,10 +280,13 @@ function registryOf(node: string, pods: number): string {
   return JSON.stringify({ apiVersion: "v1", kind: "List", items });
 }
 
-/** Fills a map of the client's node with what nobody knows; returns the keys of some of it. */
+/**
+ * Fills a map of the client's node with what nobody knows; returns the last keys of it: whoever
+ * removes them makes room, and so does an audit that has removed them before.
+ */
 function fill(lab: Lab, name: keyof typeof CAPACITY & MapName): Uint8Array<ArrayBuffer>[] {
   using map = pinnedMap(lab.agent("node-a").paths.stateDirectory, name);
-  const some: Uint8Array<ArrayBuffer>[] = [];
+  const last: Uint8Array<ArrayBuffer>[] = [];
   const value = new Uint8Array(map.valueSize);
   const key = new Uint8Array(map.keySize);
   key[0] = 0x20;
@@ -293,9 +296,9 @@ function fill(lab: Lab, name: keyof typeof CAPACITY & MapName): Uint8Array<Array
     try {
       map.set(key, value);
     } catch {
-      return some;
+      return last;
     }
-    if (some.length < 100) some.push(key.slice());
+    last[number % 100] = key.slice();
   }
   throw new Error(`${name} is not full`);
 }
