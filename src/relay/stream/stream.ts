@@ -75,6 +75,8 @@ export class Stream implements Handler, Expiring {
   readonly #pending = new Pending();
   /** Whose socket is not read for now, and has little room for what comes. */
   readonly #cramped = new Set<Socket>();
+  /** Its sockets keep little unsent. */
+  #isSpare = false;
 
   /**
    * Takes over `app`, a connected socket that resets when it is closed: if the agent dies, half an
@@ -142,6 +144,7 @@ export class Stream implements Handler, Expiring {
   deliver(): void {
     const { plain } = this.worker;
     if (plain.length === 0) return;
+    this.#spare();
     if (!this.app.closed && this.#state !== "deaf") {
       this.bytesReceived += plain.length;
       const sent = this.#pending.empty ? plain.send(this.app.descriptor) : -EAGAIN;
@@ -198,6 +201,7 @@ export class Stream implements Handler, Expiring {
   /** Reads from the application as long as it has something and the tunnel takes it. */
   #pump(): void {
     const { loop } = this.worker;
+    if (this.#readable) this.#spare();
     for (let round = 0; this.#readable && !this.#hasSentEnd; round++) {
       const tunnel = this.#tunnel;
       if (tunnel === undefined) return;
@@ -256,6 +260,14 @@ export class Stream implements Handler, Expiring {
       tunnel.sealData(gather, segment * MAX_RECORD, length);
       count -= length;
     }
+  }
+
+  /** Where many are waited for, whoever stops next must not leave megabytes unsent, too. */
+  #spare(): void {
+    if (this.#isSpare || !areMany()) return;
+    this.#isSpare = true;
+    this.app.keepLittleUnsent();
+    this.#tunnel?.socket.keepLittleUnsent();
   }
 
   /** Nothing is read from this socket until the other one takes more. */
