@@ -156,7 +156,9 @@ Deno.test("a trust bundle that is missing is said to be that, whether there was 
         10_000,
         () => `${issuer.trustProblem?.()}`,
       );
-    await says(/^ConfigMap kube-gateway-trust-bundle is missing .*no good one yet$/);
+    await says(
+      /^ConfigMap kube-gateway\/kube-gateway-trust-bundle is missing .*Deployment.*no good one yet$/,
+    );
     await using signer = await cluster.runSigner();
     await until(() => issuer.trustProblem?.() === undefined, 10_000, () => "it is still missing");
     await signer[Symbol.asyncDispose](); // it would make it again

@@ -39,6 +39,8 @@ export function readRoots(pem: string): Uint8Array<ArrayBuffer>[] {
 /** The trust bundle, followed live: its roots as the ConfigMap has them now. */
 export class FollowedBundle {
   readonly #changedTo: BundleOptions["onTrustBundle"];
+  /** What problems are about. */
+  readonly #where: string;
   readonly #watch: WatchedList;
   /** Why the ConfigMap is not in use as it is now; undefined when it is. */
   damage: string | undefined;
@@ -52,6 +54,7 @@ export class FollowedBundle {
 
   constructor(options: BundleOptions) {
     this.#changedTo = options.onTrustBundle;
+    this.#where = `ConfigMap ${options.namespace}/${TRUST_BUNDLE}`;
     this.#watch = watchList(options.api, {
       name: "trust bundle",
       path: `/api/v1/namespaces/${options.namespace}/configmaps`,
@@ -91,14 +94,14 @@ export class FollowedBundle {
     const age = performance.now() - unheard.since;
     if (age < UNREAD_MILLISECONDS) return undefined;
     const since = new Date(Date.now() - age).toISOString();
-    return `ConfigMap ${TRUST_BUNDLE} has not been read since ${since}: ${unheard.why}`;
+    return `${this.#where} has not been read since ${since}: ${unheard.why}`;
   }
 
   /** @throws {IssuingError} `unknown_root` when there are none in time. */
   async roots(signal: AbortSignal): Promise<Uint8Array[]> {
     while (this.#roots.length === 0) {
       if (signal.aborted) {
-        throw new IssuingError("unknown_root", `ConfigMap ${TRUST_BUNDLE} holds no roots`);
+        throw new IssuingError("unknown_root", `${this.#where} holds no roots`);
       }
       await this.#next(signal);
     }
@@ -125,9 +128,11 @@ export class FollowedBundle {
     return this.#watch.close();
   }
 
-  /** A bundle that is gone, empty or damaged never replaces a good one: all pods would be cut off. */
+  /**
+   * A bundle that is gone, empty or damaged never replaces a good one: all pods would be cut off.
+   */
   #set(pem: string | undefined): void {
-    if (pem === undefined) return this.#damaged("is missing (the signer makes it: does one run?)");
+    if (pem === undefined) return this.#damaged(MISSING);
     if (pem !== "" && pem === this.#pem && this.damage === undefined) return;
     let roots: Uint8Array<ArrayBuffer>[];
     try {
@@ -147,7 +152,7 @@ export class FollowedBundle {
 
   #damaged(how: string): void {
     const then = this.#pem === "" ? "there is no good one yet" : "the last good one stays in use";
-    const damage = `ConfigMap ${TRUST_BUNDLE} ${how}: ${then}`;
+    const damage = `${this.#where} ${how}: ${then}`;
     if (damage === this.damage) return;
     this.damage = damage;
     // That there is none yet is so at each first start.
@@ -165,6 +170,9 @@ export class FollowedBundle {
     signal.removeEventListener("abort", stop);
   }
 }
+
+const MISSING = "is missing (the signer makes it: look at the pods of the Deployment " +
+  "kube-gateway-signer)";
 
 /** A server that is away is a problem of its own by then. */
 const UNREAD_MILLISECONDS = 120_000;

@@ -69,7 +69,12 @@ function requireChain(chain: readonly Uint8Array[], roots: readonly Uint8Array[]
       "Cannot use the issued certificate: it leads to no root of the trust bundle",
     );
   }
-  if (flaw !== undefined) throw bad(`peers refuse it: ${flaw.reason}`);
+  if (flaw === undefined) return;
+  // What was issued just now is untimely only where two clocks differ.
+  const clocks = flaw.isUntimely
+    ? `: this node's clock, which says ${new Date().toISOString()}, or the signer's is wrong`
+    : "";
+  throw bad(`peers refuse it: ${flaw.reason}${clocks}`);
 }
 
 function factsOf(der: Uint8Array<ArrayBuffer>): LeafFacts {

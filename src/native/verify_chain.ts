@@ -11,6 +11,8 @@ export interface ChainFlaw {
   readonly reason: string;
   /** Nothing else is wrong than that it leads to none of the roots. */
   readonly isRootMissing: boolean;
+  /** By the clock here it is not valid yet, or its leaf is not any more. */
+  readonly isUntimely: boolean;
 }
 
 /**
@@ -43,7 +45,9 @@ function flawOf(
   roots: readonly Uint8Array[],
 ): ChainFlaw | undefined {
   const [leaf] = chain;
-  if (leaf === undefined) return { reason: "there is none", isRootMissing: false };
+  if (leaf === undefined) {
+    return { reason: "there is none", isRootMissing: false, isUntimely: false };
+  }
   using resources = new DisposableStack();
   const context = verifyingContext(roots);
   resources.defer(() => libssl.SSL_CTX_free(context));
@@ -78,6 +82,7 @@ function flawFor(
     return {
       reason: `${verifyErrorText(BigInt(code))} (${WHICH[depth] ?? `certificate ${depth}`})`,
       isRootMissing: ROOT_MISSING.has(code),
+      isUntimely: code === NOT_YET_VALID || (code === HAS_EXPIRED && depth === 0),
     };
   } finally {
     libcrypto.X509_STORE_CTX_free(store);
@@ -99,3 +104,7 @@ const CLIENT = cString("ssl_client");
  * UNABLE_TO_GET_ISSUER_CERT_LOCALLY and UNABLE_TO_VERIFY_LEAF_SIGNATURE (openssl/x509_vfy.h).
  */
 const ROOT_MISSING: ReadonlySet<number> = new Set([2, 18, 19, 20, 21]);
+
+/** X509_V_ERR_CERT_NOT_YET_VALID and CERT_HAS_EXPIRED (openssl/x509_vfy.h). */
+const NOT_YET_VALID = 9;
+const HAS_EXPIRED = 10;

@@ -88,6 +88,9 @@ export class Candidacy {
     const began = performance.now();
     try {
       const isOurs = await takeOrRenew(this.#options, this.#times, this.#seen);
+      // It ran out unnoticed in a process that stood still, or before a slow renewal was answered:
+      // what was not done meanwhile is begun by `onLead`.
+      if (this.remaining() === 0) this.#isKnownToLead = false;
       this.#heldUntil = isOurs ? began + this.#times.renewDeadline : -Infinity;
     } catch (error) {
       log.warn("the Lease {lease} could not be renewed: {error}", {

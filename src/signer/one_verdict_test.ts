@@ -14,7 +14,7 @@ import { shakeHands, Side } from "../native/memory_handshake_for_tests.ts";
 import { AlpnProtocol, type Credentials, TlsContext } from "../native/tls_context.ts";
 import { TlsEngine } from "../native/tls_session.ts";
 import { readCa } from "./ca.ts";
-import { type Made, make, secretOf } from "./made_cas.ts";
+import { expired, type Made, make, secretOf } from "./made_cas.ts";
 
 const TRUST_DOMAIN = "cluster.local";
 const POD = {
@@ -138,6 +138,32 @@ Deno.test("a CA that is limited to other addresses is found when it signs, not w
     const good = await issue(await make(directory, "good", `${EC} ${CA}`), POD.addresses);
     match(handshake("client", credentials, good.credentials), /permitted subtree/);
   } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("a certificate that is untimely when it has just been issued means a wrong clock", async () => {
+  const directory = await Deno.makeTempDir();
+  const { now } = Date;
+  const judged = async (made: Made, minutes: number) => {
+    Date.now = () => now() + 60_000 * minutes; // the signer's clock
+    const { credentials, publicKey } = await issue(made, POD.addresses);
+    Date.now = now;
+    const chain = credentials.chain.map((der) => new Uint8Array(der));
+    const { roots } = credentials;
+    return await verdict(() =>
+      verifyIssued(chain, { pod: POD, publicKey, trustDomain: TRUST_DOMAIN, roots })
+    );
+  };
+  try {
+    const made = await make(directory, "ca", `${EC} ${CA} -days 3`);
+    strictEqual(await judged(made, 0), "taken");
+    const clocks = "this node's clock, which says 20\\S+Z, or the signer's is wrong$";
+    match(await judged(made, -2), new RegExp(`has expired \\(the leaf\\): ${clocks}`));
+    match(await judged(made, 2 * 1_440), new RegExp(`not yet valid \\(the leaf\\): ${clocks}`));
+    match(await judged(await expired(), 0), /has expired \(its CA\)$/);
+  } finally {
+    Date.now = now;
     await Deno.remove(directory, { recursive: true });
   }
 });

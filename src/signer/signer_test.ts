@@ -14,6 +14,7 @@ const AGENT = `system:serviceaccount:${NAMESPACE}:kube-gateway-agent`;
 const POD = "/api/v1/namespaces/shop/pods/web-0";
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/kube-gateway-ca`;
 const BUNDLE_PATH = `/api/v1/namespaces/${NAMESPACE}/configmaps/kube-gateway-trust-bundle`;
+const LEASE_TIMES = { duration: 500, renewDeadline: 250, retry: 30 };
 const LEASE_PATH = `/apis/coordination.k8s.io/v1/namespaces/${NAMESPACE}/leases/${LEASE}`;
 
 Deno.test("who stands by knows the requests that wait, and works on them when it leads", async () => {
@@ -33,6 +34,16 @@ Deno.test("who stands by knows the requests that wait, and works on them when it
   await holds("it says that it leads", () => signer.health.leading);
   await file(cluster, "third");
   await holds("so is a new one", () => isSigned(cluster, "third"));
+});
+
+Deno.test("a leader that stood still signs what it saw before it had renewed its lease", async () => {
+  const cluster = newCluster();
+  await using _signer = run(cluster);
+  await signs(cluster, "r0", "it signs");
+  const filed = await requestObject();
+  standStill(2 * LEASE_TIMES.renewDeadline);
+  cluster.seed(`${REQUESTS_PATH}/r1`, filed); // its watch says so before any timer runs
+  await holds("it is signed", () => isSigned(cluster, "r1"));
 });
 
 Deno.test("until there is a CA it says what is in the way, and goes on trying", async () => {
@@ -260,7 +271,7 @@ function run(
       identity: "me",
       propagationMilliseconds: 60_000,
       reviewMilliseconds,
-      leaseTimes: { duration: 500, renewDeadline: 250, retry: 30 },
+      leaseTimes: LEASE_TIMES,
     },
     stopped.promise,
     health,
@@ -280,17 +291,27 @@ async function signs(cluster: MemoryCluster, name: string, what: string): Promis
   await holds(what, () => isSigned(cluster, name));
 }
 
-/** Files a legal request, as the API server fills it in. */
+/** Files a legal request. */
 async function file(cluster: MemoryCluster, name: string, username = AGENT): Promise<void> {
+  cluster.seed(`${REQUESTS_PATH}/${name}`, await requestObject(username));
+}
+
+/** A legal request, as the API server fills it in. */
+async function requestObject(username = AGENT): Promise<object> {
   const { metadata: { annotations }, spec } = await requestBody();
-  cluster.seed(`${REQUESTS_PATH}/${name}`, {
+  return {
     metadata: { annotations },
     spec: {
       ...spec,
       username,
       extra: { "authentication.kubernetes.io/node-name": ["node-a"] },
     },
-  });
+  };
+}
+
+/** Nothing runs in this thread for so long, as when its process is frozen. */
+function standStill(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 function isSigned(cluster: MemoryCluster, name: string): boolean {
