@@ -82,7 +82,8 @@ function flawFor(
     return {
       reason: `${verifyErrorText(BigInt(code))} (${WHICH[depth] ?? `certificate ${depth}`})`,
       isRootMissing: ROOT_MISSING.has(code),
-      isUntimely: code === NOT_YET_VALID || (code === HAS_EXPIRED && depth === 0),
+      isUntimely: code === X509_V_ERR_CERT_NOT_YET_VALID ||
+        (code === X509_V_ERR_CERT_HAS_EXPIRED && depth === 0),
     };
   } finally {
     libcrypto.X509_STORE_CTX_free(store);
@@ -106,5 +107,5 @@ const CLIENT = cString("ssl_client");
 const ROOT_MISSING: ReadonlySet<number> = new Set([2, 18, 19, 20, 21]);
 
 /** X509_V_ERR_CERT_NOT_YET_VALID and CERT_HAS_EXPIRED (openssl/x509_vfy.h). */
-const NOT_YET_VALID = 9;
-const HAS_EXPIRED = 10;
+const X509_V_ERR_CERT_NOT_YET_VALID = 9;
+const X509_V_ERR_CERT_HAS_EXPIRED = 10;
