@@ -59,6 +59,15 @@ Deno.test("an agent without descriptors left rests instead of spinning, and goes
   const limit = (descriptors: number) =>
     lab.node("node-a").run(["prlimit", `--pid=${agent.pid}`, `--nofile=${descriptors}:20000`]);
 
+  // The registry names them a moment later, and could not be written any more then.
+  await until(
+    async () => {
+      await client.connect("echo", server.ipv4 ?? "", 9000);
+      return ((await agent.enrolment(client)).traffic?.streams ?? 0) > 0;
+    },
+    10_000,
+    () => agent.logTail(),
+  );
   await limit(3); // not one more
   const waiting = client.startClient("echo", server.ipv4, 9000, "--timeout", "4");
   await agent.waitForLog(({ reason }) => reason === "exhausted");
