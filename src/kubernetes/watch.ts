@@ -194,12 +194,11 @@ class Follower<T> {
       maxBytes: MAX_OBJECT_BYTES,
     });
     const { resourceVersion } = v.parse(ObjectSchema, answer).metadata;
-    if (!isOlder(resourceVersion, this.#version)) return;
-    this.#putBack(resourceVersion);
-    throw new Error("the API server's state was put back: everything is read anew");
+    if (isOlder(resourceVersion, this.#version)) throw this.#putBack(resourceVersion);
   }
 
-  #putBack(version: string): void {
+  /** The server has said an older version than before; returns that as what ends a watch. */
+  #putBack(version: string): Error {
     if (!this.#isPutBack) {
       log.warn("{name}: the API server's state was put back, from {before} to {version}", {
         name: this.#options.name,
@@ -209,6 +208,7 @@ class Follower<T> {
     }
     this.#isPutBack = true;
     this.#version = this.#newest = "";
+    return new Error("the API server's state was put back: everything is read anew");
   }
 
   async #watch(): Promise<void> {
@@ -289,8 +289,7 @@ class Follower<T> {
     }
     const { metadata } = v.parse(ObjectSchema, object);
     if (isOlder(metadata.resourceVersion, this.#version)) {
-      this.#putBack(metadata.resourceVersion);
-      throw new Error("the API server's state was put back: everything is read anew");
+      throw this.#putBack(metadata.resourceVersion);
     }
     this.#version = this.#newest = metadata.resourceVersion;
     if (type === "BOOKMARK") return;
